@@ -1,0 +1,3 @@
+package resp
+
+func clusterCommands() []command { return nil }

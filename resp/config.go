@@ -1,0 +1,195 @@
+package resp
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/VictoriaMetrics/metrics"
+
+	"github.com/redynamo/redynamo/replica/version"
+)
+
+// Config is what a Server is built from. The zero value of every field but
+// Store and Admin means the documented default.
+type Config struct {
+	Door  Door
+	Store Store
+	Admin Admin
+
+	// Port is what INFO and CLUSTER print for this door; 0 = unknown.
+	Port int
+	// Password is requirepass; empty lets everybody in.
+	Password string
+	// TokenKey seals the contexts handed to clients. It is asked for each time,
+	// because a forming cluster may still change it. Nil = a key of zeros.
+	TokenKey func() version.MACKey
+
+	Limits  Limits
+	Now     func() time.Time // wall clock; nil = time.Now
+	Rand    func() uint64    // nil = a clock-seeded generator
+	Logger  *slog.Logger     // nil = silent
+	Metrics *metrics.Set     // nil = a set of its own
+	Params  []Field          // further CONFIG GET parameters of the node
+}
+
+// Limits bound what clients can make a door hold or wait for. Zero = default.
+type Limits struct {
+	MaxKey   int // bytes of a key; default 64 KiB
+	MaxValue int // bytes of a value; default 1 MiB
+
+	MaxBulk    int // bytes of one argument on the wire; default 16 MiB, at least MaxValue and MaxKey
+	MaxArgs    int // arguments of one command; default 1 Mi
+	MaxCommand int // bytes of one command; default 64 MiB, at least MaxBulk + 64 KiB
+	MaxInline  int // bytes of an inline command; default 64 KiB
+	// MaxQuery bounds the bytes of unfinished commands over all connections of
+	// this server; past it the connection that asks for more is closed. 256 MiB.
+	MaxQuery int64
+
+	// Before login (only when a password is set).
+	MaxLoginArgs int // default 10
+	MaxLoginBulk int // default 16 KiB
+
+	MaxClients int // connections; default 10000
+
+	// Window is how many commands of one connection may run at a time. 128.
+	Window int
+	// MaxReplies bounds the reply bytes held for clients that read slowly; past
+	// it pipelines run one command at a time. Default 64 MiB.
+	MaxReplies int64
+	// FlushBytes of replies are sent without waiting for the batch. 64 KiB.
+	FlushBytes int
+
+	// IdleTimeout closes a connection that asks nothing for so long; default 0:
+	// never, as Redis.
+	IdleTimeout time.Duration
+	// ReadTimeout is how long a command may take to arrive. Default 60 s.
+	ReadTimeout time.Duration
+	// LoginTimeout is how long a connection may stay without having logged in,
+	// when a password is set. Default 30 s.
+	LoginTimeout time.Duration
+	// WriteTimeout is how long a client may leave a reply unread. Default 10 s.
+	WriteTimeout time.Duration
+	// RequestTimeout bounds one read or write in the cluster. Default 0: the
+	// coordinator's own.
+	RequestTimeout time.Duration
+	// WalkTimeout bounds a command over many keys (SCAN, KEYS, DBSIZE,
+	// FLUSHALL). Default 60 s.
+	WalkTimeout time.Duration
+}
+
+// Defaults of Limits.
+const (
+	kib = 1 << 10
+	mib = 1 << 20
+
+	defaultMaxKey       = 64 * kib
+	defaultMaxValue     = 1 * mib
+	defaultMaxBulk      = 16 * mib
+	defaultMaxArgs      = 1 << 20
+	defaultMaxCommand   = 64 * mib
+	defaultMaxInline    = 64 * kib
+	defaultMaxQuery     = 256 * mib
+	defaultMaxLoginArgs = 10
+	defaultMaxLoginBulk = 16 * kib
+	defaultMaxClients   = 10000
+	defaultWindow       = 128
+	defaultMaxReplies   = 64 * mib
+	defaultFlushBytes   = 64 * kib
+	defaultReadTimeout  = 60 * time.Second
+	defaultLoginTimeout = 30 * time.Second
+	defaultWriteTimeout = 10 * time.Second
+	defaultWalkTimeout  = 60 * time.Second
+)
+
+func orDefault[T comparable](v *T, d T) {
+	var zero T
+	if *v == zero {
+		*v = d
+	}
+}
+
+func (l Limits) withDefaults() Limits {
+	orDefault(&l.MaxKey, defaultMaxKey)
+	orDefault(&l.MaxValue, defaultMaxValue)
+	orDefault(&l.MaxBulk, max(defaultMaxBulk, l.MaxKey, l.MaxValue))
+	orDefault(&l.MaxArgs, defaultMaxArgs)
+	orDefault(&l.MaxCommand, max(defaultMaxCommand, l.MaxBulk+64*kib))
+	orDefault(&l.MaxInline, defaultMaxInline)
+	orDefault(&l.MaxQuery, max(defaultMaxQuery, 4*int64(l.MaxCommand)))
+	orDefault(&l.MaxLoginArgs, defaultMaxLoginArgs)
+	orDefault(&l.MaxLoginBulk, defaultMaxLoginBulk)
+	orDefault(&l.MaxClients, defaultMaxClients)
+	orDefault(&l.Window, defaultWindow)
+	orDefault(&l.MaxReplies, defaultMaxReplies)
+	orDefault(&l.FlushBytes, defaultFlushBytes)
+	orDefault(&l.ReadTimeout, defaultReadTimeout)
+	orDefault(&l.LoginTimeout, defaultLoginTimeout)
+	orDefault(&l.WriteTimeout, defaultWriteTimeout)
+	orDefault(&l.WalkTimeout, defaultWalkTimeout)
+	return l
+}
+
+func (l Limits) validate() error {
+	var errs []error
+	atLeast := func(name string, got, want int) {
+		if got < want {
+			errs = append(errs, fmt.Errorf("%s (%d) must be at least %d", name, got, want))
+		}
+	}
+	atLeast("max key", l.MaxKey, 1)
+	atLeast("max value", l.MaxValue, 1)
+	atLeast("max bulk", l.MaxBulk, max(l.MaxKey, l.MaxValue))
+	atLeast("max args", l.MaxArgs, 16)
+	atLeast("max command", l.MaxCommand, l.MaxBulk)
+	atLeast("max inline", l.MaxInline, 1*kib)
+	atLeast("max login args", l.MaxLoginArgs, 3)
+	atLeast("max login bulk", l.MaxLoginBulk, 64)
+	atLeast("max clients", l.MaxClients, 1)
+	atLeast("window", l.Window, 1)
+	atLeast("flush bytes", l.FlushBytes, 1)
+	if l.MaxQuery < int64(l.MaxCommand) {
+		errs = append(errs, fmt.Errorf("max query (%d) must be at least max command (%d)", l.MaxQuery, l.MaxCommand))
+	}
+	for _, d := range []time.Duration{l.IdleTimeout, l.ReadTimeout, l.LoginTimeout, l.WriteTimeout, l.RequestTimeout, l.WalkTimeout} {
+		if d < 0 {
+			errs = append(errs, fmt.Errorf("negative timeout %v", d))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (c Config) withDefaults() Config {
+	c.Limits = c.Limits.withDefaults()
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.TokenKey == nil {
+		c.TokenKey = func() version.MACKey { return version.MACKey{} }
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Metrics == nil {
+		c.Metrics = metrics.NewSet()
+	}
+	return c
+}
+
+func (c Config) validate() error {
+	var errs []error
+	if c.Store == nil {
+		errs = append(errs, errors.New("store is missing"))
+	}
+	if c.Admin == nil {
+		errs = append(errs, errors.New("admin is missing"))
+	}
+	if c.Door > Cluster {
+		errs = append(errs, fmt.Errorf("unknown door %d", c.Door))
+	}
+	if err := c.Limits.validate(); err != nil {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,3 @@
+package resp
+
+func connectionCommands() []command { return nil }

@@ -1,0 +1,5 @@
+package resp
+
+func stringCommands() []command { return nil }
+func keyCommands() []command    { return nil }
+func vctxCommands() []command   { return nil }

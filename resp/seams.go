@@ -1,0 +1,94 @@
+package resp
+
+import (
+	"context"
+	"time"
+
+	"github.com/redynamo/redynamo/coordinator"
+	"github.com/redynamo/redynamo/membership/ring"
+	"github.com/redynamo/redynamo/replica/version"
+)
+
+// Store is what the doors need of the coordinator. A done callback is called
+// exactly once, from any goroutine, and must not block.
+type Store interface {
+	Read(key []byte, o coordinator.ReadOptions, done func(coordinator.ReadResult, error))
+	Write(key []byte, op version.Op, o coordinator.WriteOptions, done func(coordinator.WriteResult, error))
+	Scan(ctx context.Context, req coordinator.ScanRequest) (coordinator.ScanPage, error)
+	Count(ctx context.Context, owned bool) (int64, error)
+	CountSlot(ctx context.Context, slot uint16) (int64, error)
+	RandomKey(ctx context.Context, owned bool) (key []byte, found bool, err error)
+	Inspect(ctx context.Context, key []byte) ([]coordinator.Inspection, error)
+}
+
+// Admin is what the doors need of the node around them. All methods are cheap
+// and never wait.
+type Admin interface {
+	// Identity is fixed for the life of the process.
+	Identity() Identity
+	// Ready reports whether data commands may be served. Once true it stays true.
+	Ready() bool
+	// View is the published map; the same pointer until something changed.
+	View() *View
+	// Owners lists the owners of key in ring order, then the present fallbacks.
+	Owners(key []byte) []Owner
+	// RingStatus is one row per member plus figures of the whole ring.
+	RingStatus() RingStatus
+	// Stats is a snapshot for INFO.
+	Stats() Stats
+}
+
+// Identity names the process behind the doors.
+type Identity struct {
+	ID      ring.NodeID
+	RunID   string // 40 hex digits, new at every start
+	Version string // redynamo's own version
+	DataDir string
+	Started time.Time
+}
+
+// Owner is one row of RING OWNERS.
+type Owner struct {
+	Node  ring.NodeID
+	Addr  string // plain door, host:port
+	Zone  string
+	Role  string // "owner" or "fallback"
+	Alive bool
+}
+
+// RingStatus is the content of RING STATUS.
+type RingStatus struct {
+	Epoch   uint64 // ring digest
+	Units   int
+	N, R, W int
+	Members []RingMember
+	Extra   []Field // further figures, printed as they are
+}
+
+// RingMember is one member in RING STATUS.
+type RingMember struct {
+	ID         ring.NodeID
+	Addr       string
+	Zone       string
+	Weight     int
+	Alive      bool
+	Partitions int // owned, in any position
+	First      int // owned as head of the preference list
+}
+
+// Field is a named figure in an INFO section or a status reply.
+type Field struct{ Name, Value string }
+
+// Stats are the node's own figures for INFO. Zero fields are printed as zero.
+type Stats struct {
+	Keys, Expires int64 // live keys this node holds
+	ExpiredKeys   int64 // keys expired since start
+	DiskBytes     int64
+	CacheBytes    int64
+	HintBytes     int64
+	Hints         int64
+	Hits, Misses  int64   // reads that found a value, and that did not
+	Fsync         string  // always, interval or one
+	Warnings      []Field // shown in section redynamo
+	Extra         []Field // further lines of section redynamo
+}

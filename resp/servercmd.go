@@ -1,0 +1,3 @@
+package resp
+
+func serverCommands() []command { return nil }

@@ -1,0 +1,104 @@
+package resp
+
+import (
+	"time"
+
+	"github.com/redynamo/redynamo/coordinator"
+	"github.com/redynamo/redynamo/replica/version"
+)
+
+// A Door is one of the two faces of a node.
+type Door uint8
+
+// The doors of design §3.2.
+const (
+	Plain   Door = iota // the whole key space, no redirections
+	Cluster             // the published slot map, one MOVED per map change
+)
+
+// A session is the state of one connection. It belongs to the connection's
+// goroutine; what other connections may ask of it is in shared.
+type session struct {
+	srv *Server
+	settings
+	seen   seen        // contexts and tokens of the keys last touched
+	newest version.HLC // highest HLC this connection read or wrote
+	epoch  uint64      // map version the client has been told of
+}
+
+// settings are what VCTX.SESSION changes and RESET restores.
+type settings struct {
+	r, w      int  // 0 = the namespace's
+	siblings  bool // plain GET answers all siblings when there are several
+	noContext bool // implicit contexts are off
+}
+
+func (s *session) store() Store        { return s.srv.cfg.Store }
+func (s *session) admin() Admin        { return s.srv.cfg.Admin }
+func (s *session) door() Door          { return s.srv.cfg.Door }
+func (s *session) now() time.Time      { return s.srv.cfg.Now() }
+func (s *session) limits() *Limits     { return &s.srv.cfg.Limits }
+func (s *session) hlc() version.HLC    { return s.newest }
+func (s *session) mac() version.MACKey { return s.srv.cfg.TokenKey() }
+
+// owned reports whether key space walks cover only the slots this node is first
+// for (the cluster door), so that clients summing over masters are right.
+func (s *session) owned() bool { return s.srv.cfg.Door == Cluster }
+
+// observe makes later writes of this connection win over what it saw at h.
+func (s *session) observe(h version.HLC) { s.newest = max(s.newest, h) }
+
+// readOptions are the connection's settings for one read.
+func (s *session) readOptions() coordinator.ReadOptions {
+	return coordinator.ReadOptions{R: s.r, Timeout: s.limits().RequestTimeout}
+}
+
+// writeOptions are the connection's settings for one write.
+func (s *session) writeOptions() coordinator.WriteOptions {
+	return coordinator.WriteOptions{R: s.r, W: s.w, Timeout: s.limits().RequestTimeout}
+}
+
+// remember adds ctx to what this connection has read of key. It does nothing
+// under SESSION CONTEXT OFF.
+func (s *session) remember(key []byte, ctx version.Context) {
+	if s.noContext || len(ctx) == 0 {
+		return
+	}
+	e := s.seen.touch(key)
+	if !ctx.Covers(e.context) {
+		ctx = ctx.Union(e.context)
+	}
+	e.context = ctx
+}
+
+// implicit is what this connection has read of key, if it still knows.
+func (s *session) implicit(key []byte) version.Context {
+	if s.noContext {
+		return nil
+	}
+	if e := s.seen.find(key); e != nil {
+		return e.context
+	}
+	return nil
+}
+
+// setLastToken notes the token a VCTX command returned for key.
+func (s *session) setLastToken(key []byte, t version.Token) {
+	e := s.seen.touch(key)
+	e.token, e.hasToken = t, true
+}
+
+// lastToken is the last token this connection saw for key (VCTX "+").
+func (s *session) lastToken(key []byte) (version.Token, bool) {
+	e := s.seen.find(key)
+	if e == nil || !e.hasToken {
+		return version.Token{}, false
+	}
+	return e.token, true
+}
+
+// resetSettings restores the settings of a new connection.
+func (s *session) resetSettings() {
+	s.settings = settings{}
+	s.seen.forget()
+}
