@@ -1,0 +1,37 @@
+package ring
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/spaolacci/murmur3"
+)
+
+// NodeID names a node for as long as its data directory lives. Zero is no
+// node: [Stand] uses it for "nobody else".
+type NodeID uint64
+
+// String gives the 16 hexadecimal digits used in configuration, logs and gossip.
+func (id NodeID) String() string { return fmt.Sprintf("%016x", uint64(id)) }
+
+// Hex40 gives the 40 hexadecimal digits that Redis Cluster clients expect of a
+// node name. It is String followed by 24 digits derived from it, so names are
+// unique exactly when ids are, and an operator recognises one in the other.
+func (id NodeID) Hex40() string {
+	head := id.String()
+	hi, lo := murmur3.Sum128([]byte(head))
+	return fmt.Sprintf("%s%08x%016x", head, hi>>32, lo)
+}
+
+// ParseNodeID reads what String or Hex40 wrote. Zero is refused.
+func ParseNodeID(s string) (NodeID, error) {
+	if len(s) != 16 && len(s) != 40 {
+		return 0, fmt.Errorf("node id %q: want 16 or 40 hexadecimal digits", s)
+	}
+	v, err := strconv.ParseUint(s[:16], 16, 64)
+	id := NodeID(v)
+	if err != nil || id == 0 || (s != id.String() && s != id.Hex40()) {
+		return 0, fmt.Errorf("node id %q: not a node id", s)
+	}
+	return id, nil
+}
