@@ -1,0 +1,143 @@
+package rpc
+
+import "time"
+
+// Options of one call.
+type Options struct {
+	// Deadline is when the caller stops waiting; zero means CallTimeout from
+	// now. What is left of it travels with the request.
+	Deadline time.Time
+	Class    Class
+}
+
+// Every method below sends one request and returns at once. done is called
+// exactly once, from any goroutine and perhaps before the method returns; it
+// must not block. What the arguments point to may be reused when the method
+// returns. What a reply points to is done's to keep: it shares one allocation,
+// of that reply alone.
+
+// Ping asks for a sign of life from the peer's connection; no handler runs.
+func (p *Peer) Ping(o Options, done func(error)) {
+	p.call(KindPing, o, 0, appendNothing, ackDone(done))
+}
+
+// Read asks for the record of one key.
+func (p *Peer) Read(m ReadRequest, o Options, done func(ReadReply, error)) {
+	p.call(KindRead, o, len(m.Key), func(b []byte) []byte { return AppendReadRequest(b, m) }, readDone(done))
+}
+
+// Merge sends a record to be joined into the peer's.
+func (p *Peer) Merge(m MergeRequest, o Options, done func(error)) {
+	p.call(KindMerge, o, len(m.Key)+len(m.Record),
+		func(b []byte) []byte { return AppendMergeRequest(b, m) }, ackDone(done))
+}
+
+// Write hands a client's write to the peer to coordinate.
+func (p *Peer) Write(m WriteRequest, o Options, done func(WriteReply, error)) {
+	p.call(KindWrite, o, len(m.Key)+len(m.Op),
+		func(b []byte) []byte { return AppendWriteRequest(b, m) }, writeDone(done))
+}
+
+// Scan asks for one page of keys.
+func (p *Peer) Scan(m ScanRequest, o Options, done func(ScanReply, error)) {
+	p.call(KindScan, o, 0, func(b []byte) []byte { return AppendScanRequest(b, m) }, scanDone(done))
+}
+
+// Count asks for a number of live keys.
+func (p *Peer) Count(m CountRequest, o Options, done func(CountReply, error)) {
+	p.call(KindCount, o, slotRangeBytes*len(m.Ranges),
+		func(b []byte) []byte { return AppendCountRequest(b, m) }, countDone(done))
+}
+
+// RandomKey asks for any live key.
+func (p *Peer) RandomKey(m RandomKeyRequest, o Options, done func(RandomKeyReply, error)) {
+	p.call(KindRandomKey, o, slotRangeBytes*len(m.Ranges),
+		func(b []byte) []byte { return AppendRandomKeyRequest(b, m) }, randomKeyDone(done))
+}
+
+// Status asks the peer about itself.
+func (p *Peer) Status(m StatusRequest, o Options, done func(StatusReply, error)) {
+	p.call(KindStatus, o, 0, func(b []byte) []byte { return AppendStatusRequest(b, m) }, statusDone(done))
+}
+
+// Inspect asks for every row the peer has of one key.
+func (p *Peer) Inspect(m InspectRequest, o Options, done func(InspectReply, error)) {
+	p.call(KindInspect, o, len(m.Key), func(b []byte) []byte { return AppendInspectRequest(b, m) }, inspectDone(done))
+}
+
+// fixedBytes is more than the fixed fields of any request take, so that header,
+// fixed fields and the lengths given above bound a frame from above.
+const fixedBytes = 64
+
+func appendNothing(b []byte) []byte { return b }
+
+// completion is how a call ends: with the payload of its reply or with an
+// error. The function types below implement it, so that a caller's done is
+// kept without a closure around it. complete returns ErrMalformed when the
+// payload was no reply of its kind; the call has then ended with ErrClosed.
+type completion interface {
+	complete(payload []byte, err error) error
+}
+
+type (
+	ackDone       func(error)
+	readDone      func(ReadReply, error)
+	writeDone     func(WriteReply, error)
+	scanDone      func(ScanReply, error)
+	countDone     func(CountReply, error)
+	randomKeyDone func(RandomKeyReply, error)
+	statusDone    func(StatusReply, error)
+	inspectDone   func(InspectReply, error)
+)
+
+func (d ackDone) complete(b []byte, err error) error {
+	if err == nil && len(b) != 0 {
+		d(ErrClosed)
+		return ErrMalformed
+	}
+	d(err)
+	return nil
+}
+
+func (d readDone) complete(b []byte, err error) error {
+	return finish(d, DecodeReadReply, b, err)
+}
+
+func (d writeDone) complete(b []byte, err error) error {
+	return finish(d, DecodeWriteReply, b, err)
+}
+
+func (d scanDone) complete(b []byte, err error) error {
+	return finish(d, DecodeScanReply, b, err)
+}
+
+func (d countDone) complete(b []byte, err error) error {
+	return finish(d, DecodeCountReply, b, err)
+}
+
+func (d randomKeyDone) complete(b []byte, err error) error {
+	return finish(d, DecodeRandomKeyReply, b, err)
+}
+
+func (d statusDone) complete(b []byte, err error) error {
+	return finish(d, DecodeStatusReply, b, err)
+}
+
+func (d inspectDone) complete(b []byte, err error) error {
+	return finish(d, DecodeInspectReply, b, err)
+}
+
+func finish[R any](done func(R, error), decode func([]byte) (R, error), b []byte, err error) error {
+	var none R
+	if err != nil {
+		done(none, err)
+		return nil
+	}
+	r, err := decode(b)
+	if err != nil {
+		done(none, ErrClosed)
+		return err
+	}
+	done(r, nil)
+	return nil
+}

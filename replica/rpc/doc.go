@@ -1,0 +1,106 @@
+// Package rpc is how nodes ask each other: one multiplexed, asynchronous
+// protocol over a pair of connections per peer and direction.
+//
+// # Use
+//
+// A node has one Pool to call with and one Server to be called by; both are
+// assembled by cmd/redynamo/node, which also supplies the Handler. The
+// coordinator and the background tasks call the methods of Peer. Records and
+// operations travel as the bytes package version makes of them; this package
+// does not look inside.
+//
+// No request has a goroutine. A connection has two at each end: one reads as
+// many frames as there are and runs callbacks or handlers, one writes whatever
+// has gathered since its last write. There is no flush timer: an idle
+// connection sends at once, a busy one sends many frames per system call.
+//
+// Everything has a bound: frames (checked before anything is allocated), calls
+// and bytes in flight on a connection, requests and bytes in a server, replies a
+// caller does not read, connections, the time a handshake, a write or silence
+// may take. Past a bound a call ends at once with ErrOverloaded; a caller that
+// does not read loses its connection.
+//
+// # What an error says
+//
+// ErrUnreachable is certain: the request was never sent, and will not be.
+// ErrOverloaded is certain too: nothing was done. After ErrTimeout and ErrClosed
+// the peer may have done it. The other errors are the peer's own answer. A call
+// ends at its deadline whatever the connection does.
+//
+// # Suspicion
+//
+// A peer is up until there is a reason to think otherwise: a dial or handshake
+// that fails, a connection that breaks with calls in flight, a call that timed
+// out while nothing at all was heard for SuspectTimeout, or SuspectAfter sweeps
+// in a row in which foreground reads (or merges, or pings) timed out without one
+// of that kind being answered in between. A forwarded write or a scan may be
+// slow for reasons of its own and counts only as silence. A suspect is dialed
+// and pinged with growing waits; one answered ping brings it back. A peer that
+// is only busy (ErrOverloaded) is no suspect.
+//
+// # Handshake
+//
+// The caller speaks first; both sides say the same thing, 54 bytes, big endian:
+//
+//	at  bytes
+//	 0  8   magic "redynrpc"
+//	 8  1   version of this layout: 1
+//	 9  1   caller: lane, 0 small or 1 bulk; server: 0 accepted, 1 version,
+//	        2 cluster, 3 node, 4 hello refused
+//	10  2   oldest protocol version spoken  (in an acceptance both are
+//	12  2   newest protocol version spoken   the newest both speak)
+//	14  16  cluster id
+//	30  8   node id of the speaker
+//	38  8   node id spoken to
+//	46  4   largest frame taken, in bytes
+//	50  4   CRC32C of all before
+//
+// A connection where any of it does not fit is closed. The protocol version
+// covers everything below: a changed frame or message is a new version.
+//
+// # Frames
+//
+//	at  bytes
+//	 0  4   length of what follows the crc
+//	 4  4   CRC32C of what follows
+//	 8  1   kind
+//	 9  1   class: 0 foreground, 1 repair, 2 background
+//	10  8   id
+//	18  4   milliseconds the request has left when it is sent, 0 = no limit
+//	22  -   payload
+//
+// Request ids ascend on a connection. A reply repeats class and id, has the
+// request's kind plus 0x80, and comes when it is ready, in any order; an error
+// reply has kind 0xff and a payload of one byte, the code, which for an
+// uncertain write is followed by one byte each for nodes acknowledged and
+// wanted. Whatever breaks these rules ends that connection and is counted.
+//
+// # Messages
+//
+// Fields stand in the order given. "key", "record", "op" and "outcome" are a
+// four byte length and as many bytes; "...rest" is what remains of the payload.
+// Flag bits not named are zero. A decoder takes exactly what an encoder writes.
+//
+//	1 ping       (nothing)                            reply (nothing)
+//	2 read       1 flags: 1 digest only, 2 have       reply 1 flags: 1 same (nothing
+//	             8 for                                        follows), 2 record
+//	             8 have, if flagged                         8 state hash
+//	             key                                        record...rest, if flagged
+//	3 merge      1 flags: 1 durable                   reply (nothing)
+//	             8 for, key, record
+//	4 write      1 r, 1 w, key, op                    reply 8 highest hlc, outcome
+//	5 scan       2 from slot, 4 from hash,            reply 1 flags: 1 done
+//	             2 to slot, 4 limit                         2 next slot, 4 next hash
+//	                                                        4 number of entries, each
+//	                                                        2 slot, 4 key hash,
+//	                                                        8 state hash,
+//	                                                        1 flags: 1 live, key
+//	6 count      4 number of ranges, each             reply 8 keys
+//	             2 first slot, 2 last slot
+//	7 randomkey  as count                             reply 1 found, key...rest
+//	8 status     (nothing)                            reply 1 flags: 1 records, 2 ready
+//	                                                        8 epoch, 4 members,
+//	                                                        8 boot actor, 8 keys
+//	9 inspect    key                                  reply 4 number of entries, each
+//	                                                        8 for, record
+package rpc

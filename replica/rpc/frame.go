@@ -1,0 +1,160 @@
+package rpc
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+)
+
+// Kind says what a frame carries. Values are part of the protocol.
+type Kind uint8
+
+// The requests. A reply has the kind of its request with replyBit set.
+const (
+	KindPing      Kind = 1
+	KindRead      Kind = 2
+	KindMerge     Kind = 3
+	KindWrite     Kind = 4
+	KindScan      Kind = 5
+	KindCount     Kind = 6
+	KindRandomKey Kind = 7
+	KindStatus    Kind = 8
+	KindInspect   Kind = 9
+
+	lastKind  = KindInspect
+	replyBit  = Kind(0x80)
+	kindError = Kind(0xff)
+)
+
+// String names the request a kind belongs to, for metrics and tests.
+func (k Kind) String() string {
+	switch k &^ replyBit {
+	case KindPing:
+		return "ping"
+	case KindRead:
+		return "read"
+	case KindMerge:
+		return "merge"
+	case KindWrite:
+		return "write"
+	case KindScan:
+		return "scan"
+	case KindCount:
+		return "count"
+	case KindRandomKey:
+		return "randomkey"
+	case KindStatus:
+		return "status"
+	case KindInspect:
+		return "inspect"
+	default:
+		return fmt.Sprintf("kind(%d)", uint8(k))
+	}
+}
+
+// request reports whether k is a request this version knows.
+func (k Kind) request() bool { return k >= KindPing && k <= lastKind }
+
+// reply reports whether k answers a request.
+func (k Kind) reply() bool { return k == kindError || k&replyBit != 0 && (k&^replyBit).request() }
+
+// Class says on whose behalf a request is made; the server refuses the later
+// classes first. Values are part of the protocol.
+type Class uint8
+
+// The classes, most urgent first.
+const (
+	Foreground Class = 0 // a client waits
+	Repair     Class = 1 // read repair and what else follows from a request
+	Background Class = 2 // handoff, exchange, counting
+
+	classes = 3
+)
+
+// String names a class, for metrics.
+func (c Class) String() string {
+	switch c {
+	case Foreground:
+		return "foreground"
+	case Repair:
+		return "repair"
+	case Background:
+		return "background"
+	default:
+		return fmt.Sprintf("class(%d)", uint8(c))
+	}
+}
+
+// Sizes of a frame; the layout is drawn in the package comment.
+const (
+	prefixBytes = 8                // length and crc
+	bodyBytes   = 14               // kind, class, id, deadline
+	headerBytes = prefixBytes + bodyBytes
+
+	idOffset       = 10
+	deadlineOffset = 18
+
+	// Hello frames and error replies fit the one; lengths fit an int32 in the
+	// other.
+	minFrameLimit = 1 << 10
+	maxFrameLimit = 1 << 30
+)
+
+// header is the fixed part of a frame without length and crc.
+type header struct {
+	kind       Kind
+	class      Class
+	id         uint64
+	deadlineMS uint32 // what is left for the request when it is sent; 0 = no limit
+}
+
+// checksum is CRC32C. MakeTable returns the one table the standard library has
+// for it.
+func checksum(b []byte) uint32 {
+	return crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli))
+}
+
+// beginFrame appends a frame head; sealFrame completes it once the payload
+// stands behind it.
+func beginFrame(dst []byte, h header) []byte {
+	dst = append(dst, 0, 0, 0, 0, 0, 0, 0, 0, byte(h.kind), byte(h.class))
+	dst = binary.BigEndian.AppendUint64(dst, h.id)
+	return binary.BigEndian.AppendUint32(dst, h.deadlineMS)
+}
+
+// sealFrame writes length and crc of the one frame that fills b.
+func sealFrame(b []byte) {
+	binary.BigEndian.PutUint32(b[0:], uint32(len(b)-prefixBytes))
+	binary.BigEndian.PutUint32(b[4:], checksum(b[prefixBytes:]))
+}
+
+// frameLen returns how many bytes the frame that starts at b takes, or 0 when
+// b is too short to tell. A length no frame may have is an error, found before
+// anything is allocated for it.
+func frameLen(b []byte, maxFrame int) (int, error) {
+	if len(b) < 4 {
+		return 0, nil
+	}
+	n := uint64(binary.BigEndian.Uint32(b))
+	if n < bodyBytes || n+prefixBytes > uint64(maxFrame) {
+		return 0, fmt.Errorf("%w: frame length %d", ErrMalformed, n)
+	}
+	return int(n) + prefixBytes, nil
+}
+
+// openFrame checks one whole frame and splits it. The payload aliases b.
+func openFrame(b []byte) (header, []byte, error) {
+	if got, want := checksum(b[prefixBytes:]), binary.BigEndian.Uint32(b[4:]); got != want {
+		return header{}, nil, fmt.Errorf("%w: frame checksum %08x, computed %08x", ErrMalformed, want, got)
+	}
+	h := header{
+		kind:       Kind(b[8]),
+		class:      Class(b[9]),
+		id:         binary.BigEndian.Uint64(b[idOffset:]),
+		deadlineMS: binary.BigEndian.Uint32(b[deadlineOffset:]),
+	}
+	if h.class >= classes {
+		return header{}, nil, fmt.Errorf("%w: class %d", ErrMalformed, h.class)
+	}
+	return h, b[headerBytes:], nil
+}

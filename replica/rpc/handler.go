@@ -1,0 +1,40 @@
+package rpc
+
+import (
+	"time"
+
+	"github.com/redynamo/redynamo/membership/ring"
+)
+
+// Meta is what a handler knows about a request besides its message.
+type Meta struct {
+	From     ring.NodeID
+	Class    Class
+	Deadline time.Time // when the caller stops waiting, by this node's clock; zero = never
+}
+
+// Handler serves the requests of other nodes.
+//
+// Every method runs on the goroutine that reads the connection and must not
+// block: what needs a disk or another node goes elsewhere and replies later.
+// reply must be called exactly once, from any goroutine, perhaps before the
+// method returns; it does not block, and does nothing when the caller is gone.
+// A handler with a queue of its own should drop what has passed its Deadline
+// when it gets there (reply ErrTimeout, which nobody will read).
+//
+// What a request points to is the handler's to keep: it shares one allocation,
+// of that request alone. What a reply points to is encoded before reply
+// returns.
+//
+// The errors of this package cross the wire as themselves, UncertainError with
+// its counts; all others arrive as ErrInternal.
+type Handler interface {
+	ServeRead(m ReadRequest, meta Meta, reply func(ReadReply, error))
+	ServeMerge(m MergeRequest, meta Meta, reply func(error))
+	ServeWrite(m WriteRequest, meta Meta, reply func(WriteReply, error))
+	ServeScan(m ScanRequest, meta Meta, reply func(ScanReply, error))
+	ServeCount(m CountRequest, meta Meta, reply func(CountReply, error))
+	ServeRandomKey(m RandomKeyRequest, meta Meta, reply func(RandomKeyReply, error))
+	ServeStatus(m StatusRequest, meta Meta, reply func(StatusReply, error))
+	ServeInspect(m InspectRequest, meta Meta, reply func(InspectReply, error))
+}

@@ -1,0 +1,97 @@
+package rpc
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// health is what the traffic to one peer says about it. All of it may be read
+// and written without a lock: each field stands for itself, and a lost update
+// costs one sample.
+type health struct {
+	up       atomic.Bool
+	lastSeen atomic.Int64 // instant of the newest reply
+	// timeouts since the last reply, of the kinds a peer answers by itself. A
+	// peer whose reads come from its cache while its disk hangs is found out
+	// because its merges are counted apart.
+	timeouts [lastKind + 1]atomic.Int32
+	mean     atomic.Int64 // of foreground reads; pings until there are any
+	p95      atomic.Int64
+	reads    atomic.Bool // mean and p95 come from reads
+}
+
+// heard notes a batch of replies that arrived at an instant.
+func (h *health) heard(at time.Duration, calls []ended, small bool) {
+	h.lastSeen.Store(int64(at))
+	for i := range calls {
+		c := &calls[i]
+		if h.timeouts[c.kind].Load() != 0 {
+			h.timeouts[c.kind].Store(0)
+		}
+		if small && c.class == Foreground && c.err == nil {
+			h.sample(c.kind, at-c.sent)
+		}
+	}
+}
+
+// sample notes how long one call took. The quantile moves up by 9.5 % of itself
+// when a sample lies above it and down by 0.5 % when one lies below, so that it
+// rests where one in twenty lies above.
+func (h *health) sample(kind Kind, took time.Duration) {
+	if kind == KindRead && !h.reads.Load() {
+		h.reads.Store(true)
+		h.mean.Store(0)
+	}
+	if kind != KindRead && (kind != KindPing || h.reads.Load()) {
+		return
+	}
+	took = max(took, 1)
+	mean := time.Duration(h.mean.Load())
+	if mean == 0 {
+		h.mean.Store(int64(took))
+		h.p95.Store(int64(2 * took))
+		return
+	}
+	h.mean.Store(int64(max(mean+(took-mean)/16, 1)))
+	p95 := h.p95.Load()
+	if int64(took) > p95 {
+		p95 += p95*95/1000 + 1
+	} else {
+		p95 -= p95 * 5 / 1000
+	}
+	h.p95.Store(max(p95, 1))
+}
+
+// missed notes calls that timed out in one sweep and reports whether they are
+// reason enough to suspect the peer: it was silent for limit while one of them
+// waited, or after so many sweeps in a row a kind went without an answer.
+func (h *health) missed(at time.Duration, calls []ended, after int, limit time.Duration) bool {
+	silent := false
+	var kinds [lastKind + 1]bool
+	for i := range calls {
+		c := &calls[i]
+		if c.err != ErrTimeout {
+			continue
+		}
+		if c.kind == KindRead && c.class == Foreground {
+			h.sample(c.kind, at-c.sent)
+		}
+		silent = silent || at-c.sent >= limit && h.lastSeen.Load() < int64(c.sent)
+		if c.class == Foreground && (c.kind == KindRead || c.kind == KindMerge || c.kind == KindPing) {
+			kinds[c.kind] = true
+		}
+	}
+	for k := range kinds {
+		if kinds[k] && h.timeouts[k].Add(1) >= int32(after) {
+			silent = true
+		}
+	}
+	return silent
+}
+
+// recovered forgets the timeouts that made the peer a suspect.
+func (h *health) recovered() {
+	for k := range h.timeouts {
+		h.timeouts[k].Store(0)
+	}
+}

@@ -1,0 +1,322 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/redynamo/redynamo/membership/ring"
+)
+
+var (
+	// errReplayed is a request id that does not ascend.
+	errReplayed = fmt.Errorf("%w: request id repeated", ErrMalformed)
+	// errBacklog is a caller that sends and does not read.
+	errBacklog = errors.New("rpc: caller does not read its replies")
+)
+
+// serverConn is one accepted connection. Its reader runs the handlers; replies
+// gather in out. While a batch of requests is being handled nothing is sent
+// (corked), then the reader itself sends all replies the batch produced. The
+// replies that come later are sent by the writer.
+type serverConn struct {
+	s        *Server
+	conn     net.Conn
+	from     ring.NodeID
+	maxFrame int
+	lastID   uint64 // of the newest request; the reader's own
+	w        frameWriter
+
+	wake sync.Cond // on mu: something in the fields below has changed
+	mu   struct {
+		sync.Mutex
+		out     []byte
+		spare   []byte // the buffer written last
+		writing int    // bytes being written; whoever writes has w
+		corked  bool
+		idle    bool // the writer waits
+		full    bool // the reader waits
+		err     error
+	}
+}
+
+// serveConn owns one connection from its handshake to its end.
+func (s *Server) serveConn(ctx context.Context, conn net.Conn) {
+	c, err := s.welcome(conn)
+	if err != nil {
+		s.count.handshakes.Inc()
+		if ctx.Err() == nil {
+			s.cfg.Logger.Warn("peer connection refused", "remote", conn.RemoteAddr(), "err", err)
+		}
+		return
+	}
+	var wg sync.WaitGroup
+	wg.Go(c.write)
+	c.stop(c.read())
+	wg.Wait()
+	err = c.failure()
+	switch {
+	case ctx.Err() != nil || errors.Is(err, io.EOF):
+	case errors.Is(err, ErrMalformed):
+		s.count.badFrames.Inc()
+		s.cfg.Logger.Warn("peer sent a bad frame", "peer", c.from, "remote", conn.RemoteAddr(), "err", err)
+	case errors.Is(err, errBacklog):
+		s.count.slow.Inc()
+		s.cfg.Logger.Warn("peer connection closed", "peer", c.from, "remote", conn.RemoteAddr(), "err", err)
+	}
+}
+
+// welcome does the handshake.
+func (s *Server) welcome(conn net.Conn) (*serverConn, error) {
+	if err := conn.SetDeadline(time.Now().Add(s.cfg.HandshakeTimeout)); err != nil {
+		return nil, err
+	}
+	h, err := readHello(conn)
+	if err != nil {
+		return nil, err
+	}
+	us := hello{
+		min: protocolMin, max: protocolMax,
+		cluster: s.cfg.ClusterID(), from: s.cfg.Node, maxFrame: uint32(s.cfg.MaxFrameBytes),
+	}
+	answer, refusal := admit(h, us)
+	if _, err := conn.Write(appendHello(nil, answer)); err != nil || refusal != nil {
+		return nil, errors.Join(refusal, err)
+	}
+	if err := conn.SetDeadline(time.Time{}); err != nil {
+		return nil, err
+	}
+	c := &serverConn{
+		s:        s,
+		conn:     conn,
+		from:     h.from,
+		maxFrame: min(s.cfg.MaxFrameBytes, int(min(h.maxFrame, maxFrameLimit))),
+		w:        frameWriter{conn: conn, timeout: s.cfg.WriteTimeout},
+	}
+	c.wake.L = &c.mu.Mutex
+	return c, nil
+}
+
+// read handles requests in the order they come, all that one read brought
+// before their replies are sent.
+func (c *serverConn) read() error {
+	r := newFrameReader(c.conn, c.maxFrame)
+	idle := c.s.cfg.IdleTimeout
+	var deadline time.Time
+	now := time.Now()
+	for {
+		if deadline.Sub(now) < idle {
+			deadline = now.Add(2 * idle)
+			if err := c.conn.SetReadDeadline(deadline); err != nil {
+				return err
+			}
+		}
+		if err := r.fill(); err != nil {
+			return err
+		}
+		now = time.Now()
+		if err := c.cork(); err != nil {
+			return err
+		}
+		err := c.handle(r, now)
+		if err := errors.Join(err, c.flush()); err != nil {
+			return err
+		}
+	}
+}
+
+// handle runs the handlers of every whole frame that is buffered. arrived is
+// when the last of them was read.
+func (c *serverConn) handle(r *frameReader, arrived time.Time) error {
+	now := arrived
+	for n := 1; ; n++ {
+		h, payload, ok, err := r.frame()
+		if err != nil || !ok {
+			return err
+		}
+		if !h.kind.request() {
+			return fmt.Errorf("%w: %v is no request", ErrMalformed, h.kind)
+		}
+		if h.id <= c.lastID {
+			return errReplayed
+		}
+		c.lastID = h.id
+		if n%16 == 0 {
+			now = time.Now()
+		}
+		meta := Meta{From: c.from, Class: h.class}
+		if h.deadlineMS > 0 {
+			meta.Deadline = arrived.Add(time.Duration(h.deadlineMS) * time.Millisecond)
+		}
+		if err := c.admit(h, payload, meta, now); err != nil {
+			return err
+		}
+	}
+}
+
+// admit drops a request nobody waits for, refuses one there is no room for, and
+// dispatches the others.
+func (c *serverConn) admit(h header, payload []byte, meta Meta, now time.Time) error {
+	s := c.s
+	s.count.requests[h.kind].Inc()
+	if !meta.Deadline.IsZero() && !now.Before(meta.Deadline) {
+		s.count.expired.Inc()
+		return nil
+	}
+	if h.kind == KindPing {
+		if len(payload) != 0 {
+			return ErrMalformed
+		}
+		c.send(h, func(b []byte) []byte { return b })
+		return nil
+	}
+	size := headerBytes + len(payload)
+	if !s.take(h.class, size) {
+		s.count.overloaded[h.class].Inc()
+		c.sendError(h, ErrOverloaded)
+		return nil
+	}
+	return c.dispatch(&request{c: c, h: h, bytes: size}, payload, meta)
+}
+
+// cork holds replies back while a batch is handled. It first waits until the
+// caller has read enough of the earlier ones.
+func (c *serverConn) cork() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(c.mu.out)+c.mu.writing > c.s.cfg.MaxBacklogBytes && c.mu.err == nil {
+		c.mu.full = true
+		c.wake.Wait()
+		c.mu.full = false
+	}
+	c.mu.corked = true
+	return c.mu.err
+}
+
+// flush ends a batch and sends what it produced, unless the writer is sending
+// and will do so anyway.
+func (c *serverConn) flush() error {
+	c.mu.Lock()
+	c.mu.corked = false
+	if c.mu.writing > 0 || len(c.mu.out) == 0 {
+		err := c.mu.err
+		c.mu.Unlock()
+		return err
+	}
+	out := c.takeLocked()
+	c.mu.Unlock()
+	return c.put(out)
+}
+
+// write is the writer: it sends what gathers outside of batches.
+func (c *serverConn) write() {
+	for {
+		c.mu.Lock()
+		for c.mu.err == nil && (len(c.mu.out) == 0 || c.mu.corked || c.mu.writing > 0) {
+			c.mu.idle = true
+			c.wake.Wait()
+			c.mu.idle = false
+		}
+		if c.mu.err != nil {
+			c.mu.Unlock()
+			return
+		}
+		out := c.takeLocked()
+		c.mu.Unlock()
+		if err := c.put(out); err != nil {
+			c.stop(err)
+			return
+		}
+	}
+}
+
+// takeLocked hands the gathered replies to the one who will put them on the
+// connection. Requires: writing is 0.
+func (c *serverConn) takeLocked() []byte {
+	out := c.mu.out
+	c.mu.out = c.mu.spare[:0]
+	c.mu.spare = nil
+	c.mu.writing = len(out)
+	return out
+}
+
+// put writes what takeLocked returned.
+func (c *serverConn) put(out []byte) error {
+	err := c.w.write(out)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mu.writing = 0
+	if cap(out) <= keepBufferBytes {
+		c.mu.spare = out[:0]
+	}
+	if c.mu.full || c.mu.idle && len(c.mu.out) > 0 {
+		c.wake.Broadcast()
+	}
+	return err
+}
+
+// send gathers one reply. A reply no frame can hold goes out as ErrTooLarge.
+func (c *serverConn) send(h header, enc func([]byte) []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mu.err != nil {
+		return
+	}
+	start := len(c.mu.out)
+	c.mu.out = beginFrame(c.mu.out, header{kind: h.kind | replyBit, class: h.class, id: h.id})
+	c.mu.out = enc(c.mu.out)
+	if len(c.mu.out)-start > c.maxFrame {
+		c.mu.out = beginFrame(c.mu.out[:start], header{kind: kindError, class: h.class, id: h.id})
+		c.mu.out = appendError(c.mu.out, ErrTooLarge)
+	}
+	c.sealLocked(start)
+}
+
+// sendError gathers the reply of a request that brought an error.
+func (c *serverConn) sendError(h header, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mu.err != nil {
+		return
+	}
+	start := len(c.mu.out)
+	c.mu.out = beginFrame(c.mu.out, header{kind: kindError, class: h.class, id: h.id})
+	c.mu.out = appendError(c.mu.out, err)
+	c.sealLocked(start)
+}
+
+func (c *serverConn) sealLocked(start int) {
+	sealFrame(c.mu.out[start:])
+	if len(c.mu.out)+c.mu.writing > 4*c.s.cfg.MaxBacklogBytes {
+		c.stopLocked(errBacklog)
+	} else if c.mu.idle && !c.mu.corked {
+		c.wake.Broadcast()
+	}
+}
+
+// stop ends the connection; the first reason is the one that counts.
+func (c *serverConn) stop(err error) {
+	c.mu.Lock()
+	c.stopLocked(err)
+	c.mu.Unlock()
+}
+
+func (c *serverConn) stopLocked(err error) {
+	if c.mu.err != nil {
+		return
+	}
+	c.mu.err = err
+	c.mu.out, c.mu.spare = nil, nil
+	c.wake.Broadcast()
+	_ = c.conn.Close() // closing is how its goroutines are woken
+}
+
+func (c *serverConn) failure() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mu.err
+}
