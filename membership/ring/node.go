@@ -1,10 +1,10 @@
 package ring
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"strconv"
-
-	"github.com/spaolacci/murmur3"
 )
 
 // NodeID names a node for as long as its data directory lives. Zero is no
@@ -19,8 +19,8 @@ func (id NodeID) String() string { return fmt.Sprintf("%016x", uint64(id)) }
 // unique exactly when ids are, and an operator recognises one in the other.
 func (id NodeID) Hex40() string {
 	head := id.String()
-	hi, lo := murmur3.Sum128([]byte(head))
-	return fmt.Sprintf("%s%08x%016x", head, hi>>32, lo)
+	sum := sha256.Sum256([]byte(head))
+	return head + hex.EncodeToString(sum[:12])
 }
 
 // ParseNodeID reads what String or Hex40 wrote. Zero is refused.

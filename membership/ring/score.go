@@ -25,6 +25,8 @@ const (
 )
 
 // seedOf is the part of a draw that depends on the node alone.
+// Note: the library hashes less than 16 bytes alike on machines of either byte
+// order, but not longer input.
 func seedOf(place NodeID) uint64 {
 	var b [8]byte
 	binary.BigEndian.PutUint64(b[:], uint64(place))
