@@ -103,7 +103,26 @@ func (c Context) push(s Span) Context {
 
 // Add returns c with d in it.
 func (c Context) Add(d Dot) Context {
-	return c.Union(Context{{d.Actor, d.Counter, d.Counter}})
+	if c.Contains(d) {
+		return c
+	}
+	return c.with(Span{d.Actor, d.Counter, d.Counter})
+}
+
+// with returns the union of c and one span that c does not cover. It is Union
+// with a single allocation, for the path of every write.
+func (c Context) with(s Span) Context {
+	out, placed := make(Context, 0, len(c)+1), false
+	for _, other := range c {
+		if !placed && s.before(other) {
+			out, placed = out.push(s), true
+		}
+		out = out.push(other)
+	}
+	if !placed {
+		out = out.push(s)
+	}
+	return slices.Clip(out)
 }
 
 // Without returns c with d taken out; the span around d is split.

@@ -1,11 +1,5 @@
 package version
 
-import (
-	"encoding/binary"
-
-	"github.com/spaolacci/murmur3"
-)
-
 // What is hashed begins with one of these, so that a tombstone never equals a
 // live record.
 const (
@@ -24,24 +18,29 @@ func (r Record) StateHash() uint64 {
 	if r.Absent() {
 		return 0
 	}
-	var room [1 + 8*32]byte
-	b := room[:0]
+	h := uint64(hashLive)
 	if r.Tombstone() {
-		b = append(b, hashTombstone)
-		for _, s := range r.Context {
-			b = binary.BigEndian.AppendUint64(b, uint64(s.Actor))
-			b = binary.BigEndian.AppendUint64(b, s.Lo)
-			b = binary.BigEndian.AppendUint64(b, s.Hi)
-		}
-	} else {
-		b = append(b, hashLive)
-		for i := range r.Versions {
-			v := &r.Versions[i]
-			b = binary.BigEndian.AppendUint64(b, uint64(v.Dot.Actor))
-			b = binary.BigEndian.AppendUint64(b, v.Dot.Counter)
-			b = binary.BigEndian.AppendUint64(b, uint64(v.Expiry.HLC))
-			b = binary.BigEndian.AppendUint64(b, uint64(v.Expiry.AtMS))
+		h = hashTombstone
+		for i := range r.Context {
+			s := &r.Context[i]
+			h = mix(mix(mix(h, uint64(s.Actor)), s.Lo), s.Hi)
 		}
 	}
-	return max(murmur3.Sum64(b), 1)
+	for i := range r.Versions {
+		v := &r.Versions[i]
+		h = mix(mix(h, uint64(v.Dot.Actor)), v.Dot.Counter)
+		h = mix(mix(h, uint64(v.Expiry.HLC)), uint64(v.Expiry.AtMS))
+	}
+	return max(h, 1)
+}
+
+// mix absorbs one word with the finalizer of murmur3. The library's hash of
+// bytes allocates on every call, and this runs on every read.
+func mix(h, word uint64) uint64 {
+	h = h*5 + 0x52dce729 ^ word
+	h ^= h >> 33
+	h *= 0xff51afd7ed558ccd
+	h ^= h >> 33
+	h *= 0xc4ceb9fe1a85ec53
+	return h ^ h>>33
 }

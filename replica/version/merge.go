@@ -140,7 +140,7 @@ func (r Record) Put(w Write) Record {
 		}
 	}
 	out := Record{
-		Context:  r.Context.Union(w.Cover).Union(Context{own}),
+		Context:  r.Context.Union(w.Cover).with(own),
 		Versions: make([]Version, 0, 1+uncovered(r.Versions, w.Cover)),
 		LWW:      r.LWW,
 	}

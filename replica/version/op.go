@@ -125,7 +125,7 @@ func Apply(r Record, op Op, m Mint) (Record, Outcome, error) {
 		return r, Outcome{}, fmt.Errorf("%w: op kind %d condition %d expiry %d offset %d",
 			ErrCorrupt, op.Kind, op.Cond, op.Expiry, op.Offset)
 	}
-	a := applying{r: r, op: &op, m: m, hlc: max(m.HLC, r.MaxHLC().Next(), op.MinHLC.Next())}
+	a := applying{r: r, op: op, m: m, hlc: max(m.HLC, r.MaxHLC().Next(), op.MinHLC.Next())}
 	a.old, a.had = r.Winner(m.NowMS)
 	a.cover = op.Context
 	if !op.Explicit || op.Kind != OpSet && op.Kind != OpDelete {
@@ -151,7 +151,7 @@ func Apply(r Record, op Op, m Mint) (Record, Outcome, error) {
 // applying is one Apply in progress.
 type applying struct {
 	r     Record
-	op    *Op
+	op    Op
 	m     Mint
 	old   Version // the winner
 	had   bool
