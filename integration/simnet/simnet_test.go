@@ -1,0 +1,307 @@
+package simnet
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+const (
+	hostA = "10.0.0.1"
+	hostB = "10.0.0.2"
+)
+
+// pair is a connection from a to b, both ends.
+func pair(t *testing.T, n *Network) (near, far net.Conn) {
+	t.Helper()
+	l, err := n.Listen(hostB, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	near, err = n.Dial(context.Background(), hostA, l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	far, err = l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_, _, _ = near.Close(), far.Close(), l.Close()
+	})
+	return near, far
+}
+
+func readAll(t *testing.T, c net.Conn, n int) []byte {
+	t.Helper()
+	b := make([]byte, n)
+	if _, err := io.ReadFull(c, b); err != nil {
+		t.Fatalf("read: %v", err)
+	}
+	return b
+}
+
+func TestBytesArriveInOrderAfterTheDelay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		seed := uint64(time.Now().UnixNano())
+		n := New(Config{Seed: seed, Delay: 3 * time.Millisecond, Jitter: 5 * time.Millisecond, Window: 1000})
+		near, far := pair(t, n)
+		rnd := rand.New(rand.NewPCG(seed, 1))
+		sent := make([]byte, 64<<10)
+		for i := range sent {
+			sent[i] = byte(rnd.Uint32())
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for rest := sent; len(rest) > 0; {
+				k := min(len(rest), 1+rnd.IntN(3000))
+				if _, err := near.Write(rest[:k]); err != nil {
+					t.Errorf("write: %v", err)
+					return
+				}
+				rest = rest[k:]
+			}
+		})
+		start := time.Now()
+		first := readAll(t, far, 1)
+		if waited := time.Since(start); waited < 3*time.Millisecond {
+			t.Errorf("first byte after %v, before the delay", waited)
+		}
+		if got := append(first, readAll(t, far, len(sent)-1)...); !bytes.Equal(got, sent) {
+			t.Errorf("seed %d: bytes differ", seed)
+		}
+		wg.Wait()
+	})
+}
+
+func TestCloseGivesTheOtherEndWhatWasWrittenAndThenEOF(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := pair(t, New(Config{}))
+		if _, err := near.Write([]byte("last words")); err != nil {
+			t.Fatal(err)
+		}
+		_ = near.Close()
+		got, err := io.ReadAll(far)
+		if err != nil || string(got) != "last words" {
+			t.Fatalf("read %q, %v", got, err)
+		}
+		if _, err := near.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("read after close: %v", err)
+		}
+		// The first write finds nobody; its reset comes a round trip later.
+		_, _ = far.Write([]byte("anybody?"))
+		time.Sleep(10 * time.Millisecond)
+		if _, err := far.Write([]byte("x")); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("write to a closed end: %v", err)
+		}
+	})
+}
+
+func TestDeadlinesEndReadsAndWrites(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := pair(t, New(Config{Window: 10}))
+		start := time.Now()
+		_ = near.SetReadDeadline(start.Add(time.Second))
+		if _, err := near.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(start) != time.Second {
+			t.Errorf("read: %v after %v", err, time.Since(start))
+		}
+		_ = near.SetReadDeadline(time.Time{})
+		_ = near.SetWriteDeadline(start.Add(3 * time.Second))
+		n, err := near.Write(make([]byte, 11))
+		if n != 10 || !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(start) != 3*time.Second {
+			t.Errorf("write into a full window: %d, %v after %v", n, err, time.Since(start))
+		}
+		var timeout net.Error
+		if !errors.As(err, &timeout) || !timeout.Timeout() {
+			t.Errorf("%v is no timeout", err)
+		}
+		readAll(t, far, 10)
+		_ = near.SetWriteDeadline(time.Time{})
+		if _, err := near.Write([]byte("x")); err != nil {
+			t.Errorf("write after the deadline was cleared: %v", err)
+		}
+	})
+}
+
+func TestPartitionDelaysStreamsUntilItHealsAndTellsNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := New(Config{})
+		near, far := pair(t, n)
+		n.Partition([]string{hostA}, []string{hostB})
+		if _, err := near.Write([]byte("hello")); err != nil {
+			t.Fatal(err)
+		}
+		_ = far.SetReadDeadline(time.Now().Add(30 * time.Second))
+		if _, err := far.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("read across a partition: %v", err)
+		}
+		_ = far.SetReadDeadline(time.Now().Add(3 * time.Second))
+		n.Heal()
+		if got := readAll(t, far, 5); string(got) != "hello" {
+			t.Errorf("got %q", got)
+		}
+	})
+}
+
+func TestSenderGivesUpOnALongPartition(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := New(Config{})
+		near, _ := pair(t, n)
+		n.Cut(hostA, hostB)
+		_, _ = near.Write([]byte("hello"))
+		start := time.Now()
+		_, err := near.Read(make([]byte, 1))
+		if !errors.Is(err, syscall.ETIMEDOUT) || time.Since(start) < giveUp {
+			t.Errorf("%v after %v", err, time.Since(start))
+		}
+	})
+}
+
+func TestVanishedHostIsSilentUntilItIsBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := New(Config{})
+		near, far := pair(t, n)
+		n.Crash(hostB)
+		if _, err := far.Write([]byte("x")); err == nil {
+			t.Error("the dead process writes")
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if _, err := n.Dial(ctx, hostA, hostB+":1"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("dial of a vanished host: %v", err)
+		}
+		_ = near.SetReadDeadline(time.Now().Add(10 * time.Second))
+		if _, err := near.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("read from a vanished host: %v", err)
+		}
+		_ = near.SetReadDeadline(time.Time{})
+		n.Start(hostB)
+		_, _ = near.Write([]byte("x"))
+		if _, err := near.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("read after the host came back: %v", err)
+		}
+		if _, err := n.Dial(context.Background(), hostA, hostB+":1"); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("dial of a host that listens to nothing: %v", err)
+		}
+	})
+}
+
+func TestKilledProcessResetsItsConnectionsAndFreesItsPorts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := New(Config{})
+		if _, err := n.Listen(hostB, 7); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := n.Listen(hostB, 7); !errors.Is(err, syscall.EADDRINUSE) {
+			t.Errorf("second listener: %v", err)
+		}
+		near, _ := pair(t, n)
+		n.Kill(hostB)
+		start := time.Now()
+		if _, err := near.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) || time.Since(start) > time.Second {
+			t.Errorf("%v after %v", err, time.Since(start))
+		}
+		l, err := n.Listen(hostB, 7)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = l.Close()
+	})
+}
+
+func TestNamesAreResolvedAtEachDial(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := New(Config{})
+		l, err := n.Host("10.0.0.3").Listen(context.Background(), ":7")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		n.Name("node", hostB)
+		if _, err := n.Host(hostA).Dial(context.Background(), "node:7"); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("dial of the old address: %v", err)
+		}
+		n.Name("node", "10.0.0.3")
+		c, err := n.Host(hostA).Dial(context.Background(), "node:7")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = c.Close()
+		if _, err := n.Resolve(context.Background(), "nobody"); err == nil {
+			t.Error("a name nobody gave resolves")
+		}
+	})
+}
+
+func TestPacketsAreLostAtTheRateAskedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := New(Config{Seed: 7, Loss: 0.25})
+		a, err := n.Transport(hostA, 7946)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := n.Transport(hostB, 7946)
+		if err != nil {
+			t.Fatal(err)
+		}
+		const sent = 1000
+		for range sent {
+			if _, err := a.WriteTo([]byte("ping"), hostB+":7946"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Second)
+		if got := len(b.PacketCh()); got < 700 || got > 800 {
+			t.Errorf("%d of %d arrived with a loss of a quarter", got, sent)
+		}
+		n.SetLoss(0)
+		n.Cut(hostB, hostA)
+		_, _ = b.WriteTo([]byte("ping"), hostA+":7946")
+		time.Sleep(time.Second)
+		if got := len(a.PacketCh()); got != 0 {
+			t.Errorf("%d packets crossed a cut", got)
+		}
+		_, _ = a.Shutdown(), b.Shutdown()
+	})
+}
+
+func TestTransportCarriesStreamsAndShutsDownCleanly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := New(Config{})
+		a, _ := n.Transport(hostA, 7946)
+		b, _ := n.Transport(hostB, 7946)
+		out, err := a.DialTimeout(hostB+":7946", time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in := <-b.StreamCh()
+		_, _ = out.Write([]byte("hi"))
+		if got := readAll(t, in, 2); string(got) != "hi" {
+			t.Errorf("got %q", got)
+		}
+		_, _ = out.Close(), in.Close()
+		n.Crash(hostB)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if _, err := a.DialTimeout(hostB+":7946", time.Hour); err == nil {
+				t.Error("dialled a vanished host")
+			}
+		})
+		time.Sleep(time.Second)
+		start := time.Now()
+		_, _ = a.Shutdown(), b.Shutdown()
+		wg.Wait()
+		if time.Since(start) > time.Second {
+			t.Errorf("shutdown left a dial waiting for %v", time.Since(start))
+		}
+	})
+}
