@@ -1,0 +1,181 @@
+package quorum
+
+import (
+	"slices"
+
+	"github.com/redynamo/redynamo/membership/ring"
+)
+
+// Failure says how a Send failed.
+type Failure uint8
+
+// The failures.
+const (
+	Dead    Failure = iota // unreachable, silent or broken: its copy goes to a fallback
+	Refused                // alive and overloaded: no copy goes elsewhere on its behalf
+)
+
+// Send is one message: the new record to one node, which keeps it for itself
+// or as a hint for Stand.For.
+type Send struct {
+	Index int // names the message to Ack and Fail
+	Stand ring.Stand
+}
+
+// Write is the state of one write from the moment its dot is minted. The zero
+// value must be Reset before use; it may be used again and keeps its storage.
+type Write struct {
+	need    int
+	acked   int
+	targets []target
+	sent    int // targets[:sent] were sent
+	open    int // of those, the ones without outcome
+
+	spared  bool
+	spares  []ring.NodeID
+	orphans []ring.NodeID // owners that have no copy and no hint on its way
+}
+
+type target struct {
+	stand ring.Stand
+	kept  bool // a hint on the coordinator itself, beside its own copy
+	state targetState
+}
+
+type targetState uint8
+
+const (
+	waiting targetState = iota
+	stored
+	lost
+)
+
+// Local is the index of the coordinator's own copy: it is not sent by Next,
+// but acknowledged and failed like the others.
+const Local = 0
+
+// Reset begins a write that must be stored by need nodes. self is the stand of
+// the coordinator, walk the stands of the ring's walk (self may be among them),
+// owners the owners of the partition.
+func (w *Write) Reset(need int, self ring.Stand, walk []ring.Stand, owners []ring.NodeID) {
+	*w = Write{
+		need: need, sent: 1, open: 1,
+		targets: append(w.targets[:0], target{stand: self}),
+		spares:  w.spares[:0], orphans: w.orphans[:0],
+	}
+	for _, s := range walk {
+		if s.Node != self.Node {
+			w.targets = append(w.targets, target{stand: s})
+		}
+	}
+	for _, o := range owners {
+		if !slices.ContainsFunc(w.targets, func(t target) bool { return ownerOf(t.stand) == o }) {
+			w.orphans = append(w.orphans, o)
+		}
+	}
+}
+
+// Next returns the next message to send, if there is one; also after the
+// verdict.
+func (w *Write) Next() (Send, bool) {
+	if w.sent == len(w.targets) && !w.recruit() {
+		return Send{}, false
+	}
+	i := w.sent
+	w.sent++
+	w.open++
+	return Send{Index: i, Stand: w.targets[i].stand}, true
+}
+
+// recruit finds who keeps a hint for the next owner without one: a spare or,
+// when there is none, the coordinator itself (unless its own store has failed).
+func (w *Write) recruit() bool {
+	for len(w.orphans) > 0 && w.spared {
+		owner := w.orphans[0]
+		w.orphans = w.orphans[1:]
+		self := &w.targets[Local]
+		switch {
+		case len(w.spares) > 0:
+			w.targets = append(w.targets, target{stand: ring.Stand{Node: w.spares[0], For: owner}})
+			w.spares = w.spares[1:]
+			return true
+		case self.state != lost && owner != ownerOf(self.stand):
+			w.targets = append(w.targets, target{stand: ring.Stand{Node: self.stand.Node, For: owner}, kept: true})
+			return true
+		}
+	}
+	return false
+}
+
+// NeedsSpares reports that an owner waits for a fallback; Spares must be called.
+func (w *Write) NeedsSpares() bool { return !w.spared && len(w.orphans) > 0 }
+
+// Spares gives the live fallbacks in ring order; those in use are skipped. Only
+// the first call counts.
+func (w *Write) Spares(nodes []ring.NodeID) {
+	if w.spared {
+		return
+	}
+	w.spared = true
+	for _, n := range nodes {
+		if !slices.ContainsFunc(w.targets, func(t target) bool { return t.stand.Node == n }) {
+			w.spares = append(w.spares, n)
+		}
+	}
+}
+
+// Ack records that a node has stored the record.
+func (w *Write) Ack(index int) {
+	t := &w.targets[index]
+	t.state = stored
+	w.open--
+	if !t.kept {
+		w.acked++
+	}
+}
+
+// Fail records that a node has not stored the record, or not said so.
+func (w *Write) Fail(index int, f Failure) {
+	t := &w.targets[index]
+	t.state = lost
+	w.open--
+	switch {
+	case t.kept: // nobody is left to keep it; anti-entropy will find the owner behind
+	case f == Refused && t.stand.For == 0:
+	default:
+		w.orphans = append(w.orphans, ownerOf(t.stand))
+	}
+}
+
+// Verdict says whether the client has its answer.
+func (w *Write) Verdict() Verdict {
+	switch {
+	case w.acked >= w.need:
+		return Met
+	case w.acked+w.hopes() < w.need:
+		return Impossible
+	default:
+		return Pending
+	}
+}
+
+// hopes counts the nodes that may still store the record and would count.
+func (w *Write) hopes() int {
+	n := 0
+	for i := range w.targets {
+		if t := &w.targets[i]; t.state == waiting && !t.kept {
+			n++
+		}
+	}
+	if !w.spared {
+		return n + len(w.orphans)
+	}
+	return n + min(len(w.orphans), len(w.spares))
+}
+
+// Acked is the number of distinct nodes that stored the record.
+func (w *Write) Acked() int { return w.acked }
+
+// Open reports whether a message is out that has no outcome yet, the
+// coordinator's own copy included.
+func (w *Write) Open() bool { return w.open > 0 }
