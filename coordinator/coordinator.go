@@ -2,8 +2,12 @@ package coordinator
 
 import (
 	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/redynamo/redynamo/membership/ring"
 	"github.com/redynamo/redynamo/replica/version"
 )
 
@@ -13,6 +17,16 @@ type Coordinator struct {
 	cfg     Config
 	cluster Cluster
 	local   Local
+	count   counters
+	up      func(ring.NodeID) bool // cluster.Up, bound once
+
+	reads  sync.Pool // *read
+	writes sync.Pool // *write
+	repair repairer
+
+	inFlight atomic.Int64
+	draining atomic.Bool
+	idle     chan struct{} // wakes Drain when inFlight reaches 0
 }
 
 // New builds a coordinator; it starts nothing.
@@ -21,7 +35,44 @@ func New(cfg Config, cluster Cluster, local Local) (*Coordinator, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	return &Coordinator{cfg: cfg, cluster: cluster, local: local}, nil
+	c := &Coordinator{cfg: cfg, cluster: cluster, local: local, up: cluster.Up, idle: make(chan struct{}, 1)}
+	c.count = newCounters(cfg.Metrics, func() float64 { return float64(c.inFlight.Load()) })
+	c.repair.mu.keys = make(map[repairKey]struct{})
+	return c, nil
+}
+
+// admit takes a place for a client's request, or refuses it.
+func (c *Coordinator) admit() bool {
+	if c.inFlight.Add(1) > int64(c.cfg.MaxInFlight) || c.draining.Load() {
+		c.release()
+		c.count.refused.Inc()
+		return false
+	}
+	return true
+}
+
+// release gives a place back; for a request, when its tail has ended.
+func (c *Coordinator) release() {
+	if c.inFlight.Add(-1) == 0 && c.draining.Load() {
+		select {
+		case c.idle <- struct{}{}:
+		default: // Drain has been woken already
+		}
+	}
+}
+
+// Drain refuses new requests and waits for those under way, tails and repairs
+// included. Every one of them has a deadline.
+func (c *Coordinator) Drain(ctx context.Context) error {
+	c.draining.Store(true)
+	for c.inFlight.Load() > 0 {
+		select {
+		case <-c.idle:
+		case <-ctx.Done():
+			return fmt.Errorf("coordinator: drain, %d requests left: %w", c.inFlight.Load(), ctx.Err())
+		}
+	}
+	return nil
 }
 
 // ReadOptions are the settings of one read.
@@ -61,54 +112,3 @@ type ScanPage struct {
 	Keys   [][]byte
 	Cursor uint64
 }
-
-// Read reads key from R replicas and calls done exactly once with the join of
-// their copies. key must not be modified afterwards.
-func (c *Coordinator) Read(key []byte, o ReadOptions, done func(ReadResult, error)) {
-	panic("coordinator: not built yet")
-}
-
-// Write applies op to key, here if this node is an owner, else at the first
-// live owner, and calls done exactly once when W nodes have stored it or that
-// cannot be. key and what op points to must not be modified afterwards.
-func (c *Coordinator) Write(key []byte, op version.Op, o WriteOptions, done func(WriteResult, error)) {
-	panic("coordinator: not built yet")
-}
-
-// ServeForwarded coordinates a write that another node handed over; it is
-// never handed on.
-func (c *Coordinator) ServeForwarded(key []byte, op version.Op, o WriteOptions, done func(WriteResult, error)) {
-	panic("coordinator: not built yet")
-}
-
-// Scan returns one page of keys.
-func (c *Coordinator) Scan(ctx context.Context, req ScanRequest) (ScanPage, error) {
-	panic("coordinator: not built yet")
-}
-
-// Count returns the number of live keys of the cluster, or of the slots this
-// node is the first live owner of.
-func (c *Coordinator) Count(ctx context.Context, owned bool) (int64, error) {
-	panic("coordinator: not built yet")
-}
-
-// CountSlot returns the number of live keys in one slot.
-func (c *Coordinator) CountSlot(ctx context.Context, slot uint16) (int64, error) {
-	panic("coordinator: not built yet")
-}
-
-// RandomKey returns some live key; found is false if there is none.
-func (c *Coordinator) RandomKey(ctx context.Context, owned bool) (key []byte, found bool, err error) {
-	panic("coordinator: not built yet")
-}
-
-// Inspect returns every copy of key in the cluster, owners first.
-func (c *Coordinator) Inspect(ctx context.Context, key []byte) ([]Inspection, error) {
-	panic("coordinator: not built yet")
-}
-
-// Drain refuses new requests and waits for those under way and their tails.
-func (c *Coordinator) Drain(ctx context.Context) error {
-	panic("coordinator: not built yet")
-}
-

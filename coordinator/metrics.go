@@ -1,0 +1,48 @@
+package coordinator
+
+import "github.com/VictoriaMetrics/metrics"
+
+// counters are what the coordinator counts.
+type counters struct {
+	reads, writes   *metrics.Counter
+	refused         *metrics.Counter
+	readFailures    *metrics.Counter
+	noReplicas      *metrics.Counter
+	uncertain       *metrics.Counter
+	forwards        *metrics.Counter
+	fallbackMints   *metrics.Counter
+	hedges          *metrics.Counter
+	hints           *metrics.Counter
+	hintsKept       *metrics.Counter
+	repairs         *metrics.Counter
+	repairsDropped  *metrics.Counter
+	repairsFailed   *metrics.Counter
+	divergent       *metrics.Counter
+	scansSettled    *metrics.Counter
+	forwardsServed  *metrics.Counter
+	forwardsRetried *metrics.Counter
+}
+
+func newCounters(s *metrics.Set, inFlight func() float64) counters {
+	s.NewGauge("coordinator_requests_in_flight", inFlight)
+	return counters{
+		reads:           s.NewCounter(`coordinator_requests_total{op="read"}`),
+		writes:          s.NewCounter(`coordinator_requests_total{op="write"}`),
+		forwardsServed:  s.NewCounter(`coordinator_requests_total{op="forwarded"}`),
+		refused:         s.NewCounter(`coordinator_refused_total`),
+		readFailures:    s.NewCounter(`coordinator_failures_total{kind="read"}`),
+		noReplicas:      s.NewCounter(`coordinator_failures_total{kind="no_replicas"}`),
+		uncertain:       s.NewCounter(`coordinator_failures_total{kind="uncertain"}`),
+		forwards:        s.NewCounter(`coordinator_forwards_total`),
+		forwardsRetried: s.NewCounter(`coordinator_forwards_retried_total`),
+		fallbackMints:   s.NewCounter(`coordinator_fallback_mints_total`),
+		hedges:          s.NewCounter(`coordinator_hedges_total`),
+		hints:           s.NewCounter(`coordinator_hints_total{holder="fallback"}`),
+		hintsKept:       s.NewCounter(`coordinator_hints_total{holder="self"}`),
+		divergent:       s.NewCounter(`coordinator_reads_divergent_total`),
+		repairs:         s.NewCounter(`coordinator_repairs_total`),
+		repairsDropped:  s.NewCounter(`coordinator_repairs_dropped_total`),
+		repairsFailed:   s.NewCounter(`coordinator_repairs_failed_total`),
+		scansSettled:    s.NewCounter(`coordinator_scan_keys_settled_total`),
+	}
+}

@@ -1,0 +1,201 @@
+package coordinator
+
+import (
+	"errors"
+	"time"
+
+	"github.com/redynamo/redynamo/coordinator/quorum"
+	"github.com/redynamo/redynamo/membership/ring"
+)
+
+// This file is the second half of a write: a dot is minted, the record must
+// reach W nodes, and then all owners or their stand-ins.
+
+type writeAction uint8
+
+const (
+	writeWait writeAction = iota
+	writeSend
+	writeSpares
+	writeAnswer
+	writeEnd
+)
+
+// run does what the kernel wants until it wants nothing. Requires: mu is held,
+// and running is set if the caller is the one goroutine at work (which then
+// owns it); run releases mu.
+func (w *write) run() {
+	for {
+		action, send := w.nextLocked()
+		switch action {
+		case writeWait:
+			w.mu.running = false
+			w.mu.Unlock()
+			return
+		case writeSend:
+			slot, deadline := w.slotLocked(send.Index), w.sendDeadlineLocked(send)
+			w.mu.Unlock()
+			w.send(send, slot, deadline)
+		case writeSpares:
+			w.mu.Unlock()
+			spares := w.c.liveFallbacks(w.ring, w.partition)
+			w.mu.Lock()
+			w.mu.Spares(spares)
+			continue
+		case writeAnswer:
+			res, err := w.resultLocked()
+			w.mu.Unlock()
+			w.c.countOutcome(err)
+			done := w.done
+			w.done = nil
+			done(res, err)
+		case writeEnd:
+			w.mu.Unlock()
+			w.recycle()
+			return
+		}
+		w.mu.Lock()
+	}
+}
+
+// resume lets the kernel go on after it was fed. Requires: mu is held; resume
+// releases it. A second goroutine leaves the work to the first.
+func (w *write) resume() {
+	if w.mu.running {
+		w.mu.Unlock()
+		return
+	}
+	w.mu.running = true
+	w.run()
+}
+
+// nextLocked picks what to do next: send first, then answer, then look for
+// stand-ins.
+func (w *write) nextLocked() (writeAction, quorum.Send) {
+	if !w.mu.noop {
+		if send, ok := w.mu.Next(); ok {
+			w.mu.refs++
+			return writeSend, send
+		}
+	}
+	if !w.mu.answered && w.decidedLocked() {
+		w.mu.answered = true
+		if w.mu.armed && w.timer.Stop() {
+			w.mu.armed = false
+			w.mu.refs--
+		}
+		return writeAnswer, quorum.Send{}
+	}
+	switch {
+	case !w.mu.noop && w.mu.NeedsSpares():
+		return writeSpares, quorum.Send{}
+	case w.mu.answered && w.mu.refs == 0:
+		return writeEnd, quorum.Send{}
+	case !w.mu.answered && !w.mu.armed:
+		w.armLocked()
+	}
+	return writeWait, quorum.Send{}
+}
+
+func (w *write) decidedLocked() bool {
+	return w.mu.noop || w.mu.expired || w.mu.Verdict() != quorum.Pending
+}
+
+// resultLocked is the answer of a write that is decided or late. A dot has been
+// minted, so what is not acknowledged is uncertain.
+func (w *write) resultLocked() (WriteResult, error) {
+	if w.mu.noop || w.mu.Verdict() == quorum.Met {
+		return w.result, nil
+	}
+	return WriteResult{}, &UncertainError{Acked: w.mu.Acked(), Want: w.w}
+}
+
+func (w *write) armLocked() {
+	wait := time.Until(w.deadline)
+	w.mu.armed = true
+	w.mu.refs++
+	if w.timer == nil {
+		w.timer = time.AfterFunc(wait, w.onTimer)
+		return
+	}
+	w.timer.Reset(wait)
+}
+
+// sendDeadlineLocked is how long one node may take. While the client waits, an
+// owner gets half the time, so that a fallback can still replace a silent one
+// before the answer is due; afterwards it is a matter of bounding the tail.
+func (w *write) sendDeadlineLocked(s quorum.Send) time.Time {
+	switch {
+	case w.mu.answered:
+		return time.Now().Add(w.c.cfg.HintTimeout)
+	case s.Stand.For == 0:
+		return w.start.Add(w.deadline.Sub(w.start) / 2)
+	default:
+		return w.deadline
+	}
+}
+
+// send delivers the record to one node. Requires: mu is not held.
+func (w *write) send(s quorum.Send, slot *mergeSlot, deadline time.Time) {
+	w.countHint(s.Stand)
+	peer := w.c.cluster.Peer(s.Stand.Node)
+	if peer == nil {
+		slot.done(ErrUnreachable)
+		return
+	}
+	peer.Merge(MergeRequest{
+		Key: w.key, For: s.Stand.For, Record: w.enc,
+		Durable: !w.c.cfg.FsyncOne, Deadline: deadline,
+	}, slot.fn)
+}
+
+func (w *write) countHint(s ring.Stand) {
+	switch {
+	case s.For == 0:
+	case s.Node == w.self.Node:
+		w.c.count.hintsKept.Inc()
+	default:
+		w.c.count.hints.Inc()
+	}
+}
+
+// slotLocked is the callback for one message.
+func (w *write) slotLocked(index int) *mergeSlot {
+	for len(w.slots) <= index {
+		s := &mergeSlot{w: w, index: len(w.slots)}
+		s.fn = s.done
+		w.slots = append(w.slots, s)
+	}
+	return w.slots[index]
+}
+
+// done takes the outcome of one message.
+func (s *mergeSlot) done(err error) { s.w.outcome(s.index, err) }
+
+// localDone takes the outcome of the local commit.
+func (w *write) localDone(err error) { w.outcome(quorum.Local, err) }
+
+func (w *write) outcome(index int, err error) {
+	w.mu.Lock()
+	w.mu.refs--
+	switch {
+	case err == nil:
+		w.mu.Ack(index)
+	case errors.Is(err, ErrOverloaded):
+		w.mu.Fail(index, quorum.Refused)
+	default:
+		w.mu.Fail(index, quorum.Dead)
+	}
+	w.resume()
+}
+
+// fire is the timer: the client's time is over.
+func (w *write) fire() {
+	w.mu.Lock()
+	w.mu.refs--
+	w.mu.armed = false
+	if !w.mu.answered {
+		w.mu.expired = true
+	}
+	w.resume()
+}

@@ -1,0 +1,357 @@
+package coordinator
+
+import (
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/redynamo/redynamo/coordinator/quorum"
+	"github.com/redynamo/redynamo/membership/ring"
+	"github.com/redynamo/redynamo/replica/version"
+)
+
+// Write applies op to key, here if this node is an owner, else at the first
+// live owner, and calls done exactly once: when W nodes have stored it, or when
+// that cannot be or the time is over. key and what op points to must not be
+// modified afterwards, not even after done.
+func (c *Coordinator) Write(key []byte, op version.Op, o WriteOptions, done func(WriteResult, error)) {
+	if !c.admit() {
+		done(WriteResult{}, ErrOverloaded)
+		return
+	}
+	c.count.writes.Inc()
+	c.write(key, op, o, false, done)
+}
+
+// ServeForwarded coordinates a write that another node handed over; it is
+// never handed on. A timeout should be what is left of the client's: a tenth is
+// kept for the way back.
+func (c *Coordinator) ServeForwarded(key []byte, op version.Op, o WriteOptions, done func(WriteResult, error)) {
+	if !c.admit() {
+		if c.draining.Load() {
+			done(WriteResult{}, ErrNotOwner)
+			return
+		}
+		done(WriteResult{}, ErrOverloaded)
+		return
+	}
+	c.count.forwardsServed.Inc()
+	o.Timeout -= o.Timeout / 10
+	c.write(key, op, o, true, done)
+}
+
+// write is one write under way: first looking for its coordinator, then, if
+// that is this node, reading (for some operations), minting and replicating.
+// Only replication has concurrent callbacks, so only it needs mu.
+type write struct {
+	c         *Coordinator
+	key       []byte
+	op        version.Op
+	done      func(WriteResult, error)
+	r, w      int
+	forwarded bool // came from another node: must not leave this one
+	ring      *ring.Ring
+	partition int
+	start     time.Time // of the present attempt
+	deadline  time.Time
+	timer     *time.Timer
+
+	stands []ring.Stand
+	dead   []ring.NodeID // found unreachable by this request
+	busy   []ring.NodeID // alive, but refused to coordinate it
+	asked  ring.NodeID   // the coordinator being asked
+	denied error         // the last refusal
+
+	self   ring.Stand
+	enc    []byte
+	result WriteResult
+
+	// Bound once, so that handing them out allocates nothing.
+	alive     func(ring.NodeID) bool
+	onForward func(WriteResult, error)
+	onRead    func(ReadResult, error)
+	onLocal   func(error)
+	onTimer   func()
+	slots     []*mergeSlot
+
+	mu struct {
+		sync.Mutex
+		quorum.Write
+		refs     int  // callbacks outstanding, the timer's included
+		running  bool // some goroutine is in run
+		noop     bool // the operation changed nothing: there is nothing to send
+		answered bool
+		expired  bool // the deadline has passed
+		armed    bool // the timer is set
+	}
+}
+
+// mergeSlot is the callback of one message. It outlives the request.
+type mergeSlot struct {
+	w     *write
+	index int
+	fn    func(error)
+}
+
+func (c *Coordinator) newWrite() *write {
+	if w, ok := c.writes.Get().(*write); ok {
+		return w
+	}
+	w := &write{c: c}
+	w.alive, w.onForward, w.onRead, w.onLocal, w.onTimer = w.up, w.forwardDone, w.readDone, w.localDone, w.fire
+	return w
+}
+
+// write starts a write. Requires: the caller took a place with inFlight, which
+// the write gives back.
+func (c *Coordinator) write(key []byte, op version.Op, o WriteOptions, forwarded bool, done func(WriteResult, error)) {
+	w := c.newWrite()
+	w.key, w.op, w.done, w.forwarded = key, op, done, forwarded
+	w.ring = c.cluster.Ring()
+	if w.ring == nil || w.ring.N() == 0 {
+		w.finish(WriteResult{}, ErrNoReplicas)
+		return
+	}
+	if o.Timeout <= 0 {
+		o.Timeout = c.cfg.WriteTimeout
+	}
+	w.start = time.Now()
+	w.deadline = w.start.Add(o.Timeout)
+	w.partition = w.ring.Partition(ring.SlotOf(key))
+	w.r, w.w = capped(o.R, c.cfg.R, w.ring), capped(o.W, c.cfg.W, w.ring)
+	w.route()
+}
+
+// up is the cluster's view, less what this request found out.
+func (w *write) up(node ring.NodeID) bool {
+	return !slices.Contains(w.dead, node) && w.c.up(node)
+}
+
+// route finds the coordinator and hands the write to it.
+func (w *write) route() {
+	w.stands = w.ring.Walk(w.stands[:0], w.partition, w.alive)
+	if len(w.stands) < w.w || w.exclusive() && w.liveOwners() < max(w.r, w.w) {
+		w.refuse()
+		return
+	}
+	self := w.c.cluster.Self()
+	switch stand, ok := w.coordinatorStand(self); {
+	case !ok:
+		w.refuse()
+	case stand.Node == self:
+		w.coordinate(stand)
+	default:
+		w.forward(stand.Node)
+	}
+}
+
+// exclusive reports whether the operation wants a home quorum: a SET that
+// depends on the old value must not be decided among fallbacks. A DEL only
+// needs an owner to coordinate it.
+func (w *write) exclusive() bool { return w.op.Strict() && w.op.Kind != version.OpDelete }
+
+func (w *write) liveOwners() int {
+	n := 0
+	for _, s := range w.stands {
+		if s.For == 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// coordinatorStand picks who coordinates: this node if it is an owner, else the
+// first live owner, and only with no owner left a fallback, this node before
+// others. A write that was handed over stays here, whatever this node thinks of
+// who owns the key.
+func (w *write) coordinatorStand(self ring.NodeID) (ring.Stand, bool) {
+	at := slices.IndexFunc(w.stands, func(s ring.Stand) bool { return s.Node == self })
+	switch {
+	case at >= 0 && w.stands[at].For == 0:
+		return w.stands[at], true
+	case w.forwarded && w.op.Strict():
+		return ring.Stand{}, false
+	case w.forwarded && at >= 0:
+		return w.stands[at], true
+	case w.forwarded:
+		return ring.Stand{Node: self, For: w.ring.Owners(w.partition)[0]}, true
+	}
+	owners := false
+	for _, s := range w.stands {
+		owners = owners || s.For == 0
+		if s.For == 0 && !slices.Contains(w.busy, s.Node) {
+			return s, true
+		}
+	}
+	switch {
+	case owners || w.op.Strict():
+		return ring.Stand{}, false // owners that refuse are not stood in for
+	case at >= 0:
+		return w.stands[at], true
+	}
+	for _, s := range w.stands {
+		if !slices.Contains(w.busy, s.Node) {
+			return s, true
+		}
+	}
+	return ring.Stand{}, false
+}
+
+// refuse ends a write of which nothing was stored anywhere.
+func (w *write) refuse() {
+	switch {
+	case errors.Is(w.denied, ErrOverloaded):
+		w.finish(WriteResult{}, ErrOverloaded)
+	case w.forwarded:
+		w.finish(WriteResult{}, w.refusal())
+	default:
+		w.finish(WriteResult{}, ErrNoReplicas)
+	}
+}
+
+// refusal is what the node that handed the write over is told: to try another
+// owner if this one is none, or cannot read its copy.
+func (w *write) refusal() error {
+	if w.denied != nil || !w.ring.Owns(w.c.cluster.Self(), w.partition) {
+		return ErrNotOwner
+	}
+	return ErrNoReplicas
+}
+
+// forward hands the write to another node.
+func (w *write) forward(node ring.NodeID) {
+	w.asked = node
+	peer := w.c.cluster.Peer(node)
+	if peer == nil {
+		w.forwardDone(WriteResult{}, ErrUnreachable)
+		return
+	}
+	w.c.count.forwards.Inc()
+	peer.Write(ForwardRequest{Key: w.key, Op: w.op, R: w.r, W: w.w, Deadline: w.deadline}, w.onForward)
+}
+
+// forwardDone takes the outcome of a forward. Only one that certainly did
+// nothing may be tried elsewhere: two coordinators of one write make siblings.
+func (w *write) forwardDone(res WriteResult, err error) {
+	var uncertain *UncertainError
+	switch {
+	case err == nil, errors.As(err, &uncertain), errors.Is(err, ErrNoReplicas),
+		errors.Is(err, version.ErrTooManySiblings), errors.Is(err, version.ErrTooLarge):
+		w.finish(res, err)
+	case errors.Is(err, ErrUnreachable):
+		w.dead = append(w.dead, w.asked)
+		w.retry(err)
+	case errors.Is(err, ErrNotOwner), errors.Is(err, ErrOverloaded):
+		w.busy = append(w.busy, w.asked)
+		w.retry(err)
+	default:
+		w.finish(WriteResult{}, &UncertainError{Want: w.w})
+	}
+}
+
+// retry looks for another coordinator; every round rules out one node.
+func (w *write) retry(err error) {
+	w.denied = err
+	w.c.count.forwardsRetried.Inc()
+	w.start = time.Now()
+	if !w.start.Before(w.deadline) {
+		w.refuse()
+		return
+	}
+	w.route()
+}
+
+// coordinate makes this node the coordinator, as the stand given.
+func (w *write) coordinate(self ring.Stand) {
+	w.self = self
+	w.result = WriteResult{Fallback: self.For != 0}
+	if self.For != 0 {
+		w.c.count.fallbackMints.Inc()
+	}
+	if !w.op.NeedsRead() {
+		w.mint(version.Record{})
+		return
+	}
+	w.c.inFlight.Add(1) // the read's own place: its tail may outlast the write
+	w.c.read(readQuery{
+		key: w.key, r: w.r, ring: w.ring, homes: w.exclusive(), timeout: time.Until(w.deadline),
+	}, w.onRead)
+}
+
+// readDone goes on with the join of R copies. Nothing is written yet, so a
+// failed read is a refusal that may be repeated.
+func (w *write) readDone(res ReadResult, err error) {
+	switch {
+	case errors.Is(err, ErrOverloaded):
+		w.finish(WriteResult{}, ErrOverloaded)
+	case err != nil:
+		w.finish(WriteResult{}, ErrNoReplicas)
+	default:
+		w.start = time.Now()
+		w.mint(res.Record)
+	}
+}
+
+// mint applies the operation to the local copy and begins replication.
+func (w *write) mint(base version.Record) {
+	w.mu.Lock()
+	w.mu.Reset(w.w, w.self, w.stands, w.ring.Owners(w.partition))
+	w.mu.refs, w.mu.running = 1, true // callbacks only feed until enc is there
+	w.mu.Unlock()
+
+	enc, out, err := w.c.local.Mutate(w.key, w.self.For, base, w.op, true, w.onLocal)
+	if err != nil {
+		w.mu.refs, w.mu.running = 0, false
+		w.mintFailed(err)
+		return
+	}
+	w.enc, w.result.Outcome = enc, out
+	w.mu.Lock()
+	w.mu.noop = !out.Applied
+	w.run()
+}
+
+// mintFailed deals with a local copy that could not be written. Nothing was
+// stored, so another owner may try unless the operation itself is refused.
+func (w *write) mintFailed(err error) {
+	switch {
+	case errors.Is(err, version.ErrTooManySiblings), errors.Is(err, version.ErrTooLarge), errors.Is(err, ErrOverloaded):
+		w.finish(WriteResult{}, err)
+	case w.forwarded:
+		w.finish(WriteResult{}, ErrNotOwner)
+	default:
+		w.c.cfg.Logger.Error("coordinator: this node cannot write a key it should hold", "err", err)
+		w.dead = append(w.dead, w.self.Node)
+		w.retry(err)
+	}
+}
+
+// finish ends a write that has no callback outstanding.
+func (w *write) finish(res WriteResult, err error) {
+	w.c.countOutcome(err)
+	w.done(res, err)
+	w.recycle()
+}
+
+func (c *Coordinator) countOutcome(err error) {
+	var uncertain *UncertainError
+	switch {
+	case err == nil:
+	case errors.As(err, &uncertain):
+		c.count.uncertain.Inc()
+	case errors.Is(err, ErrNoReplicas):
+		c.count.noReplicas.Inc()
+	}
+}
+
+// recycle returns the object to its pool. Requires: no callback is outstanding.
+func (w *write) recycle() {
+	c := w.c
+	w.key, w.op, w.done, w.ring, w.enc, w.denied = nil, version.Op{}, nil, nil, nil, nil
+	w.result = WriteResult{}
+	w.dead, w.busy = w.dead[:0], w.busy[:0]
+	w.mu.running, w.mu.noop, w.mu.answered, w.mu.expired = false, false, false, false
+	c.writes.Put(w)
+	c.release()
+}
