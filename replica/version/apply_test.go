@@ -288,6 +288,10 @@ func TestExpiryIsBoundToItsVersion(t *testing.T) {
 	short.do(Op{Kind: OpExpire, ExpireAtMS: testNowMS + 50})
 	a.rec = Merge(short.rec, long.rec)
 	a.want("v2", testNowMS+50)
+
+	a.nowMS -= 1000 // a clock that went back must not make the command void
+	a.do(Op{Kind: OpExpire, ExpireAtMS: testNowMS + 30})
+	a.want("v2", testNowMS+30)
 }
 
 // EXPIRE and PERSIST act on all that a client may be shown, and do not wake what
@@ -549,6 +553,9 @@ func TestLocalFlagsStayLocal(t *testing.T) {
 	}
 	lww := one
 	lww.LWW = true
+	if Merge(acked, lww).AllAcked {
+		t.Error("a policy mark that others lack counts as acked by all")
+	}
 	if !Merge(one, lww).LWW || !Merge(lww, two).LWW {
 		t.Error("the policy mark was lost in a merge")
 	}
@@ -561,8 +568,13 @@ func TestHashTellsAbsentFromTombstone(t *testing.T) {
 		t.Errorf("hashes %x %x %x", Record{}.StateHash(), a.StateHash(), b.StateHash())
 	}
 	live := Record{}.Put(Write{Dot: Dot{1, 1}, HLC: 1})
-	if wider := Merge(live, b); wider.Tombstone() != true {
-		t.Errorf("got %v", wider)
+	// The same twelve words, once as spans and once as versions.
+	dead := Record{Context: Context{{1, 2, 3}, {4, 5, 6}, {7, 8, 9}, {10, 11, 12}}}
+	alive := Record{Versions: []Version{
+		{Dot: Dot{1, 2}, Expiry: Cell{3, 4}}, {Dot: Dot{5, 6}, Expiry: Cell{7, 8}}, {Dot: Dot{9, 10}, Expiry: Cell{11, 12}},
+	}}
+	if dead.StateHash() == alive.StateHash() {
+		t.Error("a tombstone hashes as a live record")
 	}
 	more := live
 	more.Context = more.Context.Union(Context{{9, 1, 4}})

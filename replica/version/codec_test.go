@@ -224,20 +224,18 @@ func FuzzDecodeRecord(f *testing.F) {
 		b := sealed(bytes.Clone(body)...) // and past the checksum
 		checkDecoder(t, b, func(b []byte) ([]byte, error) {
 			r, err := DecodeRecord(b)
-			if err == nil {
-				useRecord(t, r)
-			}
 			return EncodeRecord(nil, r), err
 		})
+		if r, err := DecodeRecord(b); err == nil {
+			useRecord(t, r)
+		}
 	})
 }
 
 // useRecord runs what a replica does with a record from outside.
 func useRecord(t *testing.T, r Record) {
-	for i := range r.Context {
-		checkCanonical(t, 0, r.Context[:i+1])
-	}
-	if !Merge(r, sampleRecord()).Equal(Merge(sampleRecord(), r)) && !sharesDots(r, sampleRecord()) {
+	checkCanonical(t, 0, r.Context)
+	if !sharesDots(r, sampleRecord()) && !Merge(r, sampleRecord()).Equal(Merge(sampleRecord(), r)) {
 		t.Errorf("merge is not commutative on %v", r)
 	}
 	if (r.StateHash() == 0) != r.Absent() {
@@ -265,11 +263,11 @@ func FuzzDecodeOp(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		checkDecoder(t, b, func(b []byte) ([]byte, error) {
 			op, err := DecodeOp(b)
-			if err == nil && len(op.Value) < 1<<10 && op.Offset < 1<<16 {
-				_, _, _ = Apply(sampleRecord(), op, Mint{NowMS: testNowMS, HLC: 1, Dot: Dot{0xee, 1}})
-			}
 			return AppendOp(nil, op), err
 		})
+		if op, err := DecodeOp(b); err == nil && op.Offset < 1<<16 {
+			_, _, _ = Apply(sampleRecord(), op, Mint{NowMS: testNowMS, HLC: 1, Dot: Dot{0xee, 1}})
+		}
 	})
 }
 
