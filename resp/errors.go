@@ -40,8 +40,9 @@ var wording = [...]struct {
 	text string
 }{
 	{coordinator.ErrNoReplicas, "NOREPLICAS Not enough good replicas to write."},
+	{coordinator.ErrNoReadQuorum, "NOREPLICAS Not enough good replicas to read."},
 	{coordinator.ErrStale, "STALE no reachable replica has what the token has seen"},
-	{coordinator.ErrOverloaded, "BUSY too many requests in progress, try again later"},
+	{coordinator.ErrOverloaded, "OVERLOADED too many requests in progress, try again later"},
 	{coordinator.ErrTimeout, "TIMEOUT not enough replicas answered in time"},
 	{version.ErrTooManySiblings, "TOOMANYSIBLINGS the key has too many concurrent versions: read it and write with the context returned"},
 	{version.ErrTooLarge, errTooLong},

@@ -48,7 +48,6 @@ func (c *seen) find(key []byte) *seenEntry {
 // touch returns the entry of key, made if need be, and makes it the newest.
 func (c *seen) touch(key []byte) *seenEntry {
 	if c.index == nil {
-		c.seed = maphash.MakeSeed()
 		c.index = make(map[uint64]int32)
 		c.newest, c.oldest = -1, -1
 	}
@@ -76,7 +75,7 @@ func (c *seen) touch(key []byte) *seenEntry {
 }
 
 // forget drops everything.
-func (c *seen) forget() { *c = seen{} }
+func (c *seen) forget() { *c = seen{seed: c.seed} }
 
 func (c *seen) raise(i int32) {
 	if c.newest == i {

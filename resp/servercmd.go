@@ -1,3 +1,197 @@
 package resp
 
-func serverCommands() []command { return nil }
+import "strconv"
+
+func serverCommands() []command {
+	flush := []argument{choice("flush-type", option("async", "pure-token", "ASYNC"), option("sync", "pure-token", "SYNC"))}
+	all := words("request_policy:all_shards response_policy:all_succeeded")
+	rows := []command{
+		{name: "command", arity: -1, flags: words("loading stale"), run: runCommand, categories: words("connection"),
+			tips: words("nondeterministic_output_order"), since: "2.8.13", summary: "Describes all commands.",
+			complexity: "O(N) with N = commands", subcommands: commandSubcommands()},
+		{name: "info", arity: -1, flags: words("loading stale"), run: runInfo, categories: words("dangerous"),
+			tips:  words("nondeterministic_output request_policy:all_shards response_policy:special"),
+			since: "1.0.0", summary: "Describes the server.", args: []argument{{name: "section", kind: "string", optional: true, multiple: true}}},
+		{name: "config", arity: -2, since: "2.0.0", summary: "Container of commands about settings.", subcommands: configSubcommands()},
+		{name: "time", arity: 1, flags: words("loading stale fast"), run: runTime, tips: words("nondeterministic_output"),
+			since: "2.6.0", summary: "Answers this node's clock: seconds and microseconds."},
+		{name: "dbsize", arity: 1, flags: words("readonly fast"), run: runDBSize, categories: words("keyspace"),
+			tips:  words("request_policy:all_shards response_policy:agg_sum"),
+			since: "1.0.0", summary: "Counts the keys: of the cluster on the plain door, of the slots this node is first for on the other.",
+			complexity: "O(N) with N = nodes"},
+		{name: "flushall", arity: -1, flags: words("write"), run: runFlush, categories: words("keyspace dangerous"), tips: all,
+			since: "1.0.0", summary: "Deletes the keys it meets, one by one.", complexity: "O(N) with N = keys", args: flush},
+		{name: "flushdb", arity: -1, flags: words("write"), run: runFlush, categories: words("keyspace dangerous"), tips: all,
+			since: "1.0.0", summary: "The same as FLUSHALL.", complexity: "O(N) with N = keys", args: flush},
+		{name: "lastsave", arity: 1, flags: words("loading stale fast"), run: runLastSave, categories: words("admin dangerous"),
+			tips: words("nondeterministic_output"), since: "1.0.0", summary: "Answers the time: whatever was acknowledged is saved."},
+		{name: "role", arity: 1, flags: words("noscript loading stale fast"), run: runRole, categories: words("admin dangerous"),
+			since: "2.8.12", summary: "Answers master: every node takes writes."},
+		{name: "lolwut", arity: -1, flags: words("readonly fast"), run: runLolwut, since: "5.0.0", summary: "Names the version.",
+			args: []argument{option("version", "integer", "VERSION")}},
+	}
+	for i := range rows {
+		rows[i].group = "server"
+		orDefault(&rows[i].complexity, "O(1)")
+	}
+	return append(rows, strangerCommands()...)
+}
+
+// strangerCommands answer what tools ask of features that are not here, with
+// what Redis answers when the feature is unused.
+func strangerCommands() []command {
+	admin := words("admin noscript loading stale")
+	container := func(name, group, since string, rows ...command) command {
+		for i := range rows {
+			orDefault(&rows[i].group, group)
+			orDefault(&rows[i].complexity, "O(1)")
+			orDefault(&rows[i].since, since)
+			if group == "scripting" {
+				rows[i].categories = words("scripting")
+			}
+		}
+		return command{name: name, arity: -2, group: group, since: since, complexity: "O(1)",
+			summary: "Container of what tools ask for.", subcommands: rows}
+	}
+	empty := func(_ *session, _ [][]byte, w *Reply) { w.Array(0) }
+	none := func(_ *session, _ [][]byte, w *Reply) { w.Int(0) }
+	nodes := words("request_policy:all_nodes response_policy:all_succeeded")
+	special := words("nondeterministic_output request_policy:all_nodes response_policy:special")
+	return []command{
+		{name: "wait", arity: 3, flags: words("noscript"), run: runWait, categories: words("connection"), group: "generic",
+			tips:  words("request_policy:all_shards response_policy:agg_min"),
+			since: "3.0.0", complexity: "O(1)", summary: "Answers at once how many further nodes have every write this connection had acknowledged.",
+			args: arguments("numreplicas integer", "timeout integer")},
+		container("acl", "server", "6.0.0",
+			command{name: "list", arity: 2, flags: admin, run: aclList, summary: "Lists the one user."},
+			command{name: "users", arity: 2, flags: admin, run: aclUsers, summary: "Names the one user."},
+			command{name: "whoami", arity: 2, flags: words("noscript loading stale"), run: aclWhoAmI, summary: "Names the user of the connection."}),
+		container("function", "scripting", "7.0.0",
+			command{name: "flush", arity: -2, flags: words("write noscript"), run: okay, summary: "Accepted; there are no functions.",
+				tips: words("request_policy:all_shards response_policy:all_succeeded")},
+			command{name: "list", arity: -2, flags: words("noscript"), run: empty, summary: "Answers none.",
+				tips: words("nondeterministic_output_order")}),
+		container("latency", "server", "2.8.13",
+			command{name: "history", arity: 3, flags: admin, run: empty, tips: special, summary: "Answers none: see the metrics."},
+			command{name: "latest", arity: 2, flags: admin, run: empty, tips: special, summary: "Answers none: see the metrics."},
+			command{name: "reset", arity: -2, flags: admin, run: none, tips: nodes, summary: "Answers 0."}),
+		container("memory", "server", "4.0.0",
+			command{name: "doctor", arity: 2, run: memoryDoctor, summary: "Points to the metrics.",
+				tips: words("nondeterministic_output request_policy:all_shards response_policy:special")},
+			command{name: "purge", arity: 2, run: okay, summary: "Accepted; does nothing.",
+				tips: words("request_policy:all_shards response_policy:all_succeeded")}),
+		container("module", "server", "4.0.0",
+			command{name: "list", arity: 2, flags: words("admin noscript"), run: empty, summary: "Answers none.",
+				tips: words("nondeterministic_output_order")}),
+		container("script", "scripting", "2.6.0",
+			command{name: "exists", arity: -3, flags: words("noscript"), run: scriptExists, summary: "Answers 0 for each.",
+				tips: words("request_policy:all_shards response_policy:agg_logical_and")},
+			command{name: "flush", arity: -2, flags: words("noscript"), run: okay, summary: "Accepted; there are no scripts.", tips: nodes}),
+		container("slowlog", "server", "2.2.12",
+			command{name: "get", arity: -2, flags: words("admin loading stale"), run: empty, summary: "Answers none: see the metrics.",
+				tips: words("request_policy:all_nodes nondeterministic_output")},
+			command{name: "len", arity: 2, flags: words("admin loading stale"), run: none, summary: "Answers 0.",
+				tips: words("request_policy:all_nodes response_policy:agg_sum nondeterministic_output")},
+			command{name: "reset", arity: 2, flags: words("admin loading stale"), run: okay, summary: "Accepted.", tips: nodes}),
+		{name: "debug", arity: -2, flags: admin, run: runDebug, group: "server", since: "1.0.0", complexity: "O(1)",
+			summary: "Refused."},
+	}
+}
+
+func runTime(s *session, _ [][]byte, w *Reply) {
+	us := s.now().UnixMicro()
+	w.Array(2)
+	w.BulkString(strconv.FormatInt(us/1e6, 10))
+	w.BulkString(strconv.FormatInt(us%1e6, 10))
+}
+
+func runDBSize(s *session, _ [][]byte, w *Reply) {
+	n, err := keyCount(s)
+	if err != nil {
+		w.Fail(err)
+		return
+	}
+	w.Int(n)
+}
+
+// runFlush deletes key by key: there is no way to empty a cluster of which nodes
+// may be away, only to delete what can be seen.
+func runFlush(s *session, args [][]byte, w *Reply) {
+	if len(args) > 2 || (len(args) == 2 && !equalFold(args[1], "async") && !equalFold(args[1], "sync")) {
+		w.Error(errSyntax)
+		return
+	}
+	if err := flushAll(s); err != nil {
+		w.Fail(err)
+		return
+	}
+	w.Simple("OK")
+}
+
+func runLastSave(s *session, _ [][]byte, w *Reply) { w.Int(s.now().Unix()) }
+
+func runRole(_ *session, _ [][]byte, w *Reply) {
+	w.Array(3)
+	w.BulkString("master")
+	w.Int(0)
+	w.Array(0)
+}
+
+// runLolwut names the version; the picture is left to Redis.
+func runLolwut(s *session, _ [][]byte, w *Reply) {
+	w.Verbatim("txt", "redynamo ver. "+s.admin().Identity().Version+"\n")
+}
+
+// runWait answers without waiting: a write of this connection was acknowledged
+// only when W nodes had it, so at least W-1 further ones do.
+func runWait(s *session, args [][]byte, w *Reply) {
+	_, ok := parseInt(args[1])
+	ms, okMS := parseInt(args[2])
+	switch {
+	case !ok:
+		w.Error(errNotInteger)
+	case !okMS:
+		w.Error("ERR timeout is not an integer or out of range")
+	case ms < 0:
+		w.Error("ERR timeout is negative")
+	default:
+		acks := s.w
+		if acks == 0 {
+			acks = s.admin().RingStatus().W
+		}
+		w.Int(int64(max(0, acks-1)))
+	}
+}
+
+func aclWhoAmI(s *session, _ [][]byte, w *Reply) { w.BulkString(s.client.labels().user) }
+
+func aclUsers(_ *session, _ [][]byte, w *Reply) {
+	w.Array(1)
+	w.BulkString("default")
+}
+
+func aclList(s *session, _ [][]byte, w *Reply) {
+	w.Array(1)
+	if s.srv.params.locked() {
+		w.BulkString("user default on ~* &* +@all") // the digest is not shown
+		return
+	}
+	w.BulkString("user default on nopass ~* &* +@all")
+}
+
+func scriptExists(_ *session, args [][]byte, w *Reply) {
+	w.Array(len(args) - 2)
+	for range args[2:] {
+		w.Int(0)
+	}
+}
+
+func memoryDoctor(_ *session, _ [][]byte, w *Reply) {
+	w.Verbatim("txt", "See /metrics and /debug/pprof on the admin port.\n")
+}
+
+func runDebug(_ *session, _ [][]byte, w *Reply) {
+	w.Error("ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", you can run it " +
+		"from a local connection, otherwise you need to set this option in the configuration file, and then restart " +
+		"the server.")
+}

@@ -3,6 +3,8 @@ package resp
 import (
 	"time"
 
+	"github.com/tidwall/redcon"
+
 	"github.com/redynamo/redynamo/coordinator"
 	"github.com/redynamo/redynamo/replica/version"
 )
@@ -19,11 +21,45 @@ const (
 // A session is the state of one connection. It belongs to the connection's
 // goroutine; what other connections may ask of it is in shared.
 type session struct {
-	srv *Server
+	srv    *Server
+	client *client
+	guard  *guard
+	reader *redcon.Reader
+	reply  Reply
+	pipeline
 	settings
 	seen   seen        // contexts and tokens of the keys last touched
 	newest version.HLC // highest HLC this connection read or wrote
 	epoch  uint64      // map version the client has been told of
+	spare  []*call     // finished calls, for reuse (data_call.go)
+
+	counted  int64 // received bytes already in the server's counts
+	closing  bool  // nothing more is read
+	broken   bool  // nothing more can be written
+	replyOff bool  // CLIENT REPLY OFF
+	skipNext bool  // CLIENT REPLY SKIP came; the next command is not answered
+	skipping bool  // the present command is not answered
+}
+
+func newSession(srv *Server, c *client) *session {
+	g := &guard{
+		Conn: c.conn, limits: &srv.cfg.Limits, query: &srv.query, stop: &srv.stop,
+		trust: !srv.params.locked(), since: time.Now(),
+	}
+	s := &session{srv: srv, client: c, guard: g, reader: redcon.NewReader(g)}
+	s.reply.proto = 2
+	s.pipeline = pipeline{seed: srv.seed, window: min(firstWindow, srv.cfg.Limits.Window)}
+	s.seen.seed = srv.seed
+	if view := srv.cfg.Admin.View(); view != nil {
+		s.epoch = view.Version
+	}
+	return s
+}
+
+// muted reports whether the command that begins now goes without an answer.
+func (s *session) muted() bool {
+	s.skipping, s.skipNext = s.skipNext, false
+	return s.skipping || s.replyOff
 }
 
 // settings are what VCTX.SESSION changes and RESET restores.

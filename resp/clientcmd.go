@@ -1,0 +1,313 @@
+package resp
+
+import (
+	"strconv"
+	"strings"
+)
+
+func clientSubcommands() []command {
+	plain, admin := words("noscript loading stale"), words("admin noscript loading stale")
+	sub := func(name string, arity int, flags []string, since, summary string, run handler, args ...argument) command {
+		return command{name: name, arity: arity, flags: flags, categories: words("connection"), group: "connection",
+			since: since, summary: summary, complexity: "O(1)", run: run, args: args}
+	}
+	onOff := argument{name: "enabled", kind: "oneof", args: []argument{
+		{name: "on", kind: "pure-token", token: "ON"}, {name: "off", kind: "pure-token", token: "OFF"}}}
+	rows := []command{
+		sub("caching", 3, plain, "6.0.0", "Refused: client tracking is not offered.", clientCaching),
+		sub("getname", 2, plain, "2.6.9", "Answers the name of the connection.", clientGetName),
+		sub("getredir", 2, plain, "6.0.0", "Answers -1: tracking is off.", clientGetRedir),
+		sub("help", 2, words("loading stale"), "5.0.0", "Lists the subcommands.", nil),
+		sub("id", 2, plain, "5.0.0", "Answers the number of the connection.", clientID),
+		sub("info", 2, plain, "6.2.0", "Describes the connection.", clientInfo),
+		sub("kill", -3, admin, "2.4.0", "Closes connections.", clientKill),
+		sub("list", -2, admin, "2.4.0", "Describes all connections of this door.", clientList),
+		sub("no-evict", 3, admin, "7.0.0", "Accepted; clients are never evicted.", clientNoEvict, onOff),
+		sub("no-touch", 3, plain, "7.2.0", "Accepted; reads never touch.", clientNoTouch, onOff),
+		sub("pause", -3, admin, "3.0.0", "Refused: clients cannot be paused.", clientPause),
+		sub("reply", 3, plain, "3.2.0", "Says whether the connection wants replies.", clientReply),
+		sub("setinfo", 4, plain, "7.2.0", "Notes the client's library.", clientSetInfo),
+		sub("setname", 3, plain, "2.6.9", "Names the connection.", clientSetName, arguments("connection-name string")...),
+		sub("tracking", -3, plain, "6.0.0", "Only OFF: tracking is not offered.", clientTracking),
+		sub("trackinginfo", 2, plain, "6.2.0", "Says that tracking is off.", clientTrackingInfo),
+		sub("unblock", -3, admin, "5.0.0", "Answers 0: no command blocks.", clientUnblock),
+		sub("unpause", 2, admin, "6.2.0", "Accepted; clients are never paused.", okay),
+	}
+	for i := range rows {
+		switch rows[i].name {
+		case "help":
+			rows[i].run = helper("client", rows)
+		case "info", "list":
+			rows[i].tips = words("nondeterministic_output")
+		case "reply":
+			rows[i].replyMode = true
+		}
+	}
+	return rows
+}
+
+// okay is the handler of commands that need nothing done.
+func okay(_ *session, _ [][]byte, w *Reply) { w.Simple("OK") }
+
+// helper is the HELP subcommand of a container.
+func helper(name string, rows []command) handler {
+	lines := []string{strings.ToUpper(name) + " <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"}
+	for _, row := range rows {
+		lines = append(lines, strings.ToUpper(row.name), "    "+row.summary)
+	}
+	return func(_ *session, _ [][]byte, w *Reply) {
+		w.Array(len(lines))
+		for _, line := range lines {
+			w.Simple(line)
+		}
+	}
+}
+
+// validLabel reports whether a name may stand in CLIENT LIST.
+func validLabel(name []byte) bool {
+	for _, c := range name {
+		if c < '!' || c > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+func errLabel(what string) string {
+	return "ERR " + what + " cannot contain spaces, newlines or special characters."
+}
+
+func clientID(s *session, _ [][]byte, w *Reply) { w.Int(s.client.id) }
+
+func clientGetName(s *session, _ [][]byte, w *Reply) {
+	if name := s.client.labels().name; name != "" {
+		w.BulkString(name)
+		return
+	}
+	w.Null()
+}
+
+func clientSetName(s *session, args [][]byte, w *Reply) {
+	if !validLabel(args[2]) {
+		w.Error(errLabel("Client names"))
+		return
+	}
+	s.client.label(func(l *labels) { l.name = string(args[2]) })
+	w.Simple("OK")
+}
+
+func clientSetInfo(s *session, args [][]byte, w *Reply) {
+	value := string(args[3])
+	set := func(l *labels) { l.lib = value }
+	switch {
+	case equalFold(args[2], "lib-name"):
+	case equalFold(args[2], "lib-ver"):
+		set = func(l *labels) { l.libVersion = value }
+	default:
+		w.Error("ERR Unrecognized option '" + clip(args[2], shownBytes) + "'")
+		return
+	}
+	if !validLabel(args[3]) {
+		w.Error(errLabel(strings.ToLower(string(args[2]))))
+		return
+	}
+	s.client.label(set)
+	w.Simple("OK")
+}
+
+func clientReply(s *session, args [][]byte, w *Reply) {
+	switch {
+	case equalFold(args[2], "on"):
+		s.replyOff, s.skipNext = false, false
+		w.Simple("OK")
+	case equalFold(args[2], "off"):
+		s.replyOff = true
+	case equalFold(args[2], "skip"):
+		s.skipNext = !s.replyOff
+	default:
+		w.Error(errSyntax)
+	}
+}
+
+func clientCaching(_ *session, _ [][]byte, w *Reply) {
+	w.Error("ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or OPTOUT mode enabled")
+}
+
+func clientGetRedir(_ *session, _ [][]byte, w *Reply) { w.Int(-1) }
+
+func clientTracking(_ *session, args [][]byte, w *Reply) {
+	switch {
+	case equalFold(args[2], "off"):
+		w.Simple("OK")
+	case equalFold(args[2], "on"):
+		// Note: answering OK without ever sending an invalidation would make
+		// clients serve stale values without knowing.
+		w.Error("ERR client tracking is not supported: disable client side caching")
+	default:
+		w.Error(errSyntax)
+	}
+}
+
+func clientTrackingInfo(_ *session, _ [][]byte, w *Reply) {
+	w.Map(3)
+	w.BulkString("flags")
+	w.Set(1)
+	w.BulkString("off")
+	w.BulkString("redirect")
+	w.Int(-1)
+	w.BulkString("prefixes")
+	w.Array(0)
+}
+
+func clientPause(_ *session, args [][]byte, w *Reply) {
+	ms, ok := parseInt(args[2])
+	switch {
+	case !ok:
+		w.Error("ERR timeout is not an integer or out of range")
+	case ms < 0:
+		w.Error("ERR timeout is negative")
+	default:
+		w.Error("ERR CLIENT PAUSE is not supported")
+	}
+}
+
+func clientUnblock(_ *session, args [][]byte, w *Reply) {
+	_, ok := parseInt(args[2])
+	switch {
+	case len(args) > 4, len(args) == 4 && !equalFold(args[3], "timeout") && !equalFold(args[3], "error"):
+		w.Error("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")
+	case !ok:
+		w.Error(errNotInteger)
+	default:
+		w.Int(0)
+	}
+}
+
+func clientNoEvict(s *session, args [][]byte, w *Reply) {
+	s.toggle(args[2], w, func(l *labels, on bool) { l.noEvict = on })
+}
+
+func clientNoTouch(s *session, args [][]byte, w *Reply) {
+	s.toggle(args[2], w, func(l *labels, on bool) { l.noTouch = on })
+}
+
+func (s *session) toggle(word []byte, w *Reply, set func(l *labels, on bool)) {
+	on := equalFold(word, "on")
+	if !on && !equalFold(word, "off") {
+		w.Error(errSyntax)
+		return
+	}
+	s.client.label(func(l *labels) { set(l, on) })
+	w.Simple("OK")
+}
+
+func clientInfo(s *session, _ [][]byte, w *Reply) {
+	w.Verbatim("txt", string(s.srv.describe(nil, s.client, s)))
+}
+
+func clientList(s *session, args [][]byte, w *Reply) {
+	var ids map[int64]bool
+	switch {
+	case len(args) == 4 && equalFold(args[2], "type"):
+		normal, known := clientType(args[3])
+		if !known {
+			w.Error("ERR Unknown client type '" + clip(args[3], shownBytes) + "'")
+			return
+		}
+		if !normal {
+			ids = map[int64]bool{}
+		}
+	case len(args) >= 4 && equalFold(args[2], "id"):
+		ids = make(map[int64]bool, len(args)-3)
+		for _, arg := range args[3:] {
+			id, ok := parseInt(arg)
+			if !ok {
+				w.Error("ERR Invalid client ID")
+				return
+			}
+			ids[id] = true
+		}
+	case len(args) != 2:
+		w.Error(errSyntax)
+		return
+	}
+	var text []byte
+	for _, c := range s.srv.clients() {
+		if ids == nil || ids[c.id] {
+			text = s.srv.describe(text, c, s)
+		}
+	}
+	w.Verbatim("txt", string(text))
+}
+
+// clientType reports whether word means ordinary clients, which are the only
+// ones here, and whether it is a type at all.
+func clientType(word []byte) (normal, known bool) {
+	switch strings.ToLower(string(word)) {
+	case "normal":
+		return true, true
+	case "master", "replica", "slave", "pubsub":
+		return false, true
+	}
+	return false, false
+}
+
+// describe appends the CLIENT LIST line of c. Figures that only c's own session
+// knows are given for the one that asks and are 0 for others; every field is
+// there, because clients index them.
+func (s *Server) describe(dst []byte, c *client, asking *session) []byte {
+	now, l := s.cfg.Now(), c.labels()
+	var qbuf, room, omem int
+	if asking.client == c {
+		g := asking.guard
+		qbuf, room, omem = g.end-g.out, len(g.buf)-g.end, cap(asking.reply.buf)
+	}
+	last := "NULL"
+	if row := c.last.Load(); row != nil {
+		last = row.full
+	}
+	flags := ""
+	if l.noEvict {
+		flags += "e"
+	}
+	if l.noTouch {
+		flags += "T"
+	}
+	if flags == "" {
+		flags = "N"
+	}
+	field := func(name, value string) {
+		dst = append(dst, name...)
+		dst = append(dst, '=')
+		dst = append(append(dst, value...), ' ')
+	}
+	number := func(name string, n int64) { field(name, strconv.FormatInt(n, 10)) }
+	number("id", c.id)
+	field("addr", c.addr)
+	field("laddr", c.laddr)
+	number("fd", c.id+7) // unknown here; some parsers want a number
+	field("name", l.name)
+	number("age", max(0, int64(now.Sub(c.since).Seconds())))
+	number("idle", max(0, (now.UnixMilli()-c.used.Load())/1000))
+	field("flags", flags)
+	for _, name := range []string{"db", "sub", "psub", "ssub"} {
+		number(name, 0)
+	}
+	number("multi", -1)
+	number("qbuf", int64(qbuf))
+	number("qbuf-free", int64(room))
+	for _, name := range []string{"argv-mem", "multi-mem", "rbs", "rbp", "obl", "oll"} {
+		number(name, 0)
+	}
+	number("omem", int64(omem))
+	number("tot-mem", int64(qbuf+room+omem))
+	field("events", "r")
+	field("cmd", last)
+	field("user", l.user)
+	number("redir", -1)
+	number("resp", int64(c.proto.Load()))
+	field("lib-name", l.lib)
+	field("lib-ver", l.libVersion)
+	dst[len(dst)-1] = '\n'
+	return dst
+}

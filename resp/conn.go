@@ -1,0 +1,176 @@
+package resp
+
+import (
+	"cmp"
+	"errors"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tidwall/redcon"
+)
+
+// A client is what one connection shows to the others (CLIENT LIST, CLIENT
+// KILL). Its session belongs to its own goroutine; this part is shared.
+type client struct {
+	id     int64
+	conn   net.Conn
+	addr   string
+	laddr  string
+	since  time.Time // wall clock
+	used   atomic.Int64
+	last   atomic.Pointer[command]
+	proto  atomic.Int32
+	killed atomic.Bool
+
+	mu struct {
+		sync.Mutex
+		labels
+	}
+}
+
+// labels are what a client says of itself.
+type labels struct {
+	name, lib, libVersion string
+	user                  string
+	noEvict, noTouch      bool
+}
+
+func newClient(id int64, nc net.Conn, now time.Time) *client {
+	c := &client{id: id, conn: nc, addr: addrText(nc.RemoteAddr()), laddr: addrText(nc.LocalAddr()), since: now}
+	c.used.Store(now.UnixMilli())
+	c.proto.Store(2)
+	c.mu.user = "default"
+	return c
+}
+
+func addrText(a net.Addr) string {
+	if a == nil {
+		return ""
+	}
+	return a.String()
+}
+
+func (c *client) labels() labels {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mu.labels
+}
+
+func (c *client) label(change func(l *labels)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	change(&c.mu.labels)
+}
+
+// kill closes the connection; its goroutine notices.
+func (c *client) kill() {
+	c.killed.Store(true)
+	_ = c.conn.Close() // the client may have been faster
+}
+
+func sortClients(all []*client) {
+	slices.SortFunc(all, func(a, b *client) int { return cmp.Compare(a.id, b.id) })
+}
+
+// Buffers of a connection.
+const (
+	// keepReader is the size of a command from which on redcon's reader is
+	// replaced: it never gives memory back by itself.
+	keepReader = 16 * kib
+	// keepReplies is the largest reply buffer kept between batches.
+	keepReplies = 128 * kib
+	// heldReply is the size from which unsent replies count as held.
+	heldReply = 16 * kib
+)
+
+// loop reads batches and answers them until the client leaves, errs, is closed,
+// or the server stops.
+func (s *session) loop() {
+	for !s.closing {
+		cmds, err := s.reader.ReadCommands()
+		if err != nil {
+			s.farewell(err)
+			return
+		}
+		s.execute(cmds)
+		// Commands that have arrived whole join those in flight; only before
+		// waiting for the client is everything answered.
+		if !s.closing && s.guard.more() {
+			continue
+		}
+		s.settle()
+		if s.flush() != nil || s.client.killed.Load() {
+			return
+		}
+		s.tidy()
+	}
+}
+
+// farewell answers what made the connection end, where Redis would.
+func (s *session) farewell(err error) {
+	s.settle()
+	_ = s.flush() // the connection ends either way
+	var protocol protocolError
+	switch {
+	case errors.As(err, &protocol):
+		s.srv.counts.protocolErrors.Add(1)
+		s.reply.Error("ERR " + protocol.Error())
+		_ = s.flush()
+	case errors.Is(err, errCrossProtocol):
+		s.srv.counts.protocolErrors.Add(1)
+		s.srv.cfg.Logger.Warn("possible security attack: HTTP sent to the Redis port; connection closed", "peer", s.client.addr)
+	}
+}
+
+// flush sends the replies there are. A client that does not take them within
+// WriteTimeout is cut off.
+func (s *session) flush() error {
+	w := &s.reply
+	if len(w.buf) == 0 {
+		return nil
+	}
+	if s.broken {
+		w.buf = w.buf[:0]
+		return net.ErrClosed
+	}
+	if w.failed > 0 {
+		s.srv.counts.errorReplies.Add(w.failed)
+		w.failed = 0
+	}
+	n := int64(len(w.buf))
+	held := n >= heldReply
+	if held {
+		s.srv.replies.used.Add(n)
+	}
+	err := s.client.conn.SetWriteDeadline(time.Now().Add(s.limits().WriteTimeout))
+	if err == nil {
+		_, err = s.client.conn.Write(w.buf)
+	}
+	if held {
+		s.srv.replies.used.Add(-n)
+	}
+	s.srv.counts.netOutput.Add(n)
+	w.buf = w.buf[:0]
+	if cap(w.buf) > keepReplies {
+		w.buf = nil
+	}
+	if err != nil {
+		s.closing, s.broken = true, true
+	}
+	return err
+}
+
+// tidy gives back what large commands left behind and keeps the books.
+func (s *session) tidy() {
+	s.srv.counts.netInput.Add(s.guard.read - s.counted)
+	s.counted = s.guard.read
+	// Invariant: redcon's reader is empty when the guard is, because a guard
+	// releases whole commands only.
+	if s.guard.large && s.guard.drained() {
+		s.guard.large = false
+		s.reader = redcon.NewReader(s.guard)
+	}
+}

@@ -1,0 +1,91 @@
+package resp
+
+import (
+	"strconv"
+
+	"github.com/redynamo/redynamo/membership/ring"
+)
+
+// gate decides whether a command may be run now and returns the refusal, or "".
+// The order is Redis's: what concerns the client before what concerns the data.
+func (s *session) gate(row *command, args [][]byte) string {
+	if row.noAuth && row.name == "quit" {
+		return ""
+	}
+	if len(args) < -row.arity || (row.arity > 0 && len(args) != row.arity) {
+		return row.arityText()
+	}
+	if !s.guard.trust && !row.noAuth {
+		return errNoAuth
+	}
+	if !row.data {
+		return ""
+	}
+	if !s.admin().Ready() {
+		return errLoading
+	}
+	if row.keys != nil {
+		return s.gateKeys(row.keys(args), args)
+	}
+	first, last, step := row.keyRange(len(args))
+	if first == 0 {
+		return ""
+	}
+	for i := first; i <= last; i += step {
+		if len(args[i]) > s.limits().MaxKey {
+			return errKeyTooLong
+		}
+	}
+	if s.door() == Plain {
+		return ""
+	}
+	return s.gateSlots(args, first, last, step)
+}
+
+// gateKeys is the key part of gate for commands whose keys must be asked for.
+func (s *session) gateKeys(at []int, args [][]byte) string {
+	for _, i := range at {
+		if len(args[i]) > s.limits().MaxKey {
+			return errKeyTooLong
+		}
+	}
+	if s.door() == Plain || len(at) == 0 {
+		return ""
+	}
+	slot := ring.SlotOf(args[at[0]])
+	for _, i := range at[1:] {
+		if ring.SlotOf(args[i]) != slot {
+			return errCrossSlot
+		}
+	}
+	return s.nudge(args[at[0]])
+}
+
+// gateSlots refuses keys of different slots and nudges.
+func (s *session) gateSlots(args [][]byte, first, last, step int) string {
+	if first < last {
+		slot := ring.SlotOf(args[first])
+		for i := first + step; i <= last; i += step {
+			if ring.SlotOf(args[i]) != slot {
+				return errCrossSlot
+			}
+		}
+	}
+	return s.nudge(args[first])
+}
+
+// nudge tells the client once, on its next keyed command after the map changed,
+// where the key now belongs. That one MOVED is what makes clients fetch the map
+// again: most of those measured do not look at it by themselves in useful time
+// . Afterwards any key is served here as before.
+func (s *session) nudge(key []byte) string {
+	view := s.admin().View()
+	if view == nil || view.Version == s.epoch || len(view.Runs) == 0 {
+		return ""
+	}
+	s.epoch = view.Version
+	s.srv.counts.nudges.Add(1)
+	slot := ring.SlotOf(key)
+	m := view.First(slot)
+	return "MOVED " + strconv.Itoa(int(slot)) + " " + m.Host + ":" + strconv.Itoa(m.Cluster)
+}

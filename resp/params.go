@@ -1,0 +1,197 @@
+package resp
+
+import (
+	"crypto/sha256"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+)
+
+// params are the settings that CONFIG SET may change while the server runs, and
+// what CONFIG GET shows besides.
+type params struct {
+	clients atomic.Int64
+	pass    atomic.Pointer[password]
+	fixed   []Field // by name
+}
+
+// load takes the initial values. Clients ask for many parameters of Redis; those
+// that mean something here tell the truth, the rest what Redis has when the
+// feature is off.
+func (p *params) load(cfg *Config) {
+	p.clients.Store(int64(cfg.Limits.MaxClients))
+	p.setPassword(cfg.Password)
+	yes := func(b bool) string {
+		if b {
+			return "yes"
+		}
+		return "no"
+	}
+	p.fixed = append([]Field{
+		{"activerehashing", "yes"},
+		{"appendfsync", "always"},
+		{"appendonly", "yes"},
+		{"bind", ""},
+		{"client-output-buffer-limit", ""},
+		{"client-query-buffer-limit", strconv.Itoa(cfg.Limits.MaxCommand)},
+		{"cluster-allow-reads-when-down", "yes"},
+		{"cluster-enabled", yes(cfg.Door == Cluster)},
+		{"cluster-require-full-coverage", "no"},
+		{"databases", "1"},
+		{"dir", ""}, // paths of the server are nobody's business
+		{"enable-debug-command", "no"},
+		{"enable-module-command", "no"},
+		{"hz", "10"},
+		{"io-threads", "1"},
+		{"latency-monitor-threshold", "0"},
+		{"lua-time-limit", "5000"},
+		{"maxmemory", "0"},
+		{"maxmemory-policy", "noeviction"},
+		{"maxmemory-samples", "5"},
+		{"notify-keyspace-events", ""},
+		{"port", strconv.Itoa(cfg.Port)},
+		{"proto-max-bulk-len", strconv.Itoa(cfg.Limits.MaxBulk)},
+		{"replica-read-only", "yes"},
+		{"save", ""},
+		{"slave-read-only", "yes"},
+		{"slowlog-log-slower-than", "-1"},
+		{"slowlog-max-len", "0"},
+		{"tcp-keepalive", "15"},
+		{"timeout", strconv.Itoa(int(cfg.Limits.IdleTimeout.Seconds()))},
+	}, cfg.Params...)
+	slices.SortStableFunc(p.fixed, func(a, b Field) int { return strings.Compare(a.Name, b.Name) })
+}
+
+func (p *params) maxClients() int { return int(p.clients.Load()) }
+
+// locked reports whether a password is needed.
+func (p *params) locked() bool { return p.pass.Load() != nil }
+
+func (p *params) secret() *password { return p.pass.Load() }
+
+func (p *params) setPassword(text string) {
+	if text == "" {
+		p.pass.Store(nil)
+		return
+	}
+	sum := password(sha256.Sum256([]byte(text)))
+	p.pass.Store(&sum)
+}
+
+// list gives every parameter by name. The password is never shown.
+func (p *params) list() []Field {
+	all := append(slices.Clone(p.fixed),
+		Field{"maxclients", strconv.Itoa(p.maxClients())},
+		Field{"requirepass", ""})
+	slices.SortStableFunc(all, func(a, b Field) int { return strings.Compare(a.Name, b.Name) })
+	return all
+}
+
+// set changes one parameter and returns the reason for a refusal, or "".
+// Setting a parameter to the value it has is always allowed.
+func (p *params) set(name, value string) string {
+	switch name {
+	case "maxclients":
+		n, err := strconv.ParseInt(value, 10, 32)
+		if err != nil {
+			return "argument couldn't be parsed into an integer"
+		}
+		if n < 1 {
+			return "argument must be between 1 and 4294967295 inclusive"
+		}
+		p.clients.Store(n)
+		return ""
+	case "requirepass":
+		p.setPassword(value)
+		return ""
+	}
+	for _, f := range p.list() {
+		if f.Name == name && f.Value != value {
+			return "can't set immutable config"
+		}
+	}
+	return ""
+}
+
+func (p *params) known(name string) bool {
+	return slices.ContainsFunc(p.list(), func(f Field) bool { return f.Name == name })
+}
+
+func configSubcommands() []command {
+	admin := words("admin noscript loading stale")
+	rows := []command{
+		{name: "get", arity: -3, flags: admin, run: configGet, since: "2.0.0", summary: "Answers parameters by pattern.",
+			args: arguments("parameter string...")},
+		{name: "help", arity: 2, flags: words("loading stale"), since: "5.0.0", summary: "Lists the subcommands."},
+		{name: "resetstat", arity: 2, flags: admin, run: configResetStat, since: "2.0.0", summary: "Sets the counts of INFO to 0."},
+		{name: "rewrite", arity: 2, flags: admin, run: configRewrite, since: "2.8.0", summary: "Refused: settings come from flags and the configuration file."},
+		{name: "set", arity: -4, flags: admin, run: configSet, since: "2.0.0", summary: "Changes maxclients or requirepass.",
+			tips: words("request_policy:all_nodes response_policy:all_succeeded"), args: arguments("parameter string", "value string")},
+	}
+	rows[1].run = helper("config", rows)
+	for i := range rows {
+		rows[i].group, rows[i].complexity = "server", "O(N) with N = parameters"
+	}
+	return rows
+}
+
+func configGet(s *session, args [][]byte, w *Reply) {
+	var found []Field
+	all := s.srv.params.list()
+	for _, arg := range args[2:] {
+		pattern := compileGlob(fold256(arg))
+		for _, f := range all {
+			if ok, err := pattern.match([]byte(f.Name)); err == nil && ok && !slices.Contains(found, f) {
+				found = append(found, f)
+			}
+		}
+	}
+	w.Map(len(found))
+	for _, f := range found {
+		w.BulkString(f.Name)
+		w.BulkString(f.Value)
+	}
+}
+
+// fold256 is a pattern in lower case, cut at a length no parameter has.
+func fold256(b []byte) []byte {
+	return []byte(strings.ToLower(string(b[:min(len(b), 256)])))
+}
+
+func configSet(s *session, args [][]byte, w *Reply) {
+	pairs := args[2:]
+	if len(pairs)%2 != 0 {
+		w.Error("ERR Unknown option or number of arguments for CONFIG SET - '" + clip(pairs[0], shownBytes) + "'")
+		return
+	}
+	var names []string
+	for i := 0; i < len(pairs); i += 2 {
+		name := string(fold256(pairs[i]))
+		switch {
+		case !s.srv.params.known(name):
+			w.Error("ERR Unknown option or number of arguments for CONFIG SET - '" + clip(pairs[i], shownBytes) + "'")
+			return
+		case slices.Contains(names, name):
+			w.Error("ERR CONFIG SET failed (possibly related to argument '" + name + "') - duplicate parameter")
+			return
+		}
+		names = append(names, name)
+	}
+	for i, name := range names {
+		if refused := s.srv.params.set(name, string(pairs[2*i+1])); refused != "" {
+			w.Error("ERR CONFIG SET failed (possibly related to argument '" + name + "') - " + refused)
+			return
+		}
+	}
+	w.Simple("OK")
+}
+
+func configResetStat(s *session, _ [][]byte, w *Reply) {
+	s.srv.resetCounts()
+	w.Simple("OK")
+}
+
+func configRewrite(_ *session, _ [][]byte, w *Reply) {
+	w.Error("ERR The server is running without a config file")
+}

@@ -1,0 +1,183 @@
+package resp
+
+import (
+	"hash/maphash"
+	"time"
+
+	"github.com/tidwall/redcon"
+)
+
+// flight is a started command whose reply is still owed.
+type flight struct {
+	pending pending
+	row     *command
+	began   time.Time
+	mute    bool // CLIENT REPLY OFF or SKIP
+}
+
+// touched is a key of a command in flight.
+type touched struct {
+	hash   uint64
+	writes bool
+}
+
+const (
+	// firstWindow is how many commands a new connection may have in flight. The
+	// window doubles with every round of small replies and shrinks at once after
+	// a large one, so that a client that asks for many large values and does not
+	// read them makes the server hold few.
+	firstWindow = 2
+	// windowBytes is what the replies of a window may come to, judged by the
+	// largest recent one.
+	windowBytes = 1 * mib
+	// batchKeys is from how many keys on a command is run alone: comparing them
+	// with every key in flight would cost more than it gains.
+	batchKeys = 32
+	// comparedKeys bounds the keys a new command is compared with.
+	comparedKeys = 512
+)
+
+// A pipeline keeps the commands of a connection that are under way, oldest
+// first. Replies leave in that order.
+//
+// Invariant: no two commands in flight touch one key unless both only read.
+type pipeline struct {
+	flights []flight // [head:] are owed
+	head    int
+	keys    []touched
+	seed    maphash.Seed
+	window  int
+}
+
+// execute starts or runs a batch. It ends early when the connection is to be
+// closed. What is still in flight afterwards is for the next batch or settle.
+func (s *session) execute(cmds []redcon.Command) {
+	s.client.used.Store(s.now().UnixMilli())
+	for i := range cmds {
+		s.dispatch(cmds[i].Args)
+		if s.closing {
+			return
+		}
+	}
+}
+
+// dispatch gates one command and starts or runs it.
+func (s *session) dispatch(args [][]byte) {
+	mute := s.muted()
+	began := time.Now()
+	row, refused := s.srv.table.find(args)
+	if row != nil {
+		refused = s.gate(row, args)
+	}
+	switch {
+	case refused != "":
+		s.settle()
+		s.refuse(row, refused, mute)
+	case row.start == nil:
+		s.settle()
+		at := len(s.reply.buf)
+		s.client.last.Store(row)
+		row.run(s, args, &s.reply)
+		if row.replyMode {
+			mute = s.replyOff // the command speaks for itself
+		}
+		s.answered(row, began, at, mute)
+	default:
+		s.admit(row, args)
+		s.flights = append(s.flights, flight{row.start(s, args), row, began, mute})
+	}
+}
+
+func (s *session) refuse(row *command, text string, mute bool) {
+	at := len(s.reply.buf)
+	if row != nil {
+		row.stats.rejected.Add(1)
+	}
+	s.reply.Error(text)
+	if mute {
+		s.reply.buf = s.reply.buf[:at]
+	}
+}
+
+// admit waits until row may start: for room in the window, and for commands in
+// flight that touch its keys unless all of them only read.
+func (s *session) admit(row *command, args [][]byte) {
+	first, last, step := row.keyRange(len(args))
+	if first == 0 {
+		s.settle()
+		return
+	}
+	if (last-first)/step >= batchKeys || len(s.keys) >= comparedKeys {
+		s.settle()
+	}
+	mark := len(s.keys)
+	for i := first; i <= last; i += step {
+		key := touched{maphash.Bytes(s.seed, args[i]), row.writes}
+		if s.conflicts(key, mark) {
+			s.settle()
+			// The earlier keys of this command went with those settled.
+			s.admit(row, args)
+			return
+		}
+		s.keys = append(s.keys, key)
+	}
+	for len(s.flights)-s.head >= s.window || (s.srv.replies.used.Load() > s.srv.replies.limit && len(s.flights) > s.head) {
+		s.land()
+	}
+}
+
+func (s *session) conflicts(key touched, mark int) bool {
+	for _, k := range s.keys[:mark] {
+		if k.hash == key.hash && (k.writes || key.writes) {
+			return true
+		}
+	}
+	return false
+}
+
+// settle answers everything in flight.
+func (s *session) settle() {
+	for s.head < len(s.flights) {
+		s.land()
+	}
+	clear(s.flights) // do not keep replies alive
+	s.flights, s.head, s.keys = s.flights[:0], 0, s.keys[:0]
+}
+
+// land answers the oldest command in flight. Its keys stay in keys until the
+// pipeline is empty: a superfluous wait at worst.
+func (s *session) land() {
+	f := s.flights[s.head]
+	s.flights[s.head].pending = nil
+	s.head++
+	at := len(s.reply.buf)
+	s.client.last.Store(f.row)
+	f.pending.finish(&s.reply)
+	s.adapt(len(s.reply.buf) - at)
+	s.answered(f.row, f.began, at, f.mute)
+}
+
+// adapt moves the window after a reply of n bytes.
+func (s *session) adapt(n int) {
+	if fit := windowBytes / max(n, 1); s.window > fit {
+		s.window = max(1, fit)
+	} else if s.window < s.limits().Window {
+		s.window++
+	}
+}
+
+// answered books a reply that was just written at offset at, and sends what has
+// gathered when it is much.
+func (s *session) answered(row *command, began time.Time, at int, mute bool) {
+	row.stats.calls.Add(1)
+	row.stats.nanos.Add(int64(time.Since(began)))
+	if len(s.reply.buf) > at && s.reply.buf[at] == '-' {
+		row.stats.failed.Add(1)
+	}
+	if mute {
+		s.reply.buf = s.reply.buf[:at]
+	}
+	if len(s.reply.buf) >= s.limits().FlushBytes {
+		_ = s.flush() // sets closing; what is in flight is still waited for
+	}
+}

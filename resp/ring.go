@@ -1,0 +1,102 @@
+package resp
+
+import (
+	"net"
+	"strconv"
+
+	"github.com/redynamo/redynamo/coordinator"
+)
+
+// scanFrom asks for a page of the whole key space.
+func scanFrom(cursor uint64, count int) coordinator.ScanRequest {
+	return coordinator.ScanRequest{Cursor: cursor, Count: count}
+}
+
+// ringLater names the subcommands of RING that change or move something; they
+// are refused until the ring can change under load.
+var ringLater = [...]string{"apply", "forget", "hints", "namespace", "plan", "repair", "transfers"}
+
+func ringCommands() []command {
+	flags := words("admin loading stale")
+	rows := []command{
+		{name: "help", arity: 2, flags: words("loading stale"), summary: "Lists the subcommands."},
+		{name: "owners", arity: 3, flags: flags, run: ringOwners, summary: "Lists the owners of a key in order, then its fallbacks.",
+			args: arguments("key string")},
+		{name: "status", arity: 2, flags: flags, run: ringStatus, summary: "Describes the ring and its members."},
+	}
+	for _, name := range ringLater {
+		rows = append(rows, command{name: name, arity: -2, flags: flags, run: ringRefused, summary: "Not available yet."})
+	}
+	rows[0].run = helper("ring", rows)
+	for i := range rows {
+		rows[i].group, rows[i].since, rows[i].complexity = "server", "redynamo 0.1", "O(N) with N = members"
+	}
+	return []command{{name: "ring", arity: -2, group: "server", since: "redynamo 0.1", complexity: "O(N) with N = members",
+		summary: "Container of commands about the ring.", subcommands: rows}}
+}
+
+func ringRefused(_ *session, args [][]byte, w *Reply) {
+	w.Error("ERR RING " + clip(args[1], shownBytes) + " is not available in this version")
+}
+
+// ringOwners answers one map per owner or fallback.
+func ringOwners(s *session, args [][]byte, w *Reply) {
+	owners := s.admin().Owners(args[2])
+	w.Array(len(owners))
+	for _, o := range owners {
+		writeFields(w,
+			Field{"node", o.Node.String()},
+			Field{"address", o.Addr},
+			Field{"zone", o.Zone},
+			Field{"role", o.Role},
+			Field{"state", upText(o.Alive)})
+	}
+}
+
+func upText(up bool) string {
+	if up {
+		return "up"
+	}
+	return "down"
+}
+
+func writeFields(w *Reply, fields ...Field) {
+	w.Map(len(fields))
+	for _, f := range fields {
+		w.BulkString(f.Name)
+		w.BulkString(f.Value)
+	}
+}
+
+// ringStatus answers a map: figures of the ring, then members with a map each.
+func ringStatus(s *session, _ [][]byte, w *Reply) {
+	st := s.admin().RingStatus()
+	fields := append([]Field{
+		{"epoch", strconv.FormatUint(st.Epoch, 16)},
+		{"units", strconv.Itoa(st.Units)},
+		{"n", strconv.Itoa(st.N)},
+		{"r", strconv.Itoa(st.R)},
+		{"w", strconv.Itoa(st.W)},
+		{"ready", strconv.FormatBool(s.admin().Ready())},
+	}, st.Extra...)
+	w.Map(len(fields) + 1)
+	for _, f := range fields {
+		w.BulkString(f.Name)
+		w.BulkString(f.Value)
+	}
+	w.BulkString("members")
+	w.Array(len(st.Members))
+	for _, m := range st.Members {
+		writeFields(w,
+			Field{"node", m.ID.String()},
+			Field{"address", m.Addr},
+			Field{"zone", m.Zone},
+			Field{"weight", strconv.Itoa(m.Weight)},
+			Field{"state", upText(m.Alive)},
+			Field{"partitions", strconv.Itoa(m.Partitions)},
+			Field{"first", strconv.Itoa(m.First)})
+	}
+}
+
+// Addr joins a member's host and one of its ports.
+func (m Member) Addr(port int) string { return net.JoinHostPort(m.Host, strconv.Itoa(port)) }
