@@ -415,6 +415,10 @@ func TestSiblingCapsBindOnlyPutsThatGrow(t *testing.T) {
 	if err := put(80, Context{{100, 1, 1}}); !errors.Is(err, ErrTooManySiblings) {
 		t.Errorf("replacing one by many bytes: %v", err)
 	}
+	a.rec = Merge(a.rec, Record{}.Put(Write{Dot: Dot{77, 1}, HLC: 1, Value: make([]byte, 500)}))
+	if err := put(1, Context{{100, 1, 1}}); err != nil {
+		t.Errorf("replacing one, with too many bytes merged in: %v", err)
+	}
 	plain := a.do(Op{Kind: OpSet, Value: []byte("p"), MaxSiblings: 1, MaxSiblingBytes: 1})
 	if plain.Live != 1 || len(a.rec.Versions) != 1 {
 		t.Errorf("a plain SET collapses: %+v", plain)

@@ -25,10 +25,9 @@
 //     none has amnesia: an earlier life of it may have been handed off and
 //     dropped, with dots that only others know. Its next own dot starts a new
 //     span, which may be extended again.
-//   - Requires: an actor mints in at most one record per key. A node that holds
-//     two rows of a key (its own, and one held for another node, say) must merge
-//     them before it mints, or set Amnesia before each Put, because a lineage
-//     that is extended in one row claims the dots minted in the other.
+//   - A node may hold two rows of a key, its own and one held for another node.
+//     A lineage that is extended in one row would claim dots minted in the
+//     other, so the minter says in Mint.Floor how far other rows have come.
 //
 // Merge keeps what both sides have and what the other side has not seen. It is
 // commutative, associative and idempotent. Policy never enters it. Local flags

@@ -119,23 +119,24 @@ type Write struct {
 	Value  []byte
 	Expiry Cell
 	Cover  Context // the past that the writer has seen
+	Floor  uint64  // as in Mint
 }
 
 // Put drops the versions that w covers and adds w. The new dot extends the
-// actor's own top span only if this record held one and has no amnesia: then
-// every earlier own dot of this key passed through this very record, and the
-// longer span claims nothing unseen. Otherwise a fresh span begins, and with it
-// a lineage that may be extended, so the amnesia bit is cleared.
+// actor's own top span only if this record held one, has no amnesia, and no other
+// row has minted above it: then every earlier own dot of this key passed through
+// this very record, and the longer span claims nothing unseen. Otherwise a fresh
+// span begins, and with it a lineage that may be extended, so the amnesia bit is
+// cleared.
 //
-// Requires: w.Dot is above every counter of its actor in r and in w.Cover; at
-// most one record per key and actor is ever put to (see doc.go).
+// Requires: w.Dot is above every counter of its actor in r and in w.Cover.
 func (r Record) Put(w Write) Record {
 	own := Span{w.Dot.Actor, w.Dot.Counter, w.Dot.Counter}
 	if top, ok := r.Context.Top(own.Actor); ok {
 		if top.Hi >= own.Hi {
 			panic(fmt.Sprintf("version: dot %v minted twice, context reaches %d", w.Dot, top.Hi))
 		}
-		if !r.Amnesia {
+		if !r.Amnesia && top.Hi >= w.Floor {
 			own.Lo = top.Lo
 		}
 	}

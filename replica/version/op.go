@@ -101,6 +101,11 @@ type Mint struct {
 	NowMS int64
 	HLC   HLC // proposed; Apply raises it above everything it covers
 	Dot   Dot
+	// Floor is the highest counter that the actor has minted in another row of
+	// this partition; 0 when it mints in one row only. Own spans that end below
+	// it are not extended (see doc.go). It may be too high, at the price of a
+	// span per write; it must not be too low.
+	Floor uint64
 }
 
 // Outcome is what a mutation did.
@@ -241,7 +246,7 @@ func (a *applying) put(value []byte, cell Cell, length int64) (Record, Outcome, 
 	if reaches(a.r.Context, dot) || reaches(a.cover, dot) {
 		return a.r, Outcome{}, fmt.Errorf("%w: actor %016x counter %d", ErrDotReused, uint64(dot.Actor), dot.Counter)
 	}
-	r := a.r.Put(Write{Dot: dot, HLC: a.hlc, Value: value, Expiry: cell, Cover: a.cover})
+	r := a.r.Put(Write{Dot: dot, HLC: a.hlc, Value: value, Expiry: cell, Cover: a.cover, Floor: a.m.Floor})
 	if cell != (Cell{}) && cell.AtMS <= a.m.NowMS {
 		r = r.Delete(Context{{dot.Actor, dot.Counter, dot.Counter}})
 	}
