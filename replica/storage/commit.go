@@ -1,0 +1,373 @@
+package storage
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// RowOp sets one row, or removes it.
+type RowOp struct {
+	Key    []byte
+	Value  []byte
+	Delete bool
+}
+
+// Write is a set of row changes that become visible together.
+type Write struct {
+	// Ops are copied by Enqueue; the caller may reuse them at once. None is
+	// allowed: such a write is done when everything before it is committed.
+	Ops []RowOp
+	// Durable asks that Done(nil) means synced to the disk, in the modes that
+	// sync commits.
+	Durable bool
+	// Done, if not nil, is called exactly once if Enqueue answered nil.
+	Done func(error)
+	// Seq is set by Enqueue to the number of the batch that holds the write.
+	Seq uint64
+
+	force bool // sync in every mode
+}
+
+// writeOverhead is what a queued write costs beside its rows, for the bound of
+// the queue.
+const writeOverhead = 64
+
+// retainedBytes bounds the memory a group keeps for the next one.
+const retainedBytes = 4 << 20
+
+// group is what one batch commits.
+type group struct {
+	seq     uint64
+	batch   *pebble.Batch
+	done    []func(error)
+	writes  int
+	bytes   int
+	durable bool
+	force   bool
+}
+
+// add appends w to the group. An error of the batch is impossible by its
+// contract and would mean that part of w was kept.
+func (g *group) add(w *Write) {
+	for i := range w.Ops {
+		op := &w.Ops[i]
+		var err error
+		if op.Delete {
+			err = g.batch.Delete(op.Key, nil)
+		} else {
+			err = g.batch.Set(op.Key, op.Value, nil)
+		}
+		if err != nil {
+			panic(fmt.Sprintf("storage: batch of %d bytes refused a row: %v", g.batch.Len(), err))
+		}
+	}
+	if w.Done != nil {
+		g.done = append(g.done, w.Done)
+	}
+	g.writes++
+	g.durable = g.durable || w.Durable
+	g.force = g.force || w.force
+}
+
+// finish runs the callbacks and empties the group for reuse.
+func (g *group) finish(err error) {
+	for i, done := range g.done {
+		g.done[i] = nil
+		done(err)
+	}
+	if cap(g.done)*8 > retainedBytes {
+		g.done = nil
+	}
+	g.done = g.done[:0]
+	g.writes, g.bytes, g.durable, g.force = 0, 0, false, false
+}
+
+// queue holds the writes that are not yet being committed.
+//
+// Two groups take turns: callers fill one while the commit goroutine has the
+// other. Rows go straight into the batch of the filling group, so that a write
+// costs one copy and no memory of its own.
+type queue struct {
+	started atomic.Bool
+	mu      struct {
+		sync.Mutex
+		wake    sync.Cond
+		fill    *group // being filled
+		spare   *group // empty, waiting for the next swap; nil while committing
+		bytes   int    // queued and being committed
+		closing bool
+		failed  bool
+	}
+}
+
+// open makes the two groups over db. Requires: mu.wake.L is set.
+func (q *queue) open(db *pebble.DB) {
+	newGroup := func() *group {
+		return &group{batch: db.NewBatch(pebble.WithMaxRetainedSizeBytes(retainedBytes))}
+	}
+	q.mu.fill, q.mu.spare = newGroup(), newGroup()
+	q.mu.fill.seq, q.mu.spare.seq = 1, 2
+}
+
+// close refuses further writes; false means that it was closed before.
+func (q *queue) close() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.mu.closing {
+		return false
+	}
+	q.mu.closing = true
+	q.mu.wake.Broadcast()
+	return true
+}
+
+// next waits for writes and returns their group; nil means that none will come,
+// because the queue was closed and is empty, or the store failed.
+func (q *queue) next() *group {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for q.mu.fill.writes == 0 && !q.mu.closing && !q.mu.failed {
+		q.mu.wake.Wait()
+	}
+	if q.mu.fill.writes == 0 || q.mu.failed {
+		return nil
+	}
+	g := q.mu.fill
+	q.mu.fill, q.mu.spare = q.mu.spare, nil
+	q.mu.fill.seq = g.seq + 1
+	return g
+}
+
+// recycle takes back a committed group.
+func (q *queue) recycle(g *group, bytes int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.mu.spare = g
+	q.mu.bytes -= bytes
+}
+
+// Enqueue queues w to be committed after everything enqueued before it. It does
+// not wait for the disk. An error means that nothing of w was kept and Done
+// will not be called.
+func (s *Store) Enqueue(w *Write) error {
+	if len(w.Ops) > 0 {
+		if err := s.admit(); err != nil {
+			s.meters.busy.Inc()
+			return err
+		}
+	}
+	size := writeOverhead
+	for i := range w.Ops {
+		size += len(w.Ops[i].Key) + len(w.Ops[i].Value)
+	}
+	q := &s.queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	switch {
+	case q.mu.failed:
+		return s.failed()
+	case q.mu.closing:
+		return ErrClosed
+	case q.mu.bytes+size > s.cfg.QueueBytes && q.mu.bytes > 0:
+		// A write larger than the queue passes alone.
+		s.meters.busy.Inc()
+		return ErrBusy
+	}
+	g := q.mu.fill
+	g.add(w)
+	g.bytes += size
+	q.mu.bytes += size
+	w.Seq = g.seq
+	if g.writes == 1 {
+		q.mu.wake.Signal()
+	}
+	return nil
+}
+
+// admit refuses writes that would only fill the queue or the disk.
+func (s *Store) admit() error {
+	if since := s.stalledSince.Load(); since != 0 && time.Now().UnixNano()-since > int64(s.cfg.StallGrace) {
+		return ErrBusy
+	}
+	if s.lowDisk.Load() {
+		return ErrDiskFull
+	}
+	return nil
+}
+
+// Committed returns the batch number up to which every write is visible to
+// reads and has been applied.
+func (s *Store) Committed() uint64 { return s.committed.Load() }
+
+// Synced returns the batch number up to which every write is durable, as far as
+// the Fsync mode promises it: in FsyncInterval it equals Committed.
+func (s *Store) Synced() uint64 {
+	if s.cfg.Fsync == FsyncInterval {
+		return s.committed.Load()
+	}
+	return s.synced.Load()
+}
+
+// commitLoop commits group after group until the queue is closed and empty or
+// the store fails. However it ends, no callback is left uncalled.
+func (s *Store) commitLoop() {
+	var g *group
+	defer func() { s.abandon(g) }() // also when Fatalf ends the goroutine
+	for {
+		if g = s.queue.next(); g == nil {
+			return
+		}
+		if err := s.commit(g); err != nil {
+			s.fail(err)
+			return
+		}
+		bytes := g.bytes
+		g.finish(nil)
+		g.batch.Reset()
+		s.queue.recycle(g, bytes)
+	}
+}
+
+// commit applies the group as one batch. It syncs when a write asked for it.
+func (s *Store) commit(g *group) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.wedged.Store(true)
+			err = panicError(p)
+		}
+	}()
+	start := time.Now()
+	opts := pebble.NoSync
+	if g.force || g.durable && s.cfg.Fsync != FsyncInterval {
+		opts = pebble.Sync
+	}
+	if g.batch.Empty() {
+		if opts == pebble.NoSync {
+			s.committed.Store(g.seq)
+			return nil
+		}
+		// An empty batch would not reach the log, and so would not be synced.
+		if err := g.batch.LogData(nil, nil); err != nil {
+			return err
+		}
+	}
+	if err := s.db.Apply(g.batch, opts); err != nil {
+		return err
+	}
+	if s.failure.Load() != nil {
+		return s.failed() // the log may have failed under this very batch
+	}
+	s.committed.Store(g.seq)
+	if opts == pebble.Sync {
+		s.synced.Store(g.seq)
+		s.meters.syncs.Inc()
+	}
+	s.meters.commits.Inc()
+	s.meters.writes.Add(g.writes)
+	s.meters.commitSeconds.UpdateDuration(start)
+	return nil
+}
+
+// abandon fails the callbacks of g, the group at which the loop ended, and of
+// everything queued behind it. After a clean end there are none.
+func (s *Store) abandon(g *group) {
+	if g != nil {
+		s.fail(errGoexit) // Fatalf has failed the store already, with the cause
+		g.finish(s.failed())
+	}
+	q := &s.queue
+	q.mu.Lock()
+	rest := q.mu.fill
+	q.mu.fill = &group{seq: rest.seq}
+	q.mu.Unlock()
+	if rest.writes > 0 {
+		rest.finish(s.failed())
+	}
+}
+
+// fail records the error that ended the engine and tells the owner. Only the
+// first one counts. Note: locks of the engine may be held.
+func (s *Store) fail(err error) {
+	if s.failure.Load() != nil {
+		return
+	}
+	err = fmt.Errorf("%w: %w", ErrFailed, err)
+	if !s.failure.CompareAndSwap(nil, &err) {
+		return
+	}
+	q := &s.queue
+	q.mu.Lock()
+	q.mu.failed = true
+	q.mu.wake.Broadcast()
+	q.mu.Unlock()
+	s.cfg.Logger.Error("storage: engine failed", "err", err)
+	s.cfg.Fatal(err)
+}
+
+// failed returns the error that ended the engine.
+func (s *Store) failed() error {
+	if err := s.failure.Load(); err != nil {
+		return *err
+	}
+	return ErrFailed
+}
+
+// watch looks after the disk's free space and syncs on a timer in the modes
+// that leave commits unsynced.
+func (s *Store) watch() {
+	disk := time.NewTicker(time.Second)
+	defer disk.Stop()
+	interval := time.NewTicker(s.cfg.FsyncInterval)
+	defer interval.Stop()
+	if s.cfg.Fsync == FsyncAlways {
+		interval.Stop()
+	}
+	for {
+		select {
+		case <-s.stop:
+			return
+		case <-disk.C:
+			s.checkDisk()
+			s.measure()
+		case <-interval.C:
+			if s.committed.Load() != s.synced.Load() {
+				// Refused only by a store that is closing, which syncs anyway, or
+				// by a full queue, whose commits the next tick covers.
+				_ = s.Enqueue(&Write{force: true})
+			}
+		}
+	}
+}
+
+// checkDisk refuses or admits writes by the free space of the disk.
+func (s *Store) checkDisk() {
+	if s.cfg.MinFreeBytes < 0 {
+		return
+	}
+	usage, err := s.fs().GetDiskUsage(s.cfg.Dir)
+	if err != nil {
+		return // not every file system can tell; the engine's stall remains
+	}
+	s.meters.freeBytes.Set(float64(usage.AvailBytes))
+	low := usage.AvailBytes < uint64(s.cfg.MinFreeBytes)
+	if s.lowDisk.Swap(low) != low {
+		s.cfg.Logger.Warn("storage: free space changed sides of the limit",
+			"writes_refused", low, "free_bytes", usage.AvailBytes, "limit_bytes", s.cfg.MinFreeBytes)
+	}
+}
+
+// measure publishes the engine's own figures.
+func (s *Store) measure() {
+	if !s.users.enter() {
+		return
+	}
+	defer s.users.leave()
+	m := s.db.Metrics()
+	s.meters.diskBytes.Set(float64(m.DiskSpaceUsage()))
+	s.meters.memTableBytes.Set(float64(m.MemTable.Size))
+	s.meters.readAmp.Set(float64(m.ReadAmp()))
+}

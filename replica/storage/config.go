@@ -1,0 +1,153 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/VictoriaMetrics/metrics"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// Fsync says when a commit is synced to the disk.
+type Fsync uint8
+
+const (
+	// FsyncAlways syncs a batch that holds a durable write.
+	FsyncAlways Fsync = iota
+	// FsyncInterval syncs on a timer only. A crash of the machine loses what
+	// was acknowledged within the last interval; a crash of the process loses
+	// nothing that had reached the operating system.
+	FsyncInterval
+	// FsyncOne syncs like FsyncAlways; the caller marks only the coordinator's
+	// own copy as durable. The timer syncs the others.
+	FsyncOne
+)
+
+// String returns the name of the mode as it is written in flags.
+func (f Fsync) String() string {
+	switch f {
+	case FsyncAlways:
+		return "always"
+	case FsyncInterval:
+		return "interval"
+	case FsyncOne:
+		return "one"
+	}
+	return fmt.Sprintf("fsync(%d)", uint8(f))
+}
+
+// Config is what a Store needs. The zero value of each field means the default
+// that is written beside it; Dir has none.
+type Config struct {
+	// FS is the file system. Default: the one of the operating system, watched
+	// for slow operations.
+	FS vfs.FS
+	// Dir is the directory that holds the store and nothing else.
+	Dir string
+
+	// Fsync is when commits are synced. Default: FsyncAlways.
+	Fsync Fsync
+	// FsyncInterval is the period of the timer in the modes that have one.
+	// Default: 1 s.
+	FsyncInterval time.Duration
+
+	// MemTableBytes is the size of one memtable; up to four exist at a time.
+	// A simulated disk copies whole files at each sync and wants at most 1 MiB.
+	// Default: 64 MiB.
+	MemTableBytes int64
+	// BlockCacheBytes bounds the cache of uncompressed blocks. Default: 64 MiB.
+	BlockCacheBytes int64
+	// QueueBytes bounds what is queued and not yet committed; beyond it writes
+	// are refused with ErrBusy. Default: 32 MiB.
+	QueueBytes int
+	// StallGrace is how long the engine may stop taking writes before new ones
+	// are refused with ErrBusy instead of queued. Default: 250 ms.
+	StallGrace time.Duration
+	// MinFreeBytes is the free space below which writes are refused with
+	// ErrDiskFull. Negative switches the check off. Default: 256 MiB.
+	MinFreeBytes int64
+
+	// Fatal is told, once, of the error after which the engine can no longer
+	// keep its promises; the process should end. It may be called from any
+	// goroutine and with locks of the engine held: it must not block and must
+	// not call the Store. Default: nothing, the Store only answers ErrFailed.
+	Fatal func(error)
+
+	// Logger receives state changes. Default: discarded.
+	Logger *slog.Logger
+	// Metrics receives the counters. Default: a private set.
+	Metrics *metrics.Set
+}
+
+// minMemTableBytes keeps a memtable large enough for the largest row that the
+// doors let through to be queued beside others.
+const minMemTableBytes = 64 << 10
+
+// fs returns the file system to ask about the disk.
+func (s *Store) fs() vfs.FS {
+	if s.cfg.FS == nil {
+		return vfs.Default
+	}
+	return s.cfg.FS
+}
+
+// withDefaults returns c with every zero field set to its default.
+func (c Config) withDefaults() Config {
+	if c.FsyncInterval == 0 {
+		c.FsyncInterval = time.Second
+	}
+	if c.MemTableBytes == 0 {
+		c.MemTableBytes = 64 << 20
+	}
+	if c.BlockCacheBytes == 0 {
+		c.BlockCacheBytes = 64 << 20
+	}
+	if c.QueueBytes == 0 {
+		c.QueueBytes = 32 << 20
+	}
+	if c.StallGrace == 0 {
+		c.StallGrace = 250 * time.Millisecond
+	}
+	if c.MinFreeBytes == 0 {
+		c.MinFreeBytes = 256 << 20
+	}
+	if c.Fatal == nil {
+		c.Fatal = func(error) {}
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Metrics == nil {
+		c.Metrics = metrics.NewSet()
+	}
+	return c
+}
+
+// validate reports every fault of c at once. Requires: withDefaults ran.
+func (c Config) validate() error {
+	var errs []error
+	if c.Dir == "" {
+		errs = append(errs, errors.New("dir must be given"))
+	}
+	if c.Fsync > FsyncOne {
+		errs = append(errs, fmt.Errorf("fsync (%d) is no known mode", c.Fsync))
+	}
+	if c.FsyncInterval < 0 {
+		errs = append(errs, fmt.Errorf("fsync interval (%v) must be positive", c.FsyncInterval))
+	}
+	if c.MemTableBytes < minMemTableBytes {
+		errs = append(errs, fmt.Errorf("memtable bytes (%d) must be at least %d", c.MemTableBytes, minMemTableBytes))
+	}
+	if c.BlockCacheBytes < 0 {
+		errs = append(errs, fmt.Errorf("block cache bytes (%d) must be positive", c.BlockCacheBytes))
+	}
+	if c.QueueBytes < 0 {
+		errs = append(errs, fmt.Errorf("queue bytes (%d) must be positive", c.QueueBytes))
+	}
+	if c.StallGrace < 0 {
+		errs = append(errs, fmt.Errorf("stall grace (%v) must be positive", c.StallGrace))
+	}
+	return errors.Join(errs...)
+}

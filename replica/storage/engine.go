@@ -1,0 +1,148 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+)
+
+// engineFormat is the on-disk version of Pebble that we write. It is named and
+// not FormatNewest, since an upgrade of the library must not make a directory
+// unreadable for the release before; a test says when a newer one exists. The
+// library's own default is its oldest format, which loses synced writes in
+// silence when one bit of the log flips.
+const engineFormat = pebble.FormatValueSeparation
+
+// separateValueBytes is the size from which values are kept out of the sorted
+// tables, in blob files: less to rewrite in compactions.
+const separateValueBytes = 512
+
+// engineOptions returns the options of the engine for s.
+func (s *Store) engineOptions(cache *pebble.Cache) *pebble.Options {
+	opts := &pebble.Options{
+		FS:                          s.cfg.FS,
+		Cache:                       cache,
+		FormatMajorVersion:          engineFormat,
+		MemTableSize:                uint64(s.cfg.MemTableBytes),
+		MemTableStopWritesThreshold: 4,
+		L0StopWritesThreshold:       24,
+		Logger:                      engineLogger{s},
+		EventListener:               s.events(),
+		CompactionConcurrencyRange:  func() (int, int) { return 1, max(1, runtime.GOMAXPROCS(0)) },
+	}
+	for i := range opts.Levels {
+		opts.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+	}
+	opts.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {
+		return pebble.ValueSeparationPolicy{
+			Enabled:               true,
+			MinimumSize:           separateValueBytes,
+			MaxBlobReferenceDepth: 10,
+			RewriteMinimumAge:     5 * time.Minute,
+			TargetGarbageRatio:    0.30,
+		}
+	}
+	if opts.FS == nil {
+		opts.WithFSDefaults()
+	}
+	opts.FS = engineFS{FS: opts.FS, s: s}
+	return opts
+}
+
+// events returns the listener that turns the engine's news into state of s.
+// Note: the engine calls it with its own locks held.
+func (s *Store) events() *pebble.EventListener {
+	return &pebble.EventListener{
+		BackgroundError: func(err error) {
+			s.meters.background.Inc()
+			if !s.retrying.Swap(true) {
+				s.cfg.Logger.Error("storage: background work fails, retrying", "err", err)
+			}
+		},
+		FlushEnd: func(info pebble.FlushInfo) {
+			if info.Err == nil && s.retrying.Swap(false) {
+				s.cfg.Logger.Info("storage: background work succeeds again")
+			}
+		},
+		// The default handler ends the process. One bad block fails only the
+		// keys in it here, loudly, at each read.
+		DataCorruption: func(info pebble.DataCorruptionInfo) {
+			s.meters.corruptions.Inc()
+			s.cfg.Logger.Error("storage: corrupt file", "path", info.Path, "err", info.Details)
+		},
+		WriteStallBegin: func(info pebble.WriteStallBeginInfo) {
+			s.meters.stalls.Inc()
+			s.stalledSince.Store(time.Now().UnixNano())
+			s.cfg.Logger.Warn("storage: write stall begins", "reason", info.Reason)
+		},
+		WriteStallEnd: func() {
+			s.stalledSince.Store(0)
+			s.cfg.Logger.Warn("storage: write stall ended")
+		},
+		DiskSlow: func(pebble.DiskSlowInfo) { s.meters.slowDisk.Inc() },
+	}
+}
+
+// engineLogger passes what the engine has to say to the logger of the store.
+type engineLogger struct{ s *Store }
+
+// Infof is the engine's running commentary: for debugging only.
+func (l engineLogger) Infof(format string, args ...any) {
+	l.s.cfg.Logger.Debug("storage: engine", "text", lazyText{format, args})
+}
+
+// Errorf reports what the engine could work around.
+func (l engineLogger) Errorf(format string, args ...any) {
+	l.s.cfg.Logger.Error("storage: engine", "text", lazyText{format, args})
+}
+
+// Fatalf ends the calling goroutine. Invariant: it never returns. Were it to
+// return, a commit whose log write failed would go on and answer success.
+func (l engineLogger) Fatalf(format string, args ...any) {
+	l.s.fail(fmt.Errorf(format, args...))
+	runtime.Goexit()
+}
+
+// lazyText is formatted only if some handler wants the line.
+type lazyText struct {
+	format string
+	args   []any
+}
+
+// String formats the text.
+func (t lazyText) String() string { return fmt.Sprintf(t.format, t.args...) }
+
+// errGoexit is the outcome of a guarded call that Fatalf ended.
+var errGoexit = errors.New("storage: engine ended the goroutine")
+
+// guarded runs fn on a goroutine of its own, where the engine may end the
+// goroutine or panic without taking the caller along, and waits for it.
+func guarded(fn func() error) error {
+	err := errGoexit
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		defer func() {
+			if p := recover(); p != nil {
+				err = panicError(p)
+			}
+		}()
+		err = fn()
+	}()
+	<-ended
+	return err
+}
+
+// panicError turns a panic of the engine into an error: it panics when the
+// disk refuses a new log file, which is no fault of the program.
+func panicError(p any) error {
+	if err, ok := p.(error); ok {
+		return fmt.Errorf("engine panic: %w\n%s", err, debug.Stack())
+	}
+	return fmt.Errorf("engine panic: %v\n%s", p, debug.Stack())
+}

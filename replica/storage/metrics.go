@@ -1,0 +1,42 @@
+package storage
+
+import "github.com/VictoriaMetrics/metrics"
+
+// meters are the counters of one Store.
+type meters struct {
+	commits     *metrics.Counter // batches applied
+	writes      *metrics.Counter // writes in those batches
+	syncs       *metrics.Counter // batches applied with a sync
+	busy        *metrics.Counter // writes refused
+	stalls      *metrics.Counter // write stalls begun
+	corruptions *metrics.Counter // corruption reports of the engine
+	background  *metrics.Counter // background errors of the engine
+	slowDisk    *metrics.Counter // disk operations reported as slow
+
+	commitSeconds *metrics.Histogram // one batch, from swap to applied and synced
+
+	diskBytes     *metrics.Gauge // space the engine uses
+	memTableBytes *metrics.Gauge
+	readAmp       *metrics.Gauge // sorted runs a read may have to look at
+	freeBytes     *metrics.Gauge // space left on the disk
+}
+
+// newMeters registers the counters in set. A set outlives a reopened store, so
+// a name that exists already is taken over.
+func newMeters(set *metrics.Set) meters {
+	return meters{
+		commits:       set.GetOrCreateCounter(`storage_commits_total`),
+		writes:        set.GetOrCreateCounter(`storage_writes_total`),
+		syncs:         set.GetOrCreateCounter(`storage_syncs_total`),
+		busy:          set.GetOrCreateCounter(`storage_busy_total`),
+		stalls:        set.GetOrCreateCounter(`storage_stalls_total`),
+		corruptions:   set.GetOrCreateCounter(`storage_corruptions_total`),
+		background:    set.GetOrCreateCounter(`storage_background_errors_total`),
+		slowDisk:      set.GetOrCreateCounter(`storage_slow_disk_total`),
+		commitSeconds: set.GetOrCreateHistogram(`storage_commit_seconds`),
+		diskBytes:     set.GetOrCreateGauge(`storage_disk_bytes`, nil),
+		memTableBytes: set.GetOrCreateGauge(`storage_memtable_bytes`, nil),
+		readAmp:       set.GetOrCreateGauge(`storage_read_amplification`, nil),
+		freeBytes:     set.GetOrCreateGauge(`storage_free_bytes`, nil),
+	}
+}

@@ -1,0 +1,307 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// formatVersion is the version of the row layouts that this package writes.
+const formatVersion = 1
+
+// Close waits this long for an engine that takes no writes, and this long for
+// one that has failed. What still runs then is left to the end of the process.
+const (
+	stalledWait = 30 * time.Second
+	failedWait  = 5 * time.Second
+)
+
+// Store is the rows of one node. Open makes one, Start sets it going, Close
+// ends it.
+type Store struct {
+	cfg    Config
+	meters meters
+	db     *pebble.DB
+	cache  *pebble.Cache
+
+	queue queue
+
+	committed atomic.Uint64 // batches up to this one are visible
+	synced    atomic.Uint64 // batches up to this one are durable
+
+	stalledSince atomic.Int64 // unix ns; 0 while writes flow
+	lowDisk      atomic.Bool
+
+	failure  atomic.Pointer[error] // set once, by fail
+	walDead  atomic.Bool           // the log failed: see engineFS
+	retrying atomic.Bool           // flushes or compactions fail: see engineFS
+	wedged   atomic.Bool           // the engine panicked: its locks may be lost
+
+	users users // calls and snapshots that are inside the engine
+
+	stop chan struct{} // closed by Close; ends the watch
+	wg   sync.WaitGroup
+}
+
+// Open opens or creates the store in cfg.Dir. It answers an error for a
+// directory that is in use, damaged or of a newer format.
+func Open(cfg Config) (*Store, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("storage: config: %w", err)
+	}
+	s := &Store{cfg: cfg, meters: newMeters(cfg.Metrics), stop: make(chan struct{})}
+	s.users.init()
+	s.queue.mu.wake.L = &s.queue.mu.Mutex
+	s.cache = pebble.NewCache(cfg.BlockCacheBytes)
+	err := guarded(func() error {
+		db, err := pebble.Open(cfg.Dir, s.engineOptions(s.cache))
+		if err != nil {
+			return err
+		}
+		if err := checkFormat(db); err != nil {
+			return errors.Join(err, db.Close())
+		}
+		s.db = db
+		return nil
+	})
+	if err != nil {
+		if cause := s.failure.Load(); cause != nil {
+			err = *cause
+		}
+		s.cache.Unref()
+		return nil, fmt.Errorf("storage: open %s: %w", cfg.Dir, err)
+	}
+	s.queue.open(s.db)
+	return s, nil
+}
+
+// checkFormat refuses a newer layout and stamps a new store with ours.
+func checkFormat(db *pebble.DB) error {
+	key := metaKey("format")
+	v, closer, err := db.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return db.Set(key, []byte{formatVersion}, pebble.Sync)
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { _ = closer.Close() }() // closing a read buffer cannot fail
+	if len(v) < 1 || v[0] == 0 {
+		return fmt.Errorf("%w: format row %x", ErrCorrupt, v)
+	}
+	if v[0] > formatVersion {
+		return fmt.Errorf("%w: layout %d, this program knows %d", ErrFormatTooNew, v[0], formatVersion)
+	}
+	return nil
+}
+
+// Start begins committing what is enqueued. Requires: called once, before Close.
+func (s *Store) Start() {
+	s.queue.started.Store(true)
+	s.checkDisk()
+	s.wg.Go(s.commitLoop)
+	s.wg.Go(s.watch)
+}
+
+// Close refuses new writes, commits the queued ones, runs their callbacks, waits
+// for reads to end and closes the engine. It must be called once; a second call
+// answers ErrClosed. Snapshots must have been closed.
+func (s *Store) Close() error {
+	if !s.queue.close() {
+		return ErrClosed
+	}
+	close(s.stop)
+	ended := make(chan struct{})
+	go func() {
+		if !s.queue.started.Load() {
+			s.wg.Go(s.commitLoop)
+		}
+		s.wg.Wait()
+		close(ended)
+	}()
+	if !waitFor(ended, stalledWait) {
+		return fmt.Errorf("storage: close: writes are still stalled after %v", stalledWait)
+	}
+	<-s.users.end()
+	if s.wedged.Load() {
+		// A panic inside the engine left its commit lock held; closing would
+		// wait for it for ever.
+		return s.failed()
+	}
+	closed := make(chan error, 1)
+	go func() { closed <- guarded(s.db.Close) }()
+	if s.failure.Load() == nil {
+		defer s.cache.Unref()
+		return <-closed
+	}
+	// A flush that Fatalf ended may never be reported as over.
+	select {
+	case err := <-closed:
+		return errors.Join(s.failed(), err)
+	case <-time.After(failedWait):
+		return s.failed()
+	}
+}
+
+// waitFor waits until ch is closed, but not longer than d.
+func waitFor(ch <-chan struct{}, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ch:
+		return true
+	case <-t.C:
+		return false
+	}
+}
+
+// Stalled reports that the engine takes no writes at the moment. They queue
+// until Config.StallGrace has passed and are refused from then on.
+func (s *Store) Stalled() bool { return s.stalledSince.Load() != 0 }
+
+// Get returns a copy of the row's value, or ErrNotFound.
+func (s *Store) Get(row []byte) ([]byte, error) {
+	if !s.users.enter() {
+		return nil, ErrClosed
+	}
+	defer s.users.leave()
+	v, closer, err := s.db.Get(row)
+	if err != nil {
+		return nil, readError(err)
+	}
+	out := make([]byte, len(v))
+	copy(out, v)
+	if err := closer.Close(); err != nil {
+		return nil, readError(err)
+	}
+	return out, nil
+}
+
+// Scan calls fn for each row of [lo, hi) in order until fn answers false. The
+// rows are those of one moment. Key and value are valid within the call only.
+// It answers an error if the rest of the range could not be read.
+func (s *Store) Scan(lo, hi []byte, fn func(row, value []byte) bool) error {
+	if !s.users.enter() {
+		return ErrClosed
+	}
+	defer s.users.leave()
+	return scan(s.db, lo, hi, fn)
+}
+
+// scan is Scan over the store or a snapshot of it.
+func scan(r pebble.Reader, lo, hi []byte, fn func(row, value []byte) bool) error {
+	it, err := r.NewIter(&pebble.IterOptions{LowerBound: lo, UpperBound: hi})
+	if err != nil {
+		return readError(err)
+	}
+	for ok := it.First(); ok; ok = it.Next() {
+		v, err := it.ValueAndErr()
+		if err != nil {
+			return readError(errors.Join(err, it.Close()))
+		}
+		if !fn(it.Key(), v) {
+			break
+		}
+	}
+	if err := it.Close(); err != nil {
+		return readError(err)
+	}
+	return nil
+}
+
+// readError maps the engine's errors to ours.
+func readError(err error) error {
+	switch {
+	case errors.Is(err, pebble.ErrNotFound):
+		return ErrNotFound
+	case pebble.IsCorruptionError(err):
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return fmt.Errorf("storage: read: %w", err)
+}
+
+// Snapshot is the store at one moment. It keeps overwritten rows on the disk
+// until it is closed, and must be closed before the store.
+type Snapshot struct {
+	s    *Store
+	snap *pebble.Snapshot
+}
+
+// Snapshot returns the rows committed so far.
+func (s *Store) Snapshot() (*Snapshot, error) {
+	if !s.users.enter() {
+		return nil, ErrClosed
+	}
+	return &Snapshot{s: s, snap: s.db.NewSnapshot()}, nil
+}
+
+// Scan is Store.Scan over the snapshot.
+func (n *Snapshot) Scan(lo, hi []byte, fn func(row, value []byte) bool) error {
+	return scan(n.snap, lo, hi, fn)
+}
+
+// Close lets go of the snapshot.
+func (n *Snapshot) Close() error {
+	defer n.s.users.leave()
+	return n.snap.Close()
+}
+
+// Meta returns a copy of the meta row called name, or ErrNotFound.
+func (s *Store) Meta(name string) ([]byte, error) { return s.Get(metaKey(name)) }
+
+// SetMeta stores the meta row called name, or removes it if value is nil, and
+// waits until it and everything enqueued before it is durable, in every Fsync
+// mode. It must not be called from a Done callback.
+func (s *Store) SetMeta(name string, value []byte) error {
+	done := make(chan error, 1)
+	op := RowOp{Key: metaKey(name), Value: value, Delete: value == nil}
+	w := Write{Ops: []RowOp{op}, Done: func(err error) { done <- err }, force: true}
+	if err := s.Enqueue(&w); err != nil {
+		return err
+	}
+	return <-done
+}
+
+// users counts the calls that are inside the engine, so that closing waits for
+// them: the engine panics on use after close.
+type users struct {
+	n    atomic.Int64 // the owner counts as one until end
+	idle chan struct{}
+}
+
+// init counts the owner.
+func (u *users) init() {
+	u.idle = make(chan struct{})
+	u.n.Store(1)
+}
+
+// enter counts one more user; false means that the last one has left.
+func (u *users) enter() bool {
+	for {
+		n := u.n.Load()
+		if n <= 0 {
+			return false
+		}
+		if u.n.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+// leave undoes enter.
+func (u *users) leave() {
+	if u.n.Add(-1) == 0 {
+		close(u.idle)
+	}
+}
+
+// end drops the owner's count; the channel is closed when all have left.
+func (u *users) end() <-chan struct{} {
+	u.leave()
+	return u.idle
+}
