@@ -16,7 +16,7 @@ func stringCommands() []command {
 		{name: "psetex", arity: 4, flags: words("write denyoom"), keySpec: words("OW update"), since: "2.6.0", start: startPSetEX,
 			summary: "Set a value that expires after some milliseconds", args: arguments("key key", "milliseconds integer", "value string")},
 		{name: "setnx", arity: 3, flags: words("write denyoom fast"), keySpec: words("OW insert"), since: "1.0.0", start: startSetNX,
-			summary: "Set a value unless the key exists", args: arguments("key key", "value string")},
+			summary: "Set a value unless the key exists; no lock: at two coordinators two clients may both succeed", args: arguments("key key", "value string")},
 		{name: "getset", arity: 3, flags: words("write denyoom fast"), keySpec: words("RW access update"), since: "1.0.0", start: startGetSet,
 			summary: "Set a value and return the one before it", args: arguments("key key", "value string")},
 		{name: "getdel", arity: 2, flags: words("write fast"), keySpec: words("RW access delete"), since: "6.2.0", start: startGetDel,
@@ -41,13 +41,13 @@ func rangeCommands() []command {
 		{name: "strlen", arity: 2, flags: words("readonly fast"), keySpec: words("RO"), since: "2.2.0", start: startStrLen,
 			summary: "Get the length of a value", args: arguments("key key")},
 		{name: "append", arity: 3, flags: words("write denyoom fast"), keySpec: words("RW insert"), since: "2.0.0", start: startAppend,
-			summary: "Append to a value", args: arguments("key key", "value string")},
+			summary: "Append to a value; concurrent appends at two coordinators become siblings", args: arguments("key key", "value string")},
 		{name: "getrange", arity: 4, flags: words("readonly"), keySpec: words("RO access"), since: "2.4.0", complexity: complexityN, start: startGetRange,
 			summary: "Get a part of a value", args: arguments("key key", "start integer", "end integer")},
 		{name: "substr", arity: 4, flags: words("readonly"), keySpec: words("RO access"), since: "1.0.0", complexity: complexityN, start: startGetRange,
 			summary: "Get a part of a value (the old name of GETRANGE)", args: arguments("key key", "start integer", "end integer")},
 		{name: "setrange", arity: 4, flags: words("write denyoom"), keySpec: words("RW update"), since: "2.2.0", start: startSetRange,
-			summary: "Overwrite a part of a value", args: arguments("key key", "offset integer", "value string")},
+			summary: "Overwrite a part of a value; concurrent ones at two coordinators become siblings", args: arguments("key key", "offset integer", "value string")},
 	}
 }
 
