@@ -1,0 +1,277 @@
+package membership
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"hash/fnv"
+	"math/bits"
+	"net"
+	"strconv"
+
+	"github.com/redynamo/redynamo/membership/ring"
+)
+
+// Bounds of what a node says of itself: all of it must fit the 512 bytes that
+// memberlist allows.
+const (
+	maxZoneBytes = 64
+	maxHostBytes = 253 // the longest DNS name
+)
+
+// maxRecords bounds a state: members and removed nodes together.
+const maxRecords = 4096
+
+// stateVersion and metaVersion begin every encoded state and meta.
+const (
+	stateVersion = 1
+	metaVersion  = 1
+)
+
+const (
+	flagEstablished = 1 << iota
+	flagOpened
+)
+
+const flagRemoved = 1 // of a record
+
+// appendState encodes a state: for the disk with everything, for others with
+// opened cleared by the caller.
+func appendState(dst []byte, s state) []byte {
+	start := len(dst)
+	var flags byte
+	if s.Established {
+		flags |= flagEstablished
+	}
+	if s.Opened {
+		flags |= flagOpened
+	}
+	dst = append(dst, stateVersion, flags)
+	dst = binary.BigEndian.AppendUint64(dst, uint64(s.From))
+	dst = append(dst, s.ClusterID[:]...)
+	dst = append(dst, s.TokenKey[:]...)
+	dst = binary.BigEndian.AppendUint32(dst, uint32(s.Units))
+	dst = append(dst, byte(s.N))
+	dst = binary.BigEndian.AppendUint16(dst, uint16(len(s.Records)))
+	for _, r := range s.Records {
+		dst = appendRecord(dst, r)
+	}
+	dst = binary.BigEndian.AppendUint16(dst, uint16(len(s.Known)))
+	for _, a := range s.Known {
+		dst = appendAnnouncement(dst, a)
+	}
+	return append(dst, checksum(dst[start:])...)
+}
+
+// checksum is the CRC-32C that ends a state.
+func checksum(b []byte) []byte {
+	return binary.BigEndian.AppendUint32(nil, crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)))
+}
+
+// decodeState reads what appendState wrote, and refuses what no node could have.
+func decodeState(b []byte) (state, error) {
+	if len(b) < 5 {
+		return state{}, fmt.Errorf("%w: %d bytes", ErrCorrupt, len(b))
+	}
+	if b[0] != stateVersion {
+		return state{}, fmt.Errorf("%w: state version %d, this program knows %d", ErrCorrupt, b[0], stateVersion)
+	}
+	body, tail := b[:len(b)-4], b[len(b)-4:]
+	if !bytes.Equal(checksum(body), tail) {
+		return state{}, fmt.Errorf("%w: checksum", ErrCorrupt)
+	}
+	d := decoder{b: body[1:]}
+	var s state
+	flags := d.byte()
+	d.check(flags&^(flagEstablished|flagOpened) == 0, "flags")
+	s.Established, s.Opened = flags&flagEstablished != 0, flags&flagOpened != 0
+	s.From = d.id()
+	copy(s.ClusterID[:], d.take(16))
+	copy(s.TokenKey[:], d.take(16))
+	s.Units, s.N = int(d.uint32()), int(d.byte())
+	d.check(s.Units >= 1 && s.Units <= ring.Slots && bits.OnesCount(uint(s.Units)) == 1, "units")
+	d.check(s.N >= 1 && s.N <= ring.MaxN, "n")
+	s.Records = d.records()
+	s.Known = d.announcements()
+	return s, d.end()
+}
+
+func appendRecord(dst []byte, r ring.Record) []byte {
+	dst = binary.BigEndian.AppendUint64(dst, uint64(r.ID))
+	dst = binary.BigEndian.AppendUint64(dst, uint64(r.PlaceID))
+	dst = binary.BigEndian.AppendUint16(dst, uint16(r.Weight))
+	dst = appendText(dst, r.Zone)
+	dst = binary.BigEndian.AppendUint64(dst, r.Counter)
+	dst = binary.BigEndian.AppendUint64(dst, uint64(r.TimeMS))
+	dst = binary.BigEndian.AppendUint64(dst, uint64(r.Admin))
+	if r.Removed {
+		return append(dst, flagRemoved)
+	}
+	return append(dst, 0)
+}
+
+// digest summarises records: equal for equal histories.
+func digest(records []ring.Record) uint64 {
+	h := fnv.New64a()
+	var b []byte
+	for _, r := range records {
+		b = appendRecord(b[:0], r)
+		_, _ = h.Write(b) // a hash never fails
+	}
+	return h.Sum64()
+}
+
+func appendAnnouncement(dst []byte, a announcement) []byte {
+	dst = binary.BigEndian.AppendUint64(dst, uint64(a.ID))
+	dst = binary.BigEndian.AppendUint64(dst, a.Stamp)
+	dst = binary.BigEndian.AppendUint16(dst, a.Format)
+	e := a.Endpoints
+	for _, port := range []uint16{e.Plain, e.Cluster, e.Peer, e.Admin, e.Gossip} {
+		dst = binary.BigEndian.AppendUint16(dst, port)
+	}
+	dst = appendText(dst, a.Zone)
+	return appendText(dst, e.Host)
+}
+
+func appendText(dst []byte, s string) []byte {
+	return append(append(dst, byte(len(s))), s...)
+}
+
+// meta is what memberlist carries for each node: its announcement, which
+// cluster it belongs to, and what records it holds.
+type meta struct {
+	announcement
+	ClusterID   [16]byte
+	Established bool
+	Digest      uint64 // of the records; who holds others should exchange states
+}
+
+func appendMeta(dst []byte, m meta) []byte {
+	var flags byte
+	if m.Established {
+		flags |= flagEstablished
+	}
+	dst = append(dst, metaVersion, flags)
+	dst = append(dst, m.ClusterID[:]...)
+	dst = binary.BigEndian.AppendUint64(dst, m.Digest)
+	return appendAnnouncement(dst, m.announcement)
+}
+
+func decodeMeta(b []byte) (meta, error) {
+	if len(b) == 0 || b[0] != metaVersion {
+		return meta{}, fmt.Errorf("%w: node meta is not of version %d", ErrCorrupt, metaVersion)
+	}
+	d := decoder{b: b[1:]}
+	var m meta
+	flags := d.byte()
+	d.check(flags&^flagEstablished == 0, "flags")
+	m.Established = flags&flagEstablished != 0
+	copy(m.ClusterID[:], d.take(16))
+	m.Digest = d.uint64()
+	m.announcement = d.announcement()
+	return m, d.end()
+}
+
+// decoder reads fields off b until one is missing or wrong; from then on it
+// yields zeroes, and end tells what was the matter.
+type decoder struct {
+	b   []byte
+	err error
+}
+
+func (d *decoder) check(ok bool, what string) {
+	if !ok && d.err == nil {
+		d.err = fmt.Errorf("%w: %s", ErrCorrupt, what)
+	}
+}
+
+func (d *decoder) take(n int) []byte {
+	d.check(len(d.b) >= n, "truncated")
+	if d.err != nil {
+		return make([]byte, n)
+	}
+	head := d.b[:n]
+	d.b = d.b[n:]
+	return head
+}
+
+func (d *decoder) byte() byte      { return d.take(1)[0] }
+func (d *decoder) uint16() uint16  { return binary.BigEndian.Uint16(d.take(2)) }
+func (d *decoder) uint32() uint32  { return binary.BigEndian.Uint32(d.take(4)) }
+func (d *decoder) uint64() uint64  { return binary.BigEndian.Uint64(d.take(8)) }
+func (d *decoder) id() ring.NodeID { return ring.NodeID(d.uint64()) }
+
+func (d *decoder) text(limit int) string {
+	n := int(d.byte())
+	d.check(n <= limit, "text too long")
+	if d.err != nil {
+		return ""
+	}
+	return string(d.take(n))
+}
+
+// end reports the first fault; bytes left over are one.
+func (d *decoder) end() error {
+	d.check(len(d.b) == 0, "bytes left over")
+	return d.err
+}
+
+// records reads a history; it must come as it is kept, one record for each
+// node and in order, so that equal states are equal bytes.
+func (d *decoder) records() []ring.Record {
+	n := int(d.uint16())
+	d.check(n <= maxRecords, "too many records")
+	var all []ring.Record
+	for last := ring.NodeID(0); len(all) < n && d.err == nil; {
+		r := ring.Record{Member: ring.Member{ID: d.id(), PlaceID: d.id(), Weight: int(d.uint16()), Zone: d.text(maxZoneBytes)}}
+		r.Counter, r.TimeMS, r.Admin = d.uint64(), int64(d.uint64()), d.id()
+		flags := d.byte()
+		r.Removed = flags == flagRemoved
+		d.check(r.ID > last, "records out of order")
+		d.check(r.Weight <= ring.MaxWeight, "weight")
+		d.check(flags&^flagRemoved == 0, "record flags")
+		last = r.ID
+		all = append(all, r)
+	}
+	return all
+}
+
+func (d *decoder) announcements() []announcement {
+	n := int(d.uint16())
+	d.check(n <= maxRecords+1, "too many announcements")
+	var all []announcement
+	for last := ring.NodeID(0); len(all) < n && d.err == nil; {
+		a := d.announcement()
+		d.check(a.ID > last, "announcements out of order")
+		last = a.ID
+		all = append(all, a)
+	}
+	return all
+}
+
+func (d *decoder) announcement() announcement {
+	a := announcement{ID: d.id(), Stamp: d.uint64(), Format: d.uint16()}
+	d.check(a.ID != 0, "node id zero")
+	for _, port := range []*uint16{
+		&a.Endpoints.Plain, &a.Endpoints.Cluster, &a.Endpoints.Peer, &a.Endpoints.Admin, &a.Endpoints.Gossip,
+	} {
+		*port = d.uint16()
+	}
+	a.Zone = d.text(maxZoneBytes)
+	a.Endpoints.Host = d.text(maxHostBytes)
+	return a
+}
+
+// splitHostPort is net.SplitHostPort with the port as a number.
+func splitHostPort(addr string) (host string, port uint16, err error) {
+	host, text, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", 0, err
+	}
+	n, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		return "", 0, fmt.Errorf("port %q: %w", text, err)
+	}
+	return host, uint16(n), nil
+}

@@ -1,0 +1,152 @@
+package membership
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/memberlist"
+
+	"github.com/redynamo/redynamo/membership/ring"
+)
+
+// golden reads annotated hex: bytes, then # and what they are.
+func golden(t *testing.T, name string) []byte {
+	t.Helper()
+	text, err := os.ReadFile("testdata/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []byte
+	for line := range strings.Lines(string(text)) {
+		digits, _, _ := strings.Cut(line, "#")
+		b, err := hex.DecodeString(strings.Join(strings.Fields(digits), ""))
+		if err != nil {
+			t.Fatalf("%s: %q: %v", name, line, err)
+		}
+		all = append(all, b...)
+	}
+	return all
+}
+
+func sampleAnnouncement() announcement {
+	return announcement{
+		ID: 0x1111111111111111, Stamp: 0x0190000000000000, Format: 3, Zone: "eu-1",
+		Endpoints: Endpoints{Host: "10.0.0.1", Plain: 6379, Cluster: 6380, Peer: 7379, Admin: 8379, Gossip: 7946},
+	}
+}
+
+func sampleState() state {
+	s := state{From: 0x1111111111111111, Established: true, Opened: true}
+	s.ClusterID, s.TokenKey = [16]byte{0xc1, 15: 0xff}, [16]byte{0x70, 15: 0xee}
+	s.Units, s.N = 1024, 3
+	s.Records = []ring.Record{
+		{Member: ring.Member{ID: 0x1111111111111111, PlaceID: 0x1111111111111111, Zone: "eu-1", Weight: 100},
+			Counter: 1, TimeMS: 1700000000000, Admin: 0x1111111111111111},
+		{Member: ring.Member{ID: 0x2222222222222222, PlaceID: 0x3333333333333333, Weight: 1000},
+			Counter: 2, TimeMS: 1700000000001, Admin: 0x1111111111111111, Removed: true},
+	}
+	s.Known = []announcement{sampleAnnouncement()}
+	return s
+}
+
+func TestStateBytesAreFrozen(t *testing.T) {
+	want := golden(t, "state_v1.hex")
+	if got := appendState(nil, sampleState()); !bytes.Equal(got, want) {
+		t.Errorf("encoded\n%x, want\n%x", got, want)
+	}
+	got, err := decodeState(want)
+	if err != nil || !got.equal(sampleState()) {
+		t.Errorf("decoded %+v, %v", got, err)
+	}
+}
+
+func TestMetaBytesAreFrozen(t *testing.T) {
+	m := meta{sampleAnnouncement(), [16]byte{0xc1, 15: 0xff}, true, 0x0123456789abcdef}
+	want := golden(t, "meta_v1.hex")
+	if got := appendMeta(nil, m); !bytes.Equal(got, want) {
+		t.Errorf("encoded\n%x, want\n%x", got, want)
+	}
+	if got, err := decodeMeta(want); err != nil || got != m {
+		t.Errorf("decoded %+v, %v", got, err)
+	}
+}
+
+func TestLargestMetaFitsMemberlist(t *testing.T) {
+	a := sampleAnnouncement()
+	a.Zone, a.Endpoints.Host = strings.Repeat("z", maxZoneBytes), strings.Repeat("h", maxHostBytes)
+	if n := len(appendMeta(nil, meta{announcement: a})); n > memberlist.MetaMaxSize {
+		t.Errorf("%d bytes, memberlist takes %d", n, memberlist.MetaMaxSize)
+	}
+}
+
+func TestDamagedStateIsNeverRead(t *testing.T) {
+	good := appendState(nil, sampleState())
+	for i := range good {
+		for _, flip := range []byte{1, 0x80} {
+			bad := bytes.Clone(good)
+			bad[i] ^= flip
+			if _, err := decodeState(bad); !errors.Is(err, ErrCorrupt) {
+				t.Fatalf("byte %d changed by %#x: %v", i, flip, err)
+			}
+		}
+		if _, err := decodeState(good[:i]); !errors.Is(err, ErrCorrupt) {
+			t.Fatalf("cut to %d bytes: %v", i, err)
+		}
+	}
+}
+
+func TestStatesNoNodeCouldHaveAreRefused(t *testing.T) {
+	for name, change := range map[string]func(*state){
+		"units not a power of two": func(s *state) { s.Units = 1000 },
+		"no units":                 func(s *state) { s.Units = 0 },
+		"more units than slots":    func(s *state) { s.Units = 2 * ring.Slots },
+		"no replicas":              func(s *state) { s.N = 0 },
+		"records out of order":     func(s *state) { s.Records[0], s.Records[1] = s.Records[1], s.Records[0] },
+		"a node twice":             func(s *state) { s.Records[1].ID = s.Records[0].ID },
+		"a record of node zero":    func(s *state) { s.Records[0].ID = 0 },
+		"weight over the limit":    func(s *state) { s.Records[0].Weight = ring.MaxWeight + 1 },
+		"zone over the limit":      func(s *state) { s.Records[0].Zone = strings.Repeat("z", maxZoneBytes+1) },
+		"announced node zero":      func(s *state) { s.Known[0].ID = 0 },
+	} {
+		s := sampleState()
+		change(&s)
+		if _, err := decodeState(appendState(nil, s)); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func FuzzState(f *testing.F) {
+	f.Add(appendState(nil, sampleState()))
+	f.Add(appendState(nil, state{From: 1, Constants: Constants{Units: 1, N: 1}}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) > 4 { // past the checksum, where decoding is put to the test
+			body := b[:len(b)-4]
+			b = append(bytes.Clone(body), checksum(body)...)
+		}
+		s, err := decodeState(b)
+		if err != nil {
+			return
+		}
+		if again := appendState(nil, s); !bytes.Equal(again, b) {
+			t.Errorf("decoded and encoded again\n%x, was\n%x", again, b)
+		}
+	})
+}
+
+func FuzzMeta(f *testing.F) {
+	f.Add(appendMeta(nil, meta{announcement: sampleAnnouncement()}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m, err := decodeMeta(b)
+		if err != nil {
+			return
+		}
+		if again := appendMeta(nil, m); !bytes.Equal(again, b) {
+			t.Errorf("decoded and encoded again\n%x, was\n%x", again, b)
+		}
+	})
+}

@@ -1,0 +1,155 @@
+package membership
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"time"
+
+	"github.com/VictoriaMetrics/metrics"
+	"github.com/hashicorp/memberlist"
+
+	"github.com/redynamo/redynamo/membership/ring"
+)
+
+// Config is what one node brings to its membership. The zero value of a field
+// means the default written beside it.
+type Config struct {
+	ID     ring.NodeID // this node's own, drawn once and persisted by the caller; required
+	Zone   string      // failure zone; ""
+	Weight int         // share of the key space, relative to the others; 100
+	Params ring.Params // of a cluster that this node creates; {Units: 1024, N: 3}
+
+	Join      []string // HOST:GOSSIPPORT of some members; names are resolved at every try
+	Expect    int      // on first boot, members that must have joined before Ready; 0 none
+	StageJoin bool     // reach the cluster but do not add oneself to the ring
+
+	BindAddr  string               // where gossip listens; ":7946"
+	Transport memberlist.Transport // gossip's sockets; memberlist's own on BindAddr
+	Endpoints Endpoints            // how others reach this node; Host and Gossip are found from BindAddr if empty
+	Format    uint16               // newest data and peer format this node speaks; 1
+
+	// Store keeps the state of this package between runs; required.
+	Store Store
+	// Admit is asked before this node adds itself to a ring that has members.
+	// An error that wraps ErrRefused ends Run; any other is tried again. Nil
+	// admits always.
+	Admit func(ctx context.Context, v *View) error
+	// Resolve finds the addresses of a host name; the machine's resolver.
+	Resolve func(ctx context.Context, host string) ([]net.IP, error)
+
+	Logger  *slog.Logger     // silent if nil
+	Metrics *metrics.Set     // a set of its own if nil
+	Now     func() time.Time // wall clock for stamps; time.Now
+	Rand    func() uint64    // identities and jitter; seeded by the runtime
+	Fast    bool             // intervals for clusters inside one machine
+}
+
+// Store keeps one small blob. Save returns once the blob is durable; a torn
+// Save must leave the old blob readable.
+type Store interface {
+	// Load returns nil and no error if nothing was ever saved.
+	Load() ([]byte, error)
+	Save(blob []byte) error
+}
+
+func (c Config) withDefaults() Config {
+	if c.Weight == 0 {
+		c.Weight = 100
+	}
+	if c.Params.Units == 0 {
+		c.Params.Units = 1024
+	}
+	if c.Params.N == 0 {
+		c.Params.N = 3
+	}
+	if c.BindAddr == "" {
+		c.BindAddr = ":7946"
+	}
+	if c.Format == 0 {
+		c.Format = 1
+	}
+	if c.Resolve == nil {
+		c.Resolve = func(ctx context.Context, host string) ([]net.IP, error) {
+			return net.DefaultResolver.LookupIP(ctx, "ip", host)
+		}
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Metrics == nil {
+		c.Metrics = metrics.NewSet()
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Rand == nil {
+		c.Rand = rand.Uint64
+	}
+	return c
+}
+
+// validate reports every fault at once.
+func (c Config) validate() error {
+	var errs []error
+	fault := func(bad bool, format string, args ...any) {
+		if bad {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	fault(c.ID == 0, "node id is required")
+	fault(c.Store == nil, "store is required")
+	fault(c.Expect < 0, "expect (%d) must not be negative", c.Expect)
+	fault(c.Weight < 1 || c.Weight > 1000, "weight (%d) must be in 1..1000", c.Weight)
+	fault(len(c.Zone) > maxZoneBytes, "zone is longer than %d bytes", maxZoneBytes)
+	fault(len(c.Endpoints.Host) > maxHostBytes, "host is longer than %d bytes", maxHostBytes)
+	for _, seed := range c.Join {
+		if _, _, err := splitHostPort(seed); err != nil {
+			errs = append(errs, fmt.Errorf("join (%q) must be HOST:GOSSIPPORT", seed))
+		}
+	}
+	if _, _, err := splitHostPort(c.BindAddr); err != nil && c.Transport == nil {
+		errs = append(errs, fmt.Errorf("bind address (%q) must be HOST:PORT or :PORT", c.BindAddr))
+	}
+	return errors.Join(errs...)
+}
+
+// timing is every interval of this package and of memberlist below it.
+type timing struct {
+	probe, probeTimeout time.Duration // liveness probes
+	gossip              time.Duration // broadcasts
+	pushPull            time.Duration // full exchange with a random member
+	stream              time.Duration // one exchange may take at most this
+	reclaim             time.Duration // a dead member's id may return at another address after it
+	leave               time.Duration // a stopping node waits at most this for its farewell to go out
+	forming             time.Duration // between tries to find a cluster
+	settle              time.Duration // the nodes that form a cluster must agree this long before a vote
+	rejoin, rejoinVar   time.Duration // between tries to reach members that are not alive: rejoin + [0, rejoinVar)
+	relocate            time.Duration // between tries to tell members this node's new address
+	admit               time.Duration // between tries to be admitted
+	nag                 time.Duration // between log lines about waiting
+}
+
+func (c Config) timing() timing {
+	if c.Fast {
+		return timing{
+			probe: 500 * time.Millisecond, probeTimeout: 200 * time.Millisecond,
+			gossip: 50 * time.Millisecond, pushPull: 5 * time.Second, stream: 2 * time.Second,
+			reclaim: 100 * time.Millisecond, leave: 500 * time.Millisecond,
+			forming: 100 * time.Millisecond, settle: 200 * time.Millisecond,
+			rejoin: 2 * time.Second, rejoinVar: time.Second, relocate: 500 * time.Millisecond,
+			admit: 200 * time.Millisecond, nag: 10 * time.Second,
+		}
+	}
+	return timing{
+		probe: time.Second, probeTimeout: 500 * time.Millisecond,
+		gossip: 200 * time.Millisecond, pushPull: 30 * time.Second, stream: 5 * time.Second,
+		reclaim: time.Second, leave: time.Second,
+		forming: time.Second, settle: time.Second,
+		rejoin: 10 * time.Second, rejoinVar: 5 * time.Second, relocate: 2 * time.Second,
+		admit: time.Second, nag: 10 * time.Second,
+	}
+}

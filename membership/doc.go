@@ -1,0 +1,95 @@
+// Package membership keeps this node's part in its cluster: which nodes are
+// members, how they are reached, whether they are up, and the ring that follows
+// from it. It is the only user of memberlist.
+//
+// # What is agreed on, and how
+//
+// A cluster has constants, drawn by whoever creates it and never changed, and
+// a history of member records (Dynamo §4.8.1), which is a lattice: per node the
+// greatest stamp wins. Placement is a pure function of both, so records are
+// gossiped and rings are not, and equal records mean equal rings. A node's
+// state (constants, records, the last announcement of each member) is one blob,
+// saved before anybody is shown it, exchanged whole on each push/pull of
+// memberlist, and in part by broadcast when records change. Each node's meta in
+// memberlist carries a digest of its records, so that two nodes that differ
+// notice and exchange at once instead of waiting for the next push/pull.
+//
+// Liveness is memberlist's opinion and only a hint; it never changes the ring.
+// Nodes that are down keep their last announcement, so they can be dialled.
+// Memberlist forgets a split and its join is one attempt, therefore each node
+// tries every 10 to 15 s, for ever, to join each member it does not see alive,
+// and its seeds meanwhile. A stopping node says farewell, and is then seen down
+// at once instead of after the failure detector's seconds; that is a statement
+// about liveness. Leaving the ring is always a command.
+//
+// # How a cluster comes into being
+//
+// A node without history and without seeds creates a cluster of its own,
+// established at once. A node with seeds draws constants too, but its cluster
+// is forming: nothing was served in it and it may be given up.
+//
+//	contact with an established cluster    adopt it, whatever was drawn
+//	two forming ones meet                  both go to the smaller ClusterID
+//	two established ones meet              never merge; refused, logged once per peer
+//
+// A forming node that sees Expect live nodes with its ClusterID, itself
+// included, for a settling time, pledges itself: it saves its own record in
+// that cluster. A pledge is not taken back for another forming cluster, only
+// for an established one. Whoever holds Expect records of a forming cluster
+// takes it for established. A node is ready, once and for all, when its cluster
+// is established, Expect members are in the ring, and it is one of them. With
+// Expect below two a node with seeds never forms a cluster, it waits for one.
+//
+// Why two nodes cannot become ready with different constants, if every node
+// expects more than half of the nodes that start: let X be the first cluster
+// established by pledges. More than half of the nodes had pledged to X before
+// pledging elsewhere, and none of them leaves X for a forming cluster. To
+// establish another, Y, more than half would have to pledge to Y while it was
+// forming; some node would be in both halves, and a node that pledged to X goes
+// to Y only if Y is established already, and one that pledged to Y first is not
+// among those of X. Messages that are late or lost and crashes change nothing,
+// since pledges are saved before they are shown.
+//
+// If Expect is exactly the number of nodes, pledges cannot even differ: all of
+// them had the same ClusterID when the first was made, which only the smallest
+// drawn can be, as ids go only down and the one who drew it has no other. With
+// a smaller majority, pledges can be split between two clusters, if nodes meet
+// in an unlucky order just as they settle; then nobody becomes ready and all
+// say so in their logs, and emptying the data directories of one side solves
+// it. With Expect of half or fewer, two halves that do not see each other
+// become two established clusters. Nothing merges them; one side must be
+// emptied and started again. The same holds for two nodes started without
+// seeds: each was told to create a cluster.
+//
+// # Joining later
+//
+// A node that adopted an established cluster asks Config.Admit before it adds
+// its record, because data cannot be moved yet. Its flags for constants give
+// way, with a warning.
+//
+// # Layouts
+//
+// All numbers are big-endian. A text is its length in one byte and its bytes.
+//
+//	state     u8 version = 1
+//	          u8 flags: 1 established, 2 opened (only on disk: was ready once)
+//	          u64 node whose state it is
+//	          16 B cluster id, 16 B token key
+//	          u32 units, u8 n
+//	          u16 count, then records in order of id
+//	          u16 count, then announcements in order of id
+//	          u32 CRC-32C of all before it
+//	record    u64 id, u64 place id, u16 weight, text zone (64 bytes at most),
+//	          u64 counter, i64 time in ms, u64 admin, u8 flags: 1 removed
+//	announce- u64 id, u64 stamp, u16 format, u16 ports: plain, cluster, peer,
+//	ment      admin, gossip; text zone (64), text host (253)
+//	meta      u8 version = 1, u8 flags: 1 established, 16 B cluster id,
+//	          u64 digest of the records, announcement (at most 373 B in all)
+//
+// # Who calls what
+//
+// The node assembly makes one Membership, runs it, and reads views from any
+// goroutine. Inside, one goroutine owns the state. Memberlist's delegates run
+// under its locks: they read the published view and leave mail. After Run has
+// returned, probes of memberlist may sit out their timeouts of a few seconds.
+package membership

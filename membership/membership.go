@@ -1,0 +1,318 @@
+package membership
+
+import (
+	"cmp"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"slices"
+	"sync/atomic"
+
+	"github.com/hashicorp/memberlist"
+
+	"github.com/redynamo/redynamo/membership/ring"
+)
+
+var (
+	// ErrRefused says that this node may not add itself to the ring; Run ends
+	// with it. Config.Admit wraps it when members already hold data.
+	ErrRefused = errors.New("membership: refused by the cluster")
+	// ErrRingFixed says that the ring of a cluster cannot be changed yet.
+	ErrRingFixed = errors.New("membership: changing the ring is not supported yet")
+	// ErrCorrupt says that a persisted or received state is unreadable.
+	ErrCorrupt = errors.New("membership: corrupt state")
+)
+
+// Membership is this node's part in its cluster.
+type Membership struct {
+	cfg      Config
+	timing   timing
+	log      *slog.Logger
+	metrics  counters
+	inbox    *inbox
+	delegate *delegate
+	current  atomic.Pointer[published]
+	alive    atomic.Int64 // live nodes, this one included
+
+	// The rest belongs to New, and from then on to the goroutine of Run.
+	state  state
+	digest uint64     // of the state's records
+	ring   *ring.Ring // of the state, or the last one that could be computed
+	self   announcement
+	peers  map[ring.NodeID]peer
+	ip     net.IP // what gossip advertises
+	port   uint16
+}
+
+// published is all that other goroutines see of a Membership.
+type published struct {
+	view    *View
+	wire    []byte // the state, for exchanges: never more than is persisted
+	meta    []byte // the announcement, for memberlist
+	ip      net.IP
+	port    uint16
+	changed chan struct{} // closed when another has replaced this one
+}
+
+// New reads what is persisted, and on first boot writes the first state: after
+// it the view is as good as the disk allows, before anybody was heard.
+func New(cfg Config) (*Membership, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("membership: %w", err)
+	}
+	m := &Membership{
+		cfg: cfg, timing: cfg.timing(), log: cfg.Logger.With("room", "membership"),
+		inbox: newInbox(), peers: map[ring.NodeID]peer{},
+	}
+	m.alive.Store(1)
+	m.delegate = &delegate{self: cfg.ID, current: m.current.Load, inbox: m.inbox}
+	m.delegate.broadcasts = &memberlist.TransmitLimitedQueue{NumNodes: func() int { return int(m.alive.Load()) }}
+	m.metrics = newCounters(cfg.Metrics, m)
+	if err := m.load(); err != nil {
+		return nil, err
+	}
+	m.self = m.announcement()
+	m.publish()
+	m.warnOfFlags()
+	return m, nil
+}
+
+// load takes the state from disk, or makes and saves the first one.
+func (m *Membership) load() error {
+	blob, err := m.cfg.Store.Load()
+	if err != nil {
+		return fmt.Errorf("membership: load: %w", err)
+	}
+	if blob == nil {
+		return m.commit(m.firstState())
+	}
+	s, err := decodeState(blob)
+	if err != nil {
+		return fmt.Errorf("membership: load: %w", err)
+	}
+	if s.From != m.cfg.ID {
+		return fmt.Errorf("membership: the state on disk is that of node %v, this is node %v", s.From, m.cfg.ID)
+	}
+	m.state, m.digest = s, digest(s.Records)
+	return m.computeRing()
+}
+
+// firstState is what a node without history holds: without seeds a cluster of
+// its own, with seeds a cluster that is forming and may be given up.
+func (m *Membership) firstState() state {
+	s := state{From: m.cfg.ID}
+	s.Units, s.N = m.cfg.Params.Units, m.cfg.Params.N
+	for _, id := range []*[16]byte{&s.ClusterID, &s.TokenKey} {
+		binary.BigEndian.PutUint64(id[:8], m.cfg.Rand())
+		binary.BigEndian.PutUint64(id[8:], m.cfg.Rand())
+	}
+	if len(m.cfg.Join) > 0 {
+		return s
+	}
+	return m.found(s)
+}
+
+// found makes a forming cluster a final one, of this node alone.
+func (m *Membership) found(s state) state {
+	s.Established = true
+	s = s.with(m.ownRecord()).open(m.cfg.Expect)
+	m.log.Info("created a cluster", "cluster", clusterName(s.ClusterID), "units", s.Units, "n", s.N)
+	return s
+}
+
+// ownRecord is the record by which this node enters a ring.
+func (m *Membership) ownRecord() ring.Record {
+	id := m.cfg.ID
+	return ring.Record{
+		Member:  ring.Member{ID: id, PlaceID: id, Zone: m.cfg.Zone, Weight: m.cfg.Weight},
+		Counter: 1, TimeMS: m.cfg.Now().UnixMilli(), Admin: id,
+	}
+}
+
+// announcement is what this run of the node says of itself. Its stamp is above
+// those of earlier runs even if the clock went back.
+func (m *Membership) announcement() announcement {
+	a := announcement{
+		ID: m.cfg.ID, Stamp: uint64(max(0, m.cfg.Now().UnixMilli())), Format: m.cfg.Format,
+		Zone: m.cfg.Zone, Endpoints: m.cfg.Endpoints,
+	}
+	if last, found := m.state.announced(a.ID); found {
+		a.Stamp = max(a.Stamp, last.Stamp+1)
+	}
+	return a
+}
+
+// announce completes this node's announcement with the address that gossip
+// found, and publishes it.
+func (m *Membership) announce(g *gossip) error {
+	m.ip, m.port = g.ip, g.port
+	m.self.Endpoints.Host = cmp.Or(m.self.Endpoints.Host, g.ip.String())
+	m.self.Endpoints.Gossip = cmp.Or(m.self.Endpoints.Gossip, g.port)
+	if err := m.commit(m.state.learn([]announcement{m.self})); err != nil {
+		return err
+	}
+	m.publish()
+	return nil
+}
+
+// commit persists a state, and only then makes it this node's.
+func (m *Membership) commit(next state) error {
+	if next.equal(m.state) {
+		return nil
+	}
+	if err := m.cfg.Store.Save(appendState(nil, next)); err != nil {
+		return fmt.Errorf("membership: save: %w", err)
+	}
+	old := m.state
+	m.state, m.digest = next, digest(next.Records)
+	m.broadcast(old)
+	if next.Established && !old.Established {
+		m.warnOfFlags()
+	}
+	return m.computeRing()
+}
+
+// computeRing brings the ring up to the state. Members that no ring can be
+// made of (more than it allows) leave the old ring in force, loudly.
+func (m *Membership) computeRing() error {
+	if !m.state.Established {
+		return nil
+	}
+	members := ring.Members(m.state.Records)
+	if m.ring != nil && m.ring.Params() == m.state.Params() && slices.Equal(m.ring.Members(), members) {
+		return nil
+	}
+	r, err := ring.New(m.state.Params(), members)
+	switch {
+	case err == nil:
+		m.ring = r
+	case m.ring == nil:
+		return fmt.Errorf("membership: %w", err)
+	default:
+		m.log.Error("the member records make no ring; the old ring stays in force", "err", err)
+	}
+	return nil
+}
+
+// broadcast spreads what is new in the state, in packets; whatever is lost
+// travels with the next exchange.
+func (m *Membership) broadcast(old state) {
+	changed := m.state.changedRecords(old)
+	if len(changed) == 0 && m.state.Established == old.Established {
+		return
+	}
+	part := m.state
+	part.Opened, part.Records, part.Known = false, nil, nil
+	msg := appendState(nil, part)
+	for _, r := range changed {
+		part.Records = append(part.Records, r)
+		longer := appendState(nil, part)
+		if len(longer) > broadcastBytes {
+			m.delegate.broadcasts.QueueBroadcast(&news{msg})
+			part.Records = []ring.Record{r}
+			longer = appendState(nil, part)
+		}
+		msg = longer
+	}
+	m.delegate.broadcasts.QueueBroadcast(&news{msg})
+}
+
+// publish replaces the view.
+func (m *Membership) publish() {
+	s := m.state
+	shared := s
+	shared.Opened = false
+	v := &View{
+		Constants: s.Constants, Self: s.From, Established: s.Established, Ring: m.ring,
+		Records: s.Records, Nodes: m.nodes(), Ready: s.ready(),
+	}
+	alive := 0
+	for _, n := range v.Nodes {
+		if n.Alive {
+			alive++
+		}
+	}
+	m.alive.Store(int64(alive))
+	next := &published{
+		view: v, wire: appendState(nil, shared), ip: m.ip, port: m.port,
+		meta:    appendMeta(nil, meta{m.self, s.ClusterID, s.Established, m.digest}),
+		changed: make(chan struct{}),
+	}
+	if old := m.current.Swap(next); old != nil {
+		close(old.changed)
+		m.metrics.views.Inc()
+	}
+}
+
+// nodes collects what is known of each member and each live node of this
+// cluster: from gossip, or from an earlier run.
+func (m *Membership) nodes() map[ring.NodeID]NodeInfo {
+	all := map[ring.NodeID]NodeInfo{}
+	tell := func(a announcement, alive bool) {
+		all[a.ID] = NodeInfo{
+			ID: a.ID, Endpoints: a.Endpoints, Zone: a.Zone, Format: a.Format,
+			Alive: alive, Member: m.state.Established && m.state.member(a.ID),
+		}
+	}
+	for _, r := range m.state.Records {
+		if !r.Removed {
+			a, _ := m.state.announced(r.ID)
+			a.ID = r.ID
+			tell(a, false)
+		}
+	}
+	for id, p := range m.peers {
+		if !p.alive || p.ClusterID != m.state.ClusterID {
+			continue
+		}
+		a := p.announcement
+		if kept, found := m.state.announced(id); found && kept.Stamp > a.Stamp {
+			a = kept
+		}
+		tell(a, true)
+	}
+	tell(m.self, true)
+	return all
+}
+
+// View is the present view, never nil.
+func (m *Membership) View() *View { return m.current.Load().view }
+
+// Changes returns the present view and a channel that is closed when another
+// has replaced it.
+func (m *Membership) Changes() (*View, <-chan struct{}) {
+	p := m.current.Load()
+	return p.view, p.changed
+}
+
+// Apply would publish member records changed by an administrator. It is
+// refused until data can be moved from one ring to the next.
+func (m *Membership) Apply(context.Context, []ring.Record) error { return ErrRingFixed }
+
+// warnOfFlags says which flags a cluster or an earlier run has overruled.
+func (m *Membership) warnOfFlags() {
+	s := m.state
+	if !s.Established {
+		return
+	}
+	if s.Params() != m.cfg.Params {
+		m.log.Warn("the cluster was created with other constants, which stay in force",
+			"units", s.Units, "n", s.N, "units_flag", m.cfg.Params.Units, "n_flag", m.cfg.Params.N)
+	}
+	if r, found := s.record(s.From); found && !r.Removed && (r.Zone != m.cfg.Zone || r.Weight != m.cfg.Weight) {
+		m.log.Warn("this node entered the ring with another zone or weight, which stay in force",
+			"zone", r.Zone, "weight", r.Weight, "zone_flag", m.cfg.Zone, "weight_flag", m.cfg.Weight)
+	}
+}
+
+// sortedPeers are the peers by id, for choices that must not hang on map order.
+func (m *Membership) sortedPeers() []peer {
+	return slices.SortedFunc(maps.Values(m.peers), func(a, b peer) int { return cmp.Compare(a.ID, b.ID) })
+}
+
+func clusterName(id [16]byte) string { return fmt.Sprintf("%x", id) }

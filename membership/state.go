@@ -1,0 +1,184 @@
+package membership
+
+import (
+	"bytes"
+	"cmp"
+	"slices"
+
+	"github.com/redynamo/redynamo/membership/ring"
+)
+
+// This file is arithmetic: what a node holds of its cluster, how two such
+// states join, and the rules by which a cluster comes into being (doc.go).
+
+// announcement is what a node says of itself.
+type announcement struct {
+	ID        ring.NodeID
+	Stamp     uint64 // grows with each start of the node; the greatest wins
+	Format    uint16
+	Zone      string
+	Endpoints Endpoints
+}
+
+// state is what a node persists, and exchanges with others. A part of a state
+// (some records left out) is a state, and joining it is harmless.
+type state struct {
+	From ring.NodeID // the node whose state this is
+	Constants
+	Established bool // the constants are final
+	Opened      bool // From was ready once; means nothing to others
+	Records     []ring.Record
+	Known       []announcement // of nodes that have a record, and of From; sorted by ID
+}
+
+// verdict says what joining another node's state amounted to.
+type verdict uint8
+
+const (
+	same    verdict = iota // nothing new
+	joined                 // same cluster, something new
+	adopted                // this node's cluster, still forming, was given up for the other
+	ignored                // another cluster, still forming, that this node does not go to
+	foreign                // another cluster, and both are established
+)
+
+// record is the winning record of a node, if it has one.
+func (s state) record(id ring.NodeID) (ring.Record, bool) {
+	i, found := slices.BinarySearchFunc(s.Records, id, func(r ring.Record, id ring.NodeID) int {
+		return cmp.Compare(r.ID, id)
+	})
+	if !found {
+		return ring.Record{}, false
+	}
+	return s.Records[i], true
+}
+
+// member reports whether a node is in the ring.
+func (s state) member(id ring.NodeID) bool {
+	r, found := s.record(id)
+	return found && !r.Removed
+}
+
+// members counts the nodes in the ring.
+func (s state) members() (n int) {
+	for _, r := range s.Records {
+		if !r.Removed {
+			n++
+		}
+	}
+	return n
+}
+
+// pledged reports whether this node has voted: its record stands in a cluster
+// that is still forming.
+func (s state) pledged() bool { return !s.Established && s.member(s.From) }
+
+// join folds another node's state into this one.
+func (s state) join(in state) (state, verdict) {
+	if in.ClusterID == s.ClusterID {
+		return s.joinSame(in)
+	}
+	switch {
+	case s.Established && in.Established:
+		return s, foreign
+	case s.Established:
+		return s, ignored // it will come to us
+	case in.Established:
+		return s.adopt(in), adopted
+	case s.pledged():
+		return s, ignored // a vote is not taken back
+	case bytes.Compare(in.ClusterID[:], s.ClusterID[:]) < 0:
+		return s.adopt(in), adopted
+	}
+	return s, ignored
+}
+
+func (s state) joinSame(in state) (state, verdict) {
+	next := s
+	next.Established = s.Established || in.Established
+	next.Records = ring.Reconcile(s.Records, in.Records)
+	if len(next.Records) > maxRecords {
+		return s, ignored // no cluster of ours: such a state could not even be sent on
+	}
+	next = next.learn(in.Known)
+	if next.equal(s) {
+		return s, same
+	}
+	return next, joined
+}
+
+// adopt gives up this node's forming cluster for another's.
+func (s state) adopt(in state) state {
+	next := state{From: s.From, Constants: in.Constants, Established: in.Established}
+	next.Records = ring.Reconcile(nil, in.Records)
+	return next.learn(s.Known).learn(in.Known)
+}
+
+// learn takes in newer announcements of nodes that have a record, and of this
+// node itself. Those of others are of no use later and would only pile up.
+func (s state) learn(said []announcement) state {
+	keep := slices.Concat(s.Known, said)
+	keep = slices.DeleteFunc(keep, func(a announcement) bool {
+		_, found := s.record(a.ID)
+		return !found && a.ID != s.From
+	})
+	slices.SortStableFunc(keep, func(a, b announcement) int {
+		return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(b.Stamp, a.Stamp))
+	})
+	s.Known = slices.CompactFunc(keep, func(a, b announcement) bool { return a.ID == b.ID })
+	return s
+}
+
+// announced is the newest announcement kept of a node.
+func (s state) announced(id ring.NodeID) (announcement, bool) {
+	i, found := slices.BinarySearchFunc(s.Known, id, func(a announcement, id ring.NodeID) int {
+		return cmp.Compare(a.ID, id)
+	})
+	if !found {
+		return announcement{}, false
+	}
+	return s.Known[i], true
+}
+
+// with adds or replaces one record.
+func (s state) with(r ring.Record) state {
+	s.Records = ring.Reconcile(s.Records, []ring.Record{r})
+	return s
+}
+
+// settle establishes a forming cluster once enough nodes have pledged
+// themselves to it. Fewer than two expected members never form one: such a
+// node joins what exists.
+func (s state) settle(expect int) state {
+	if !s.Established && expect >= 2 && s.members() >= expect {
+		s.Established = true
+	}
+	return s
+}
+
+// open notes that this node may serve from now on, and after every restart.
+func (s state) open(expect int) state {
+	if s.Established && s.member(s.From) && s.members() >= expect {
+		s.Opened = true
+	}
+	return s
+}
+
+// ready reports whether this node may serve.
+func (s state) ready() bool { return s.Established && s.Opened && s.member(s.From) }
+
+func (s state) equal(t state) bool {
+	return s.From == t.From && s.Constants == t.Constants && s.Established == t.Established &&
+		s.Opened == t.Opened && slices.Equal(s.Records, t.Records) && slices.Equal(s.Known, t.Known)
+}
+
+// changedRecords are those of s that t does not have in the same form.
+func (s state) changedRecords(t state) []ring.Record {
+	var changed []ring.Record
+	for _, r := range s.Records {
+		if old, found := t.record(r.ID); !found || old != r {
+			changed = append(changed, r)
+		}
+	}
+	return changed
+}

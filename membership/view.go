@@ -1,0 +1,75 @@
+package membership
+
+import (
+	"net"
+	"strconv"
+
+	"github.com/redynamo/redynamo/membership/ring"
+)
+
+// Constants are fixed when a cluster is created and are the same on all of its
+// nodes for ever.
+type Constants struct {
+	ClusterID [16]byte
+	TokenKey  [16]byte // key of the MAC over context tokens
+	Units, N  int      // partitions of the ring, and replicas of each
+}
+
+// Params are the constants that placement depends on.
+func (c Constants) Params() ring.Params { return ring.Params{Units: c.Units, N: c.N} }
+
+// Endpoints say how a node is reached: one host, a port per door. A port of 0
+// means that there is no such door.
+type Endpoints struct {
+	Host                                string
+	Plain, Cluster, Peer, Admin, Gossip uint16
+}
+
+// PlainAddr is HOST:PORT of the plain door.
+func (e Endpoints) PlainAddr() string { return e.addr(e.Plain) }
+
+// ClusterAddr is HOST:PORT of the cluster door.
+func (e Endpoints) ClusterAddr() string { return e.addr(e.Cluster) }
+
+// PeerAddr is HOST:PORT of the node-to-node protocol.
+func (e Endpoints) PeerAddr() string { return e.addr(e.Peer) }
+
+// AdminAddr is HOST:PORT of the admin HTTP door.
+func (e Endpoints) AdminAddr() string { return e.addr(e.Admin) }
+
+// GossipAddr is HOST:PORT of membership gossip.
+func (e Endpoints) GossipAddr() string { return e.addr(e.Gossip) }
+
+func (e Endpoints) addr(port uint16) string {
+	if port == 0 {
+		return ""
+	}
+	return net.JoinHostPort(e.Host, strconv.Itoa(int(port)))
+}
+
+// NodeInfo is the latest that is known of a node, alive or not.
+type NodeInfo struct {
+	ID        ring.NodeID
+	Endpoints Endpoints
+	Zone      string // as the node says; the ring's own word is in Ring.Members
+	Format    uint16 // newest data and peer format it speaks; 0 if it was never heard
+	Alive     bool   // by gossip, which is seconds behind; a hint, never a promise
+	Member    bool   // in the ring
+}
+
+// View is one immutable state of the cluster as this node knows it.
+type View struct {
+	Constants
+	Self        ring.NodeID
+	Established bool                     // the constants are final
+	Ring        *ring.Ring               // nil until Established
+	Records     []ring.Record            // the winning record of each id, removed ones included
+	Nodes       map[ring.NodeID]NodeInfo // members and live nodes of this cluster, this one included
+	Ready       bool                     // data commands may be served: Expect was reached once, and this node is in the ring
+}
+
+// Node returns what is known of a node.
+func (v *View) Node(id ring.NodeID) (NodeInfo, bool) {
+	n, ok := v.Nodes[id]
+	return n, ok
+}
