@@ -11,6 +11,7 @@ type counters struct {
 	uncertain       *metrics.Counter
 	forwards        *metrics.Counter
 	fallbackMints   *metrics.Counter
+	mintsFailed     *metrics.Counter
 	hedges          *metrics.Counter
 	hints           *metrics.Counter
 	hintsKept       *metrics.Counter
@@ -36,6 +37,7 @@ func newCounters(s *metrics.Set, inFlight func() float64) counters {
 		forwards:        s.NewCounter(`coordinator_forwards_total`),
 		forwardsRetried: s.NewCounter(`coordinator_forwards_retried_total`),
 		fallbackMints:   s.NewCounter(`coordinator_fallback_mints_total`),
+		mintsFailed:     s.NewCounter(`coordinator_mints_failed_total`),
 		hedges:          s.NewCounter(`coordinator_hedges_total`),
 		hints:           s.NewCounter(`coordinator_hints_total{holder="fallback"}`),
 		hintsKept:       s.NewCounter(`coordinator_hints_total{holder="self"}`),

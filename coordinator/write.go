@@ -318,13 +318,17 @@ func (w *write) mintFailed(err error) {
 	switch {
 	case errors.Is(err, version.ErrTooManySiblings), errors.Is(err, version.ErrTooLarge), errors.Is(err, ErrOverloaded):
 		w.finish(WriteResult{}, err)
-	case w.forwarded:
-		w.finish(WriteResult{}, ErrNotOwner)
-	default:
-		w.c.cfg.Logger.Error("coordinator: this node cannot write a key it should hold", "err", err)
-		w.dead = append(w.dead, w.self.Node)
-		w.retry(err)
+		return
+	case errors.Is(err, version.ErrDotReused):
+		w.c.cfg.Logger.Error("coordinator: a dot was used before: does another process run with this node's incarnation?", "err", err)
 	}
+	w.c.count.mintsFailed.Inc()
+	if w.forwarded {
+		w.finish(WriteResult{}, ErrNotOwner)
+		return
+	}
+	w.dead = append(w.dead, w.self.Node)
+	w.retry(err)
 }
 
 // finish ends a write that has no callback outstanding.

@@ -1,0 +1,507 @@
+package coordinator
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/redynamo/redynamo/replica/version"
+)
+
+const key = "k"
+
+func TestOwnerStoresOnAllOwnersAndAnswersAtW(t *testing.T) {
+	inBubble(t, 5, Config{}, func(t *testing.T, r *rig) {
+		owners := r.owners(key)
+		owners[2].mu.delay = 300 * time.Millisecond
+		start := time.Now()
+		res, err := owners[0].write(key, set("v"), WriteOptions{})
+		if err != nil || !res.Applied || res.Fallback {
+			t.Fatalf("%+v, %v", res, err)
+		}
+		if took := time.Since(start); took != 0 {
+			t.Errorf("waited %v for a third owner", took)
+		}
+		r.drained()
+		for _, o := range owners {
+			if got := value(o.get(key, 0)); got != "v" {
+				t.Errorf("%v holds %q", o, got)
+			}
+		}
+		if r.mints() != 1 {
+			t.Errorf("%d dots were minted", r.mints())
+		}
+	})
+}
+
+func TestNonOwnerForwardsToTheFirstLiveOwner(t *testing.T) {
+	inBubble(t, 5, Config{}, func(t *testing.T, r *rig) {
+		owners, other := r.owners(key), r.others(key)[0]
+		r.seen(owners[0])
+		res, err := other.write(key, set("v"), WriteOptions{R: 1, W: 2})
+		if err != nil || owners[1].mints() != 1 || r.mints() != 1 {
+			t.Fatalf("%v; mints %d, at the first live owner %d", err, r.mints(), owners[1].mints())
+		}
+		if res.Dot.Actor != version.Actor(owners[1].id) {
+			t.Errorf("dot %v", res.Dot)
+		}
+		if f := owners[1].mu.forwards; len(f) != 1 || f[0].W != 2 || f[0].R != 1 {
+			t.Errorf("forwards %+v", f)
+		}
+	})
+}
+
+func TestForwardThatWasNotSentGoesToTheNextOwner(t *testing.T) {
+	for _, f := range []fault{unreachable, overloaded} {
+		inBubble(t, 5, Config{}, func(t *testing.T, r *rig) {
+			owners, other := r.owners(key), r.others(key)[0]
+			owners[0].set(f)
+			if _, err := other.write(key, set("v"), WriteOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			if owners[1].mints() != 1 || r.mints() != 1 {
+				t.Errorf("fault %d: mints %d, at the second owner %d", f, r.mints(), owners[1].mints())
+			}
+		})
+	}
+}
+
+func TestForwardThatMayHaveArrivedIsNeverRepeated(t *testing.T) {
+	for _, f := range []fault{silent, deaf, broken} {
+		inBubble(t, 5, Config{}, func(t *testing.T, r *rig) {
+			owners, other := r.owners(key), r.others(key)[0]
+			owners[0].set(f)
+			_, err := other.write(key, set("v"), WriteOptions{})
+			var uncertain *UncertainError
+			if !errors.As(err, &uncertain) || uncertain.Acked != 0 || uncertain.Want != 2 {
+				t.Fatalf("fault %d: %v", f, err)
+			}
+			if n := len(owners[1].mu.forwards) + len(owners[2].mu.forwards); n != 0 || r.mints() > 1 {
+				t.Errorf("fault %d: %d more forwards, %d mints", f, n, r.mints())
+			}
+		})
+	}
+}
+
+func TestForwardedWriteNeverLeavesTheNode(t *testing.T) {
+	inBubble(t, 5, Config{}, func(t *testing.T, r *rig) {
+		other := r.others(key)[0]
+		for op, want := range map[*version.Op]error{
+			{Kind: version.OpSet, Value: []byte("v")}:                           nil,
+			{Kind: version.OpSet, Value: []byte("v"), Cond: version.CondAbsent}: ErrNotOwner,
+		} {
+			got := newReply[WriteResult](t)
+			other.coord.ServeForwarded([]byte(key), *op, WriteOptions{}, got.take)
+			if <-got.done; !errors.Is(got.err, want) {
+				t.Errorf("%+v: %v, want %v", op, got.err, want)
+			}
+		}
+		for _, n := range r.nodes {
+			if len(n.mu.forwards) > 0 {
+				t.Errorf("%v was handed the write again", n)
+			}
+		}
+	})
+}
+
+func TestWithNoLiveOwnerAFallbackMintsAndKeepsHints(t *testing.T) {
+	inBubble(t, 6, Config{}, func(t *testing.T, r *rig) {
+		owners, others := r.owners(key), r.others(key)
+		for _, o := range owners {
+			r.seen(o)
+			o.set(unreachable)
+		}
+		res, err := others[1].write(key, set("v"), WriteOptions{})
+		if err != nil || !res.Fallback || others[1].mints() != 1 {
+			t.Fatalf("%+v %v, mints %d", res, err, others[1].mints())
+		}
+		r.drained()
+		for i, o := range owners { // the d-th dead owner has its hint at the d-th fallback
+			if got := value(others[i].get(key, o.id)); got != "v" {
+				t.Errorf("hint for %v at %v: %q", o, others[i], got)
+			}
+		}
+	})
+}
+
+func TestAFallbackOutsideTheWalkHandsTheWriteToOneInside(t *testing.T) {
+	inBubble(t, 7, Config{}, func(t *testing.T, r *rig) {
+		others := r.others(key)
+		for _, o := range r.owners(key) {
+			r.seen(o)
+			o.set(unreachable)
+		}
+		if _, err := others[3].write(key, set("v"), WriteOptions{}); err != nil || others[0].mints() != 1 {
+			t.Fatalf("%v, mints at the first fallback: %d", err, others[0].mints())
+		}
+	})
+}
+
+func TestStrictOperationsAreRefusedOnFallbacks(t *testing.T) {
+	ops := map[string]version.Op{
+		"NX":  {Kind: version.OpSet, Value: []byte("v"), Cond: version.CondAbsent},
+		"DEL": {Kind: version.OpDelete},
+	}
+	for name, op := range ops {
+		inBubble(t, 6, Config{}, func(t *testing.T, r *rig) {
+			for _, o := range r.owners(key) {
+				r.seen(o)
+			}
+			for _, n := range r.others(key) {
+				if _, err := n.write(key, op, WriteOptions{}); !errors.Is(err, ErrNoReplicas) {
+					t.Errorf("%s at %v: %v", name, n, err)
+				}
+			}
+			if r.mints() != 0 {
+				t.Errorf("%s: %d mints", name, r.mints())
+			}
+		})
+	}
+}
+
+func TestExclusiveSetNeedsAHomeQuorum(t *testing.T) {
+	inBubble(t, 6, Config{}, func(t *testing.T, r *rig) {
+		owners := r.owners(key)
+		r.seen(owners[1])
+		r.seen(owners[2])
+		nx := version.Op{Kind: version.OpSet, Value: []byte("v"), Cond: version.CondAbsent}
+		if _, err := owners[0].write(key, nx, WriteOptions{}); !errors.Is(err, ErrNoReplicas) {
+			t.Errorf("NX with one live owner: %v", err)
+		}
+		if _, err := owners[0].write(key, set("v"), WriteOptions{}); err != nil {
+			t.Errorf("plain SET with one live owner: %v", err)
+		}
+	})
+}
+
+func TestTooFewLiveNodesAreRefusedBeforeMinting(t *testing.T) {
+	inBubble(t, 3, Config{}, func(t *testing.T, r *rig) {
+		owners := r.owners(key)
+		r.seen(owners[1])
+		r.seen(owners[2])
+		start := time.Now()
+		_, err := owners[0].write(key, set("v"), WriteOptions{})
+		if !errors.Is(err, ErrNoReplicas) || r.mints() != 0 || time.Since(start) != 0 {
+			t.Fatalf("%v after %v, %d mints", err, time.Since(start), r.mints())
+		}
+	})
+}
+
+func TestUnmetWriteIsUncertainOnceADotIsMinted(t *testing.T) {
+	for _, f := range []fault{unreachable, silent, overloaded, broken} {
+		inBubble(t, 3, Config{}, func(t *testing.T, r *rig) {
+			owners := r.owners(key)
+			owners[1].set(f)
+			owners[2].set(f)
+			start := time.Now()
+			_, err := owners[0].write(key, set("v"), WriteOptions{Timeout: time.Second})
+			var uncertain *UncertainError
+			if !errors.As(err, &uncertain) || *uncertain != (UncertainError{Acked: 1, Want: 2}) {
+				t.Fatalf("fault %d: %v", f, err)
+			}
+			if took := time.Since(start); took > time.Second {
+				t.Errorf("fault %d: answered after %v", f, took)
+			}
+			if got := value(owners[0].get(key, 0)); got != "v" {
+				t.Errorf("the local copy was rolled back to %q", got)
+			}
+		})
+	}
+}
+
+func TestSlowWriteIsUncertainAtTheDeadline(t *testing.T) {
+	inBubble(t, 3, Config{}, func(t *testing.T, r *rig) {
+		owners := r.owners(key)
+		for _, o := range owners {
+			o.mu.delay = 450 * time.Millisecond
+		}
+		start := time.Now()
+		if _, err := owners[0].write(key, set("v"), WriteOptions{Timeout: time.Second}); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(start); took != 450*time.Millisecond {
+			t.Errorf("answered after %v", took)
+		}
+		for _, o := range owners {
+			o.mu.delay = 3 * time.Second
+		}
+		start = time.Now()
+		_, err := owners[0].write(key, set("w"), WriteOptions{Timeout: time.Second})
+		var uncertain *UncertainError
+		if !errors.As(err, &uncertain) || uncertain.Acked != 0 || time.Since(start) > time.Second {
+			t.Fatalf("%v after %v", err, time.Since(start))
+		}
+	})
+}
+
+func TestASilentOwnerIsReplacedInTimeForTheAnswer(t *testing.T) {
+	inBubble(t, 5, Config{}, func(t *testing.T, r *rig) {
+		owners, others := r.owners(key), r.others(key)
+		owners[1].set(deaf)
+		owners[2].set(deaf)
+		if _, err := owners[0].write(key, set("v"), WriteOptions{Timeout: time.Second}); err != nil {
+			t.Fatal(err)
+		}
+		r.drained()
+		hints := 0
+		for _, f := range others {
+			for _, o := range owners[1:] {
+				if value(f.get(key, o.id)) == "v" {
+					hints++
+				}
+			}
+		}
+		if hints != 2 {
+			t.Errorf("%d hints for two silent owners", hints)
+		}
+	})
+}
+
+func TestHintsAreSentAfterTheAnswerToo(t *testing.T) {
+	inBubble(t, 5, Config{}, func(t *testing.T, r *rig) {
+		owners, others := r.owners(key), r.others(key)
+		owners[2].set(deaf)
+		others[0].set(broken) // the next fallback takes over
+		start := time.Now()
+		if _, err := owners[0].write(key, set("v"), WriteOptions{}); err != nil || time.Since(start) != 0 {
+			t.Fatalf("%v after %v", err, time.Since(start))
+		}
+		if value(others[1].get(key, owners[2].id)) != "" {
+			t.Fatal("there is a hint for an owner that may still answer")
+		}
+		r.drained()
+		if got := value(others[1].get(key, owners[2].id)); got != "v" {
+			t.Errorf("hint after the tail: %q", got)
+		}
+		for _, m := range others[1].mu.merges {
+			if time.Until(m.Deadline) < -time.Minute || m.For != owners[2].id {
+				t.Errorf("hint %+v", m)
+			}
+		}
+	})
+}
+
+func TestTheCoordinatorKeepsTheHintWhenNoFallbackIsLeft(t *testing.T) {
+	for _, known := range []bool{true, false} {
+		inBubble(t, 3, Config{}, func(t *testing.T, r *rig) {
+			owners := r.owners(key)
+			owners[2].set(unreachable)
+			if known {
+				r.seen(owners[2])
+			}
+			if _, err := owners[0].write(key, set("v"), WriteOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			r.drained()
+			if got := value(owners[0].get(key, owners[2].id)); got != "v" {
+				t.Errorf("known %v: kept hint %q", known, got)
+			}
+			_, err := owners[0].write(key, set("v"), WriteOptions{W: 3})
+			if err == nil {
+				t.Errorf("known %v: a kept hint was counted as a third node", known)
+			}
+		})
+	}
+}
+
+func TestAnOverloadedOwnerGetsNoHint(t *testing.T) {
+	inBubble(t, 5, Config{}, func(t *testing.T, r *rig) {
+		owners := r.owners(key)
+		owners[2].set(overloaded)
+		if _, err := owners[0].write(key, set("v"), WriteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		r.drained()
+		for _, n := range r.nodes {
+			if value(n.get(key, owners[2].id)) != "" {
+				t.Errorf("%v keeps a hint for an overloaded owner", n)
+			}
+		}
+	})
+}
+
+func TestACommitThatFailsHereIsReplacedElsewhere(t *testing.T) {
+	inBubble(t, 5, Config{}, func(t *testing.T, r *rig) {
+		owners, others := r.owners(key), r.others(key)
+		owners[0].mu.local = broken
+		if _, err := owners[0].write(key, set("v"), WriteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		r.drained()
+		if got := value(others[0].get(key, owners[0].id)); got != "v" {
+			t.Errorf("hint for the coordinator: %q", got)
+		}
+	})
+}
+
+func TestAnOwnerThatCannotMintHandsTheWriteOn(t *testing.T) {
+	inBubble(t, 5, Config{}, func(t *testing.T, r *rig) {
+		owners, other := r.owners(key), r.others(key)[0]
+		owners[0].mu.mintErr = version.ErrCorrupt
+		for _, n := range []*node{owners[0], other} {
+			before := owners[1].mints()
+			if _, err := n.write(key, set("v"), WriteOptions{}); err != nil || owners[1].mints() != before+1 {
+				t.Errorf("at %v: %v, mints at the next owner %d", n, err, owners[1].mints()-before)
+			}
+		}
+	})
+}
+
+func TestRefusalOfTheOperationIsTheAnswer(t *testing.T) {
+	inBubble(t, 5, Config{}, func(t *testing.T, r *rig) {
+		op := set("too long")
+		op.MaxValue = 3
+		for _, n := range []*node{r.owners(key)[0], r.others(key)[0]} {
+			if _, err := n.write(key, op, WriteOptions{}); !errors.Is(err, version.ErrTooLarge) {
+				t.Errorf("at %v: %v", n, err)
+			}
+		}
+	})
+}
+
+func TestReadModifyWriteStartsFromAQuorum(t *testing.T) {
+	inBubble(t, 5, Config{}, func(t *testing.T, r *rig) {
+		owners := r.owners(key)
+		owners[0].set(unreachable)
+		if _, err := owners[1].write(key, set("new"), WriteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		owners[0].set(healthy)
+		res, err := owners[0].write(key, version.Op{Kind: version.OpAppend, Value: []byte("+")}, WriteOptions{})
+		if err != nil || res.Length != 4 {
+			t.Fatalf("append at a stale owner: %+v %v", res, err)
+		}
+		got, err := owners[2].read(key, ReadOptions{R: 3})
+		if err != nil || value(got.Record) != "new+" || len(got.Record.Versions) != 1 {
+			t.Errorf("%v %v", got, err)
+		}
+	})
+}
+
+func TestAFailedReadBeforeAWriteLeavesNothingWritten(t *testing.T) {
+	inBubble(t, 3, Config{}, func(t *testing.T, r *rig) {
+		owners := r.owners(key)
+		owners[1].set(broken)
+		owners[2].set(deaf)
+		_, err := owners[0].write(key, version.Op{Kind: version.OpDelete}, WriteOptions{})
+		if !errors.Is(err, ErrNoReplicas) || r.mints() != 0 {
+			t.Fatalf("%v, %d mints", err, r.mints())
+		}
+	})
+}
+
+func TestAnOperationThatChangesNothingSendsNothing(t *testing.T) {
+	inBubble(t, 3, Config{}, func(t *testing.T, r *rig) {
+		owners := r.owners(key)
+		res, err := owners[0].write(key, version.Op{Kind: version.OpDelete}, WriteOptions{})
+		if err != nil || res.Applied {
+			t.Fatalf("%+v %v", res, err)
+		}
+		if n := len(owners[1].mu.merges) + len(owners[2].mu.merges); n > 0 {
+			t.Errorf("%d merges", n)
+		}
+	})
+}
+
+// A connection's later write must win over its earlier one, whichever node
+// coordinates it.
+func TestTheSessionClockReachesTheMint(t *testing.T) {
+	inBubble(t, 5, Config{}, func(t *testing.T, r *rig) {
+		for _, n := range []*node{r.owners(key)[0], r.others(key)[0]} {
+			op := set("v")
+			op.MinHLC = version.HLCFromMS(5_000_000)
+			res, err := n.write(key, op, WriteOptions{})
+			if err != nil || res.HLC <= op.MinHLC {
+				t.Errorf("at %v: HLC %d, the session was at %d (%v)", n, res.HLC, op.MinHLC, err)
+			}
+		}
+	})
+}
+
+func TestFsyncOneAsksOthersForNoSync(t *testing.T) {
+	for _, one := range []bool{true, false} {
+		inBubble(t, 3, Config{FsyncOne: one}, func(t *testing.T, r *rig) {
+			owners := r.owners(key)
+			if _, err := owners[0].write(key, set("v"), WriteOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			if m := owners[1].mu.merges; len(m) != 1 || m[0].Durable == one {
+				t.Errorf("fsync one %v: %+v", one, m)
+			}
+		})
+	}
+}
+
+func TestALoneNodeNeedsNobody(t *testing.T) {
+	inBubble(t, 1, Config{}, func(t *testing.T, r *rig) {
+		n := r.nodes[1]
+		if _, err := n.write(key, set("v"), WriteOptions{W: 3}); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := n.read(key, ReadOptions{R: 3}); err != nil || value(got.Record) != "v" {
+			t.Errorf("%v %v", got, err)
+		}
+	})
+}
+
+func TestRequestsBeyondTheBoundAreRefused(t *testing.T) {
+	inBubble(t, 3, Config{MaxInFlight: 4}, func(t *testing.T, r *rig) {
+		owners := r.owners(key)
+		for _, o := range owners {
+			o.mu.delay = time.Second / 10
+		}
+		var replies []*reply[WriteResult]
+		for i := range 6 {
+			w := newReply[WriteResult](t)
+			owners[0].coord.Write(fmt.Appendf(nil, "{k}%d", i), set("v"), WriteOptions{}, w.take)
+			replies = append(replies, w)
+		}
+		for i, w := range replies {
+			<-w.done
+			if want := i >= 4; errors.Is(w.err, ErrOverloaded) != want {
+				t.Errorf("request %d: %v", i, w.err)
+			}
+		}
+		synctest.Wait()
+		if _, err := owners[0].write(key, set("v"), WriteOptions{}); err != nil {
+			t.Errorf("after the rush: %v", err)
+		}
+	})
+}
+
+func TestDrainWaitsForTailsAndRefusesNewRequests(t *testing.T) {
+	inBubble(t, 3, Config{}, func(t *testing.T, r *rig) {
+		owners := r.owners(key)
+		owners[2].mu.delay = 700 * time.Millisecond
+		if _, err := owners[0].write(key, set("v"), WriteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		r.drained()
+		if took := time.Since(start); took != 700*time.Millisecond {
+			t.Errorf("drained after %v", took)
+		}
+		if _, err := owners[0].write(key, set("v"), WriteOptions{}); !errors.Is(err, ErrOverloaded) {
+			t.Errorf("write while draining: %v", err)
+		}
+		got := newReply[WriteResult](t)
+		owners[0].coord.ServeForwarded([]byte(key), set("v"), WriteOptions{}, got.take)
+		if <-got.done; !errors.Is(got.err, ErrNotOwner) {
+			t.Errorf("forward while draining: %v", got.err)
+		}
+	})
+}
+
+func TestAForwardGoesOnFromADrainingOwner(t *testing.T) {
+	inBubble(t, 5, Config{}, func(t *testing.T, r *rig) {
+		owners, other := r.owners(key), r.others(key)[0]
+		if err := owners[0].coord.Drain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := other.write(key, set("v"), WriteOptions{}); err != nil || owners[1].mints() != 1 {
+			t.Errorf("%v, mints at the next owner %d", err, owners[1].mints())
+		}
+	})
+}
