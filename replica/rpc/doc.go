@@ -30,8 +30,8 @@
 // # Suspicion
 //
 // A peer is up until there is a reason to think otherwise: a dial or handshake
-// that fails, a connection that breaks with calls in flight, a call that timed
-// out while nothing at all was heard for SuspectTimeout, or SuspectAfter sweeps
+// that fails, a connection that breaks with calls in flight or after a bad frame,
+// a call that timed out while nothing at all was heard for SuspectTimeout, or SuspectAfter sweeps
 // in a row in which foreground reads (or merges, or pings) timed out without one
 // of that kind being answered in between. A forwarded write or a scan may be
 // slow for reasons of its own and counts only as silence. A suspect is dialed

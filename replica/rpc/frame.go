@@ -87,8 +87,8 @@ func (c Class) String() string {
 
 // Sizes of a frame; the layout is drawn in the package comment.
 const (
-	prefixBytes = 8                // length and crc
-	bodyBytes   = 14               // kind, class, id, deadline
+	prefixBytes = 8  // length and crc
+	bodyBytes   = 14 // kind, class, id, deadline
 	headerBytes = prefixBytes + bodyBytes
 
 	idOffset       = 10

@@ -184,10 +184,12 @@ func (k *keeper) onDial(d dialResult) {
 		return
 	}
 	s := newSession(d.lane, d.conn, d.maxFrame)
-	if !d.lane.attach(s) {
+	tooLarge, ok := d.lane.attach(s)
+	if !ok {
 		_ = d.conn.Close() // the lane is shut
 		return
 	}
+	p.fail(tooLarge)
 	k.wg.Go(s.read)
 	k.wg.Go(s.write)
 	if !d.lane.bulk && !p.Up() {

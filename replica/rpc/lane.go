@@ -36,7 +36,7 @@ type lane struct {
 
 	mu struct {
 		sync.Mutex
-		open    bool     // calls are taken
+		shut    bool     // no calls are taken any more
 		session *session // nil while not connected
 		wanted  bool     // a call waits for a connection
 
@@ -134,7 +134,7 @@ func (l *lane) admitLocked(size int) error {
 		maxFrame = s.maxFrame
 	}
 	switch {
-	case !l.mu.open:
+	case l.mu.shut:
 		return ErrUnreachable
 	case size > maxFrame:
 		return ErrTooLarge
@@ -288,17 +288,24 @@ func (l *lane) endLocked(slot int, err error) ended {
 }
 
 // attach makes s the lane's connection and lets go what has waited for one. It
-// reports false when the lane was shut meanwhile.
-func (l *lane) attach(s *session) bool {
+// returns the calls that are too large for it, and false when the lane was shut
+// meanwhile.
+func (l *lane) attach(s *session) ([]ended, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.mu.open {
-		return false
+	if l.mu.shut {
+		return nil, false
 	}
 	l.mu.session = s
 	l.mu.wanted = false
 	l.mu.stale = true
-	return true
+	var calls []ended
+	for slot := range l.mu.table {
+		if w := &l.mu.table[slot]; w.id != 0 && w.bytes > s.maxFrame {
+			calls = append(calls, ended{waiting: l.takeLocked(slot), err: ErrTooLarge})
+		}
+	}
+	return calls, true
 }
 
 // detach takes s and every call out of the lane, unless s is no longer its
@@ -326,11 +333,12 @@ func (l *lane) detach(s *session) ([]ended, bool) {
 	return calls, true
 }
 
-// setOpen makes the lane take calls, or no more of them.
-func (l *lane) setOpen(open bool) {
+// shut makes the lane take no more calls and returns its connection.
+func (l *lane) shut() *session {
 	l.mu.Lock()
-	l.mu.open = open
-	l.mu.Unlock()
+	defer l.mu.Unlock()
+	l.mu.shut = true
+	return l.mu.session
 }
 
 // state returns the connection and whether a call waits for one.

@@ -110,25 +110,18 @@ func (p *Peer) broke(s *session, calls []ended, err error) {
 		p.pool.count.badFrames.Inc()
 		p.pool.cfg.Logger.Warn("peer sent a bad frame", "peer", p.id, "err", err)
 	}
-	if len(calls) > 0 {
+	if len(calls) > 0 || errors.Is(err, ErrMalformed) {
 		p.suspect("connection broke: " + err.Error())
 	}
 	p.fail(calls)
 	nudge(p.kick)
 }
 
-// open lets the peer take calls.
-func (p *Peer) open() {
-	p.small.setOpen(true)
-	p.bulk.setOpen(true)
-}
-
 // shut ends every call and connection for good.
 func (p *Peer) shut() {
 	p.health.up.Store(false)
 	for _, l := range []*lane{p.small, p.bulk} {
-		l.setOpen(false)
-		s, _ := l.state()
+		s := l.shut()
 		if s != nil {
 			s.end(ErrClosed)
 		}

@@ -14,21 +14,19 @@ import (
 type Pool struct {
 	cfg   PoolConfig
 	count clientCounters
-	epoch time.Time // instants inside the pool are durations since it
-	fresh chan struct{}
+	epoch time.Time     // instants inside the pool are durations since it
+	kick  chan struct{} // there are fresh peers
 
 	peers atomic.Pointer[map[ring.NodeID]*Peer] // immutable map, replaced under mu
 
 	mu struct {
 		sync.Mutex
-		running bool
-		ended   bool
-		started []*Peer // created, and not yet looked after by Run
+		ended bool    // Run has returned or is about to
+		fresh []*Peer // created, and not yet looked after by Run
 	}
 }
 
-// NewPool returns a pool without peers. It starts nothing: until Run, calls
-// end with ErrUnreachable.
+// NewPool returns a pool without peers. It starts nothing: calls wait for Run.
 func NewPool(cfg PoolConfig) (*Pool, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
@@ -38,46 +36,39 @@ func NewPool(cfg PoolConfig) (*Pool, error) {
 		cfg:   cfg,
 		count: newClientCounters(cfg.Metrics),
 		epoch: time.Now(),
-		fresh: make(chan struct{}, 1),
+		kick:  make(chan struct{}, 1),
 	}
 	p.peers.Store(&map[ring.NodeID]*Peer{})
 	return p, nil
 }
 
 // Run keeps the peers connected until ctx ends, ends every call, waits for all
-// goroutines of the pool and returns nil. It is called once.
+// goroutines of the pool and returns nil. It is called once; calls made after it
+// end with ErrUnreachable.
 func (p *Pool) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
-	p.mu.Lock()
-	p.mu.running = true
-	for _, peer := range p.mu.started {
-		peer.open()
-	}
-	p.mu.Unlock()
 	for ctx.Err() == nil {
-		for _, peer := range p.takeStarted(false) {
+		for _, peer := range p.takeFresh(false) {
 			wg.Go(func() { peer.run(ctx) })
 		}
 		select {
 		case <-ctx.Done():
-		case <-p.fresh:
+		case <-p.kick:
 		}
 	}
-	for _, peer := range p.takeStarted(true) {
+	for _, peer := range p.takeFresh(true) {
 		peer.shut()
 	}
 	wg.Wait()
 	return nil
 }
 
-func (p *Pool) takeStarted(last bool) []*Peer {
+func (p *Pool) takeFresh(last bool) []*Peer {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	peers := p.mu.started
-	p.mu.started = nil
-	if last {
-		p.mu.running, p.mu.ended = false, true
-	}
+	peers := p.mu.fresh
+	p.mu.fresh = nil
+	p.mu.ended = last
 	return peers
 }
 
@@ -95,18 +86,15 @@ func (p *Pool) Peer(id ring.NodeID, addr string) *Peer {
 		return peer
 	}
 	peer := newPeer(p, id, addr)
+	if p.mu.ended {
+		peer.shut() // nobody else knows it yet, so it has no calls to end
+		return peer
+	}
 	next := maps.Clone(*p.peers.Load())
 	next[id] = peer
 	p.peers.Store(&next)
-	if p.mu.ended {
-		peer.shut()
-		return peer
-	}
-	if p.mu.running {
-		peer.open()
-	}
-	p.mu.started = append(p.mu.started, peer)
-	nudge(p.fresh)
+	p.mu.fresh = append(p.mu.fresh, peer)
+	nudge(p.kick)
 	return peer
 }
 

@@ -38,7 +38,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 
 // Serve takes connections from ln until ctx ends, then closes ln and every
 // connection, waits for their goroutines and returns nil. Handlers that reply
-// later reply to nobody.
+// later reply to nobody. It is called once.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
@@ -69,7 +69,7 @@ func (s *Server) accept(ctx context.Context, ln net.Listener, wg *sync.WaitGroup
 			// callers that wait come again.
 			s.cfg.Logger.Warn("cannot accept a peer connection", "err", err)
 			pause(ctx, 100*time.Millisecond)
-		case !s.register(conn):
+		case !s.register(ctx, conn):
 			s.count.overLimit.Inc()
 			_ = conn.Close() // refused
 		default:
@@ -92,10 +92,12 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-func (s *Server) register(conn net.Conn) bool {
+// register notes a connection, unless there are enough or ctx has ended: what
+// closeAll does not see must not be served.
+func (s *Server) register(ctx context.Context, conn net.Conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.mu.conns) >= s.cfg.MaxConns {
+	if ctx.Err() != nil || len(s.mu.conns) >= s.cfg.MaxConns {
 		return false
 	}
 	s.mu.conns[conn] = struct{}{}

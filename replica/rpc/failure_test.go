@@ -1,0 +1,408 @@
+package rpc
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// mute never replies.
+func mute() *fakeHandler {
+	return &fakeHandler{
+		read:  func(ReadRequest, Meta, func(ReadReply, error)) {},
+		merge: func(MergeRequest, Meta, func(error)) {},
+	}
+}
+
+func TestARefusedConnectionSuspectsAtOnceAndAProbeBringsThePeerBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil, PoolConfig{}, ServerConfig{})
+		begin := time.Now()
+		_, err := r.read("k", Options{})
+		wantErr(t, err, ErrUnreachable)
+		_, err = r.read("k", Options{})
+		wantErr(t, err, ErrUnreachable)
+		if took := time.Since(begin); took != 0 || r.peer.Up() || r.pool.Up(2) {
+			t.Fatalf("after %v the peer is up: %v", took, r.peer.Up())
+		}
+		pass(time.Minute)
+		if n := r.net.dialed(); n < 30 || n > 80 {
+			t.Errorf("%d dials in a minute, want one every one or two seconds", n)
+		}
+		r.serve(echoHandler(), ServerConfig{})
+		pass(2 * time.Second)
+		if !r.peer.Up() {
+			t.Fatal("the peer is still suspected after the longest wait")
+		}
+		if _, err := r.read("k", Options{}); err != nil {
+			t.Error(err)
+		}
+		r.wantChanges(false, true)
+	})
+}
+
+func TestACallToASilentAddressEndsAtItsDeadlineUnsent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, echoHandler(), PoolConfig{}, ServerConfig{})
+		r.net.setSilent("two", true)
+		begin := time.Now()
+		_, err := r.read("k", within(200*time.Millisecond))
+		wantErr(t, err, ErrUnreachable)
+		if took := time.Since(begin); took != 200*time.Millisecond || !r.peer.Up() {
+			t.Fatalf("ended after %v, up: %v", took, r.peer.Up())
+		}
+		_, err = r.read("k", within(10*time.Second))
+		wantErr(t, err, ErrUnreachable)
+		if took := time.Since(begin); took != time.Second || r.peer.Up() {
+			t.Fatalf("the dial ended after %v, up: %v", took, r.peer.Up())
+		}
+		r.net.setSilent("two", false)
+		pass(2 * time.Second)
+		r.wantChanges(false, true)
+	})
+}
+
+func TestABrokenConnectionWithCallsInFlightSuspects(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, mute(), PoolConfig{}, ServerConfig{})
+		var ended error
+		r.peer.Read(ReadRequest{}, Options{}, func(_ ReadReply, err error) { ended = err })
+		synctest.Wait()
+		r.net.breakAll()
+		synctest.Wait()
+		if ended != ErrClosed {
+			t.Errorf("call ended with %v", ended)
+		}
+		r.wantChanges(false)
+		pass(200 * time.Millisecond)
+		r.wantChanges(false, true)
+	})
+}
+
+func TestABrokenIdleConnectionIsDialedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, echoHandler(), PoolConfig{}, ServerConfig{})
+		for range 3 {
+			pass(time.Second)
+			r.net.breakAll()
+			synctest.Wait()
+			if _, err := r.read("k", Options{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r.wantChanges()
+	})
+}
+
+func TestAPeerThatDiesIsNoticedWithoutTrafficAndFoundAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, echoHandler(), PoolConfig{}, ServerConfig{})
+		pass(time.Second)
+		for range 3 {
+			r.kill()
+			synctest.Wait()
+			if r.peer.Up() {
+				t.Fatal("a dead peer is up")
+			}
+			pass(30 * time.Second)
+			r.serve(echoHandler(), ServerConfig{})
+			pass(2 * time.Second)
+			if m, err := r.read("k", Options{}); err != nil || string(m.Record) != "k" {
+				t.Fatalf("after the restart: %+v, %v", m, err)
+			}
+		}
+		r.wantChanges(false, true, false, true, false, true)
+	})
+}
+
+func TestTimeoutsInARowSuspect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, mute(), PoolConfig{}, ServerConfig{})
+		pass(time.Second)
+		begin := time.Now()
+		_, err := r.read("k", within(100*time.Millisecond))
+		wantErr(t, err, ErrTimeout)
+		if took := time.Since(begin); took != 100*time.Millisecond {
+			t.Errorf("ended after %v", took)
+		}
+		if !r.peer.Up() {
+			t.Error("one short timeout is enough")
+		}
+		_, err = r.read("k", within(100*time.Millisecond))
+		wantErr(t, err, ErrTimeout)
+		if r.peer.Up() {
+			t.Error("two timeouts in a row are not enough")
+		}
+		pass(100 * time.Millisecond)
+		r.wantChanges(false, true) // it answers pings
+	})
+}
+
+func TestOneLongSilenceSuspects(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, mute(), PoolConfig{}, ServerConfig{})
+		pass(time.Second)
+		_, err := r.read("k", within(500*time.Millisecond))
+		wantErr(t, err, ErrTimeout)
+		if r.peer.Up() {
+			t.Error("a silence of 500 ms is not enough")
+		}
+	})
+}
+
+func TestAnsweredReadsDoNotHideUnansweredMerges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := echoHandler()
+		h.merge = mute().merge
+		r := newRig(t, h, PoolConfig{}, ServerConfig{})
+		for i := range 2 {
+			if !r.peer.Up() {
+				t.Fatalf("suspected after %d timeouts", i)
+			}
+			done := make(chan error, 1)
+			r.peer.Merge(MergeRequest{}, within(time.Second), func(err error) { done <- err })
+			for range 9 {
+				pass(100 * time.Millisecond)
+				if _, err := r.read("k", Options{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			wantErr(t, <-done, ErrTimeout)
+		}
+		if r.peer.Up() {
+			t.Error("a peer that answers no merge is up")
+		}
+	})
+}
+
+func TestAPeerThatOnlyAnswersPingsIsLeftAloneLongerAndLonger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, mute(), PoolConfig{}, ServerConfig{})
+		var last time.Duration
+		for i := range 5 {
+			for range 2 {
+				_, err := r.read("k", within(10*time.Millisecond))
+				wantErr(t, err, ErrTimeout)
+			}
+			begin := time.Now()
+			for !r.peer.Up() {
+				pass(10 * time.Millisecond)
+			}
+			took := time.Since(begin)
+			if low := 50 * time.Millisecond << i; took < low || took > 2*low+20*time.Millisecond {
+				t.Errorf("suspicion %d lasted %v after one of %v", i, took, last)
+			}
+			last = took
+		}
+	})
+}
+
+func TestAHalfOpenConnectionIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, echoHandler(), PoolConfig{}, ServerConfig{})
+		pass(time.Second)
+		r.net.hold(true) // what is connected carries nothing; new connections do
+		_, err := r.read("k", within(time.Second))
+		wantErr(t, err, ErrTimeout)
+		if r.peer.Up() {
+			t.Error("a silent peer is up")
+		}
+		pass(3 * time.Second)
+		if _, err := r.read("k", Options{}); err != nil {
+			t.Errorf("after the probes: %v", err)
+		}
+		r.wantChanges(false, true)
+	})
+}
+
+func TestAnIdlePeerThatFallsSilentIsNoticed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, echoHandler(), PoolConfig{}, ServerConfig{})
+		pass(time.Hour) // neither side tires of an idle connection
+		if n := r.net.dialed(); n != 1 || !r.peer.Up() {
+			t.Fatalf("%d dials in an idle hour", n)
+		}
+		r.net.hold(true)
+		r.net.setSilent("two", true)
+		pass(17 * time.Second)
+		if r.peer.Up() {
+			t.Error("a peer silent past KeepAlive is up")
+		}
+	})
+}
+
+func TestWhatWasNeverWrittenEndsUnreachableAndIsNeverSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var seen []string
+		h := &fakeHandler{merge: func(m MergeRequest, _ Meta, reply func(error)) {
+			seen = append(seen, string(m.Key))
+			reply(nil)
+		}}
+		r := newRig(t, h, PoolConfig{BulkBytes: 1 << 20}, ServerConfig{})
+		pass(time.Second)
+		r.net.hold(true)
+		ended := map[string]error{}
+		merge := func(key string, size int, d time.Duration) {
+			r.peer.Merge(MergeRequest{Key: []byte(key), Record: make([]byte, size)}, within(d), func(err error) { ended[key] = err })
+			synctest.Wait()
+		}
+		merge("written", 100, 300*time.Millisecond)
+		merge("half written", 100<<10, 300*time.Millisecond) // fills the connection: the writer waits
+		merge("unwritten", 100, 300*time.Millisecond)
+		merge("patient", 100, 3*time.Second)
+		pass(400 * time.Millisecond)
+		r.net.hold(false)
+		synctest.Wait()
+		if got, want := fmt.Sprint(seen), "[written half written patient]"; got != want {
+			t.Errorf("the peer saw %s, want %s", got, want)
+		}
+		want := map[string]error{"written": ErrTimeout, "half written": ErrTimeout, "unwritten": ErrUnreachable, "patient": nil}
+		for key, err := range want {
+			if got, ok := ended[key]; !ok || got != err {
+				t.Errorf("%q ended with %v, want %v", key, got, err)
+			}
+		}
+		if n := r.counter("rpc_late_replies_total"); n != 2 {
+			t.Errorf("%d late replies, want 2", n)
+		}
+	})
+}
+
+func TestALateReplyIsCountedAndHarmless(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := echoHandler()
+		h.merge = func(_ MergeRequest, _ Meta, reply func(error)) {
+			time.AfterFunc(200*time.Millisecond, func() { reply(nil) })
+		}
+		r := newRig(t, h, PoolConfig{}, ServerConfig{})
+		wantErr(t, r.merge(nil, within(100*time.Millisecond)), ErrTimeout)
+		for range 10 { // one of them has the slot of the call that ended
+			pass(20 * time.Millisecond)
+			if _, err := r.read("k", Options{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := r.counter("rpc_late_replies_total"); n != 1 {
+			t.Errorf("%d late replies, want 1", n)
+		}
+		r.wantChanges()
+	})
+}
+
+func TestCallsPastTheBoundsAreOverloadedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, mute(), PoolConfig{MaxCalls: 4, MaxFrameBytes: 4 << 10, MaxCallBytes: 5 << 10}, ServerConfig{})
+		pass(time.Second)
+		counts := map[error]int{}
+		var mu sync.Mutex
+		note := func(err error) {
+			mu.Lock()
+			counts[err]++
+			mu.Unlock()
+		}
+		ended := func(err error) int {
+			mu.Lock()
+			defer mu.Unlock()
+			return counts[err]
+		}
+		send := func(n, size int) {
+			for range n {
+				r.peer.Merge(MergeRequest{Record: make([]byte, size)}, within(50*time.Millisecond), note)
+			}
+		}
+		send(7, 10)
+		if ended(ErrOverloaded) != 3 {
+			t.Errorf("3 calls past the number: %v", counts)
+		}
+		pass(60 * time.Millisecond)
+		send(3, 3<<10)
+		if ended(ErrOverloaded) != 5 || ended(ErrTimeout) != 4 {
+			t.Errorf("2 more past the bytes: %v", counts)
+		}
+		if !r.peer.Up() {
+			t.Error("overload made the peer a suspect")
+		}
+		if n := r.counter(`rpc_call_errors_total{error="overloaded"}`); n != 5 {
+			t.Errorf("%d counted", n)
+		}
+	})
+}
+
+func TestAPeerThatReadsNothingCostsBoundedMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const limit = 1 << 20
+		r := newRig(t, mute(), PoolConfig{MaxFrameBytes: 64 << 10, MaxCallBytes: limit, SuspectTimeout: time.Hour}, ServerConfig{})
+		pass(time.Second)
+		r.net.hold(true)
+		calls, ended := int64(0), atomic.Int64{}
+		for range 100 {
+			for range 40 {
+				calls++
+				r.peer.Merge(MergeRequest{Record: make([]byte, 32<<10)}, within(30*time.Millisecond), func(error) { ended.Add(1) })
+			}
+			pass(20 * time.Millisecond)
+			r.peer.small.mu.Lock()
+			if n := len(r.peer.small.mu.out); n > limit {
+				t.Fatalf("%d bytes wait to be written", n)
+			}
+			r.peer.small.mu.Unlock()
+		}
+		pass(time.Second)
+		if ended.Load() != calls {
+			t.Errorf("%d of %d calls ended", ended.Load(), calls)
+		}
+	})
+}
+
+func TestANewAddressIsDialedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil, PoolConfig{ProbeMin: time.Minute}, ServerConfig{})
+		synctest.Wait()
+		r.serveOn(r.net.listen("elsewhere"), echoHandler(), ServerConfig{})
+		r.pool.Peer(2, "elsewhere")
+		synctest.Wait()
+		if !r.peer.Up() || r.peer.Addr() != "elsewhere" {
+			t.Errorf("peer at %s is up: %v", r.peer.Addr(), r.peer.Up())
+		}
+	})
+}
+
+func TestAFullBulkLaneDoesNotSuspectThePeer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, echoHandler(), PoolConfig{}, ServerConfig{MaxConns: 1})
+		pass(time.Second)
+		_, err := r.read("k", Options{Class: Background})
+		wantErr(t, err, ErrUnreachable)
+		if _, err := r.read("k", Options{}); err != nil || !r.peer.Up() {
+			t.Errorf("small lane: %v", err)
+		}
+	})
+}
+
+func TestLatencyFollowsReads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := 0
+		h := &fakeHandler{read: func(_ ReadRequest, _ Meta, reply func(ReadReply, error)) {
+			d := time.Millisecond
+			if n++; n%10 == 0 { // a tenth is slow
+				d = 20 * time.Millisecond
+			}
+			time.AfterFunc(d, func() { reply(ReadReply{}, nil) })
+		}}
+		r := newRig(t, h, PoolConfig{}, ServerConfig{})
+		for range 2000 {
+			if _, err := r.read("k", Options{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if l := r.peer.Latency(); l < 2*time.Millisecond || l > 6*time.Millisecond {
+			t.Errorf("mean of 0.9*1 ms + 0.1*20 ms estimated as %v", l)
+		}
+		if p := r.peer.P95(); p < 10*time.Millisecond || p > 30*time.Millisecond {
+			t.Errorf("95th percentile of 20 ms estimated as %v", p)
+		}
+	})
+}
