@@ -106,6 +106,9 @@ func (c Config) validate() error {
 	fault(c.Weight < 1 || c.Weight > 1000, "weight (%d) must be in 1..1000", c.Weight)
 	fault(len(c.Zone) > maxZoneBytes, "zone is longer than %d bytes", maxZoneBytes)
 	fault(len(c.Endpoints.Host) > maxHostBytes, "host is longer than %d bytes", maxHostBytes)
+	if _, err := ring.New(c.Params, nil); err != nil {
+		errs = append(errs, err)
+	}
 	for _, seed := range c.Join {
 		if _, _, err := splitHostPort(seed); err != nil {
 			errs = append(errs, fmt.Errorf("join (%q) must be HOST:GOSSIPPORT", seed))

@@ -16,7 +16,7 @@ import (
 // refusal begins the text of every error by which a node is kept out.
 const refusal = "not of this cluster"
 
-var errForeign = errors.New(refusal + ": an established cluster with another id")
+var errForeign = errors.New(refusal + ": an established cluster with another id; two clusters never merge")
 
 // inboxStates bounds the states waiting to be joined. Over it the oldest is
 // dropped and counted: exchanges repeat, and a state is never the only copy.

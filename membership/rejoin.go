@@ -37,10 +37,11 @@ func (l *loop) hurryRound(within time.Duration) {
 // startRound exchanges states with whoever is worth it, in the background.
 func (l *loop) startRound(ctx context.Context) {
 	seeds, others := l.targets()
+	l.due.round = time.Now().Add(l.pause())
 	if len(seeds)+len(others) == 0 {
-		l.due.round = time.Now().Add(l.pause())
 		return
 	}
+	l.due.round = time.Now().Add(time.Hour) // roundDone, or something urgent, sets it
 	l.metrics.rejoins.Add(len(seeds) + len(others))
 	l.rounding, l.stale = true, false
 	l.tasks.Go(func() { l.rounds <- l.round(ctx, seeds, others) })
@@ -59,7 +60,7 @@ func (l *loop) pause() time.Duration {
 
 func (l *loop) roundDone(r roundResult) error {
 	l.rounding, l.lastErr = false, r.err
-	l.due.round = time.Now().Add(l.pause())
+	l.hurryRound(l.pause())
 	if r.err != nil {
 		l.log.Debug("not every member was reached", "err", r.err)
 	}

@@ -149,7 +149,7 @@ func (l *loop) read(m mail) error {
 		return err
 	}
 	l.stale = l.stale || m.stale
-	if m.stale {
+	if m.stale && time.Since(l.started) < relocating {
 		l.hurryRound(l.timing.relocate)
 	}
 	for c := range m.claims {
@@ -330,7 +330,7 @@ func (l *loop) tell(what string, within time.Duration, say func()) {
 func (l *loop) refused(name, why string) {
 	l.metrics.foreign.Inc()
 	l.tell("refused "+name, 0, func() {
-		l.log.Error("a node was refused; two clusters never merge by themselves", "node", name, "why", why,
+		l.log.Error("a node was refused", "node", name, "why", why,
 			"cluster", clusterName(l.state.ClusterID))
 	})
 }

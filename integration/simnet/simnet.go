@@ -19,7 +19,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -402,21 +401,6 @@ func sleep(ctx context.Context, d time.Duration) error {
 	case <-t.C:
 		return nil
 	}
-}
-
-// Hosts names the hosts with an open listener or gossip socket, sorted.
-func (n *Network) Hosts() []string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	var all []string
-	for _, l := range n.mu.listeners {
-		all = append(all, l.host)
-	}
-	for _, t := range n.mu.packets {
-		all = append(all, t.host)
-	}
-	slices.Sort(all)
-	return slices.Compact(all)
 }
 
 // Host is the network as one host sees it: what a node needs for its seam.
