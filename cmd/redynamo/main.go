@@ -1,0 +1,85 @@
+// Command redynamo runs a node of a redynamo cluster, or a whole cluster on
+// one machine to try it.
+//
+// Everything a user can set is a flag; each flag has an environment twin
+// (REDYNAMO_ and the flag's name in capitals) and a key of the same name in
+// the TOML file named by --config. A flag beats the environment, which beats
+// the file.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+// version is the release, set by the linker; a build from a checkout says so.
+const version = "0.1.0"
+
+// cli is the tree of commands; kong reads its tags.
+type cli struct {
+	Config  kong.ConfigFlag  `help:"Read settings from this TOML file." placeholder:"FILE" type:"path"`
+	Version kong.VersionFlag `help:"Print the version and exit."`
+
+	Demo   demoCmd   `cmd:"" help:"Run a whole cluster in this process, on loopback."`
+	Server serverCmd `cmd:"" help:"Run one node."`
+	Health healthCmd `cmd:"" help:"Ask a node whether it is ready; for container health checks."`
+	Bench  benchCmd  `cmd:"" help:"Load a server that speaks RESP and print throughput, latency and CPU per operation."`
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	switch {
+	case err == nil:
+	case errors.Is(err, errUsage):
+		os.Exit(2)
+	default:
+		fmt.Fprintln(os.Stderr, "redynamo:", err)
+		os.Exit(1)
+	}
+}
+
+// errUsage says that the arguments were not understood and that the reason
+// has been printed.
+var errUsage = errors.New("usage")
+
+// run parses args and runs the command they name until it ends or ctx does.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	var c cli
+	exited := -1
+	parser, err := kong.New(&c,
+		kong.Name("redynamo"),
+		kong.Description("Amazon's Dynamo with a Redis front door: a leaderless, always-writable, persistent key-value store."),
+		kong.DefaultEnvars("REDYNAMO"),
+		kong.Configuration(loadTOML),
+		kong.Vars{"version": version},
+		kong.Writers(stdout, stderr),
+		kong.Exit(func(code int) { exited = code }),
+		kong.UsageOnError(),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, Tree: true}),
+	)
+	if err != nil {
+		return err
+	}
+	parsed, err := parser.Parse(args)
+	if exited >= 0 { // --help or --version has answered
+		return nil
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "redynamo: %v\nTry 'redynamo --help'.\n", err)
+		return errUsage
+	}
+	parsed.BindTo(ctx, (*context.Context)(nil))
+	return parsed.Run(&console{out: stdout, err: stderr})
+}
+
+// console is where a command speaks to the person who typed it.
+type console struct{ out, err io.Writer }

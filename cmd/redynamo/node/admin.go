@@ -1,0 +1,323 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redynamo/redynamo/membership"
+	"github.com/redynamo/redynamo/membership/ring"
+	"github.com/redynamo/redynamo/replica/rpc"
+	"github.com/redynamo/redynamo/resp"
+)
+
+// nodeID is spelled short because the seams are full of it.
+type nodeID = ring.NodeID
+
+func (n *Node) params() ring.Params { return ring.Params{Units: n.cfg.Units, N: n.cfg.N} }
+
+// endpoints is where others find this node: the advertised host with the ports
+// that are really listened on.
+func (n *Node) endpoints() membership.Endpoints {
+	_, gossip, _ := net.SplitHostPort(n.cfg.GossipListen)
+	gossipPort, _ := strconv.ParseUint(gossip, 10, 16)
+	e := membership.Endpoints{
+		Host:  advertised(n.cfg.Advertise, n.cfg.Listen),
+		Plain: uint16(port(n.listeners[listenPlain])), Cluster: uint16(port(n.listeners[listenCluster])),
+		Peer: uint16(port(n.listeners[listenPeer])), Gossip: uint16(gossipPort),
+	}
+	if len(n.listeners) > listenAdmin {
+		e.Admin = uint16(port(n.listeners[listenAdmin]))
+	}
+	return e
+}
+
+func port(l net.Listener) int {
+	_, p, _ := net.SplitHostPort(l.Addr().String())
+	n, _ := strconv.Atoi(p)
+	return n
+}
+
+// admitTimeout bounds the question whether members hold data.
+const admitTimeout = 2 * time.Second
+
+// admit refuses to change the ring of a cluster that holds data, since nobody
+// would move it. All members must be asked: an unreachable one may hold some.
+func (n *Node) admit(ctx context.Context, v *membership.View) error {
+	if v.Ring == nil {
+		return nil
+	}
+	for _, m := range v.Ring.Members() {
+		if m.ID == n.id.node {
+			continue
+		}
+		st, err := n.askStatus(ctx, v, m.ID)
+		if err != nil {
+			return fmt.Errorf("ask node %v whether it holds data: %w", m.ID, err)
+		}
+		if st.Records {
+			return fmt.Errorf("%w: node %v already holds data, and a ring with data cannot grow in this version; start the new node with an empty cluster, or all nodes together with --expect", membership.ErrRefused, m.ID)
+		}
+	}
+	return nil
+}
+
+func (n *Node) askStatus(ctx context.Context, v *membership.View, id nodeID) (rpc.StatusReply, error) {
+	info, ok := v.Node(id)
+	if !ok || info.Endpoints.PeerAddr() == "" {
+		return rpc.StatusReply{}, errors.New("its address is unknown")
+	}
+	type answer struct {
+		reply rpc.StatusReply
+		err   error
+	}
+	ch := make(chan answer, 1)
+	n.pool.Peer(id, info.Endpoints.PeerAddr()).Status(rpc.StatusRequest{}, rpc.Options{Deadline: time.Now().Add(admitTimeout)},
+		func(r rpc.StatusReply, err error) { ch <- answer{r, err} })
+	select {
+	case a := <-ch:
+		return a.reply, a.err
+	case <-ctx.Done():
+		return rpc.StatusReply{}, ctx.Err()
+	}
+}
+
+// publisher keeps the map that the doors show, and answers their questions
+// about the node. A new map is made whenever membership, placement or the
+// liveness of a peer changed.
+type publisher struct {
+	n      *Node
+	dirty  chan struct{} // holds one wish for a new map
+	view   atomic.Pointer[resp.View]
+	ready  chan struct{} // closed once data commands may be served
+	opened sync.Once
+}
+
+func newPublisher(n *Node) *publisher {
+	p := &publisher{n: n, dirty: make(chan struct{}, 1), ready: make(chan struct{})}
+	p.rebuild(0)
+	return p
+}
+
+// wake asks for a new map; it never waits.
+func (p *publisher) wake() {
+	select {
+	case p.dirty <- struct{}{}:
+	default:
+	}
+}
+
+// Run makes new maps until ctx ends.
+func (p *publisher) Run(ctx context.Context) error {
+	for version := uint64(1); ; version++ {
+		v, changed := p.n.members.Changes()
+		p.connect(v)
+		p.rebuild(version)
+		if v.Ready {
+			p.opened.Do(func() { close(p.ready) })
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		case <-p.dirty:
+		}
+	}
+}
+
+// connect tells the pool where every other node is.
+func (p *publisher) connect(v *membership.View) {
+	for id, info := range v.Nodes {
+		if addr := info.Endpoints.PeerAddr(); id != p.n.id.node && addr != "" {
+			p.n.pool.Peer(id, addr)
+		}
+	}
+}
+
+func (p *publisher) rebuild(version uint64) {
+	v := p.n.members.View()
+	var members []resp.Member
+	owners := func(uint16) []nodeID { return nil }
+	var epoch uint64
+	if v.Ring != nil {
+		epoch = v.Ring.Epoch()
+		owners = func(slot uint16) []nodeID { return v.Ring.Owners(v.Ring.Partition(slot)) }
+		for _, m := range v.Ring.Members() {
+			info, _ := v.Node(m.ID)
+			members = append(members, resp.Member{
+				ID: m.ID, Host: info.Endpoints.Host, Plain: int(info.Endpoints.Plain), Cluster: int(info.Endpoints.Cluster),
+				Bus: int(info.Endpoints.Gossip), Zone: m.Zone, Alive: cluster{p.n}.Up(m.ID),
+			})
+		}
+	}
+	p.view.Store(resp.NewView(version, epoch, p.n.id.node, members, owners))
+}
+
+// Identity, Ready, View, Owners, RingStatus and Stats are resp.Admin.
+func (p *publisher) Identity() resp.Identity {
+	return resp.Identity{ID: p.n.id.node, RunID: p.n.runID, Version: p.n.cfg.Version, DataDir: p.n.cfg.DataDir, Started: p.n.started}
+}
+
+// Ready reports whether data commands may be served.
+func (p *publisher) Ready() bool {
+	select {
+	case <-p.ready:
+		return true
+	default:
+		return false
+	}
+}
+
+// View is the published map.
+func (p *publisher) View() *resp.View { return p.view.Load() }
+
+// Owners lists the owners of key in ring order, then who stands in for the
+// dead ones.
+func (p *publisher) Owners(key []byte) []resp.Owner {
+	v := p.n.members.View()
+	if v.Ring == nil {
+		return nil
+	}
+	partition := v.Ring.Partition(ring.SlotOf(key))
+	up := cluster{p.n}.Up
+	row := func(id nodeID, role string) resp.Owner {
+		info, _ := v.Node(id)
+		return resp.Owner{Node: id, Addr: info.Endpoints.PlainAddr(), Zone: info.Zone, Role: role, Alive: up(id)}
+	}
+	var rows []resp.Owner
+	for _, id := range v.Ring.Owners(partition) {
+		rows = append(rows, row(id, "owner"))
+	}
+	for _, s := range v.Ring.Walk(nil, partition, up) {
+		if s.For != 0 {
+			rows = append(rows, row(s.Node, "fallback"))
+		}
+	}
+	return rows
+}
+
+// RingStatus is the ring with the share of each member.
+func (p *publisher) RingStatus() resp.RingStatus {
+	v := p.n.members.View()
+	st := resp.RingStatus{Units: v.Units, N: v.N, R: p.n.cfg.R, W: p.n.cfg.W}
+	if v.Ring == nil {
+		return st
+	}
+	st.Epoch, st.N = v.Ring.Epoch(), v.Ring.N()
+	st.R, st.W = min(st.R, st.N), min(st.W, st.N)
+	owned, first := map[nodeID]int{}, map[nodeID]int{}
+	for u := range v.Ring.Units() {
+		for i, id := range v.Ring.Owners(u) {
+			owned[id]++
+			if i == 0 {
+				first[id]++
+			}
+		}
+	}
+	for _, m := range v.Ring.Members() {
+		info, _ := v.Node(m.ID)
+		st.Members = append(st.Members, resp.RingMember{
+			ID: m.ID, Addr: info.Endpoints.PlainAddr(), Zone: m.Zone, Weight: m.Weight,
+			Alive: cluster{p.n}.Up(m.ID), Partitions: owned[m.ID], First: first[m.ID],
+		})
+	}
+	return st
+}
+
+// AwaitReady waits until the node serves data commands.
+func (n *Node) AwaitReady(ctx context.Context) error {
+	select {
+	case <-n.publish.ready:
+		return nil
+	case <-n.done:
+		return errors.Join(errors.New("the node has ended"), n.Err())
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", ctx.Err(), n.notReady())
+	}
+}
+
+// notReady says why data commands are not served, or nil if they are.
+func (n *Node) notReady() error {
+	if err := n.Err(); err != nil {
+		return err
+	}
+	if n.publish.Ready() {
+		return nil
+	}
+	v := n.members.View()
+	if v.Ring == nil {
+		return errors.New("loading: no cluster has been found or formed yet")
+	}
+	return fmt.Errorf("loading: %d of %d expected members have joined", len(v.Ring.Members()), n.cfg.Expect)
+}
+
+// Stats is a snapshot for INFO.
+func (p *publisher) Stats() resp.Stats {
+	n := p.n
+	st := resp.Stats{Fsync: n.cfg.Fsync.String()}
+	r := n.replica.Stats()
+	st.Keys, st.Expires, st.ExpiredKeys = r.Keys, r.Expires, r.Expired
+	st.CacheBytes, st.DiskBytes = r.CacheBytes, n.store.DiskBytes()
+	st.Hits, st.Misses = r.Hits, r.Misses
+	st.Hints, st.HintBytes = r.Hints, r.HintBytes
+	v := n.members.View()
+	members := 0
+	if v.Ring != nil {
+		members = len(v.Ring.Members())
+	}
+	if members < n.cfg.N && p.Ready() {
+		st.Warnings = append(st.Warnings, resp.Field{Name: "warning_replicas",
+			Value: fmt.Sprintf("only %d members for n=%d: every key is on all of them, and r and w are capped", members, n.cfg.N)})
+	}
+	st.Extra = []resp.Field{
+		{Name: "cluster_members", Value: strconv.Itoa(members)},
+		{Name: "n", Value: strconv.Itoa(n.cfg.N)}, {Name: "r", Value: strconv.Itoa(n.cfg.R)}, {Name: "w", Value: strconv.Itoa(n.cfg.W)},
+		{Name: "units", Value: strconv.Itoa(v.Units)}, {Name: "zone", Value: n.cfg.Zone},
+		{Name: "incarnation", Value: fmt.Sprintf("%016x", uint64(n.actor))}, {Name: "boots", Value: strconv.FormatUint(n.id.boots, 10)},
+	}
+	return st
+}
+
+// settings are what CONFIG GET shows of this node beside the doors' own.
+func (n *Node) settings() []resp.Field {
+	return []resp.Field{
+		{Name: "n", Value: strconv.Itoa(n.cfg.N)}, {Name: "r", Value: strconv.Itoa(n.cfg.R)}, {Name: "w", Value: strconv.Itoa(n.cfg.W)},
+		{Name: "units", Value: strconv.Itoa(n.cfg.Units)}, {Name: "zone", Value: n.cfg.Zone}, {Name: "weight", Value: strconv.Itoa(n.cfg.Weight)},
+		{Name: "fsync", Value: n.cfg.Fsync.String()}, {Name: "data-dir", Value: n.cfg.DataDir},
+	}
+}
+
+// nodeStatus is what the admin HTTP shows at its root.
+type nodeStatus struct {
+	Node    string        `json:"node"`
+	Version string        `json:"version"`
+	Ready   bool          `json:"ready"`
+	Waiting string        `json:"waiting,omitempty"`
+	Epoch   string        `json:"epoch"`
+	Members []memberState `json:"members"`
+}
+
+type memberState struct {
+	Node       string `json:"node"`
+	Address    string `json:"address"`
+	Zone       string `json:"zone"`
+	Up         bool   `json:"up"`
+	Partitions int    `json:"partitions"`
+}
+
+func (n *Node) status() nodeStatus {
+	ring := n.publish.RingStatus()
+	st := nodeStatus{Node: n.id.node.String(), Version: n.cfg.Version, Ready: n.publish.Ready(), Epoch: fmt.Sprintf("%016x", ring.Epoch)}
+	if err := n.notReady(); err != nil {
+		st.Waiting = err.Error()
+	}
+	for _, m := range ring.Members {
+		st.Members = append(st.Members, memberState{Node: m.ID.String(), Address: m.Addr, Zone: m.Zone, Up: m.Alive, Partitions: m.Partitions})
+	}
+	return st
+}

@@ -1,0 +1,186 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"os"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/hashicorp/memberlist"
+
+	"github.com/redynamo/redynamo/replica/storage"
+)
+
+// Network is how a node reaches others and is reached. The zero Config uses
+// the machine's own; a simulation brings one that lives in memory.
+type Network interface {
+	Dial(ctx context.Context, addr string) (net.Conn, error)
+	Listen(ctx context.Context, addr string) (net.Listener, error)
+}
+
+// Config is all that one node needs to know. The zero value of a field means
+// the default written beside it.
+type Config struct {
+	DataDir string // where everything persistent lies; required
+	Version string // release name shown by INFO
+
+	Listen        string // plain door; ":6379"
+	ClusterListen string // cluster door; ":6380"
+	PeerListen    string // node to node; ":7379"
+	GossipListen  string // membership gossip; ":7946"
+	AdminListen   string // admin HTTP; ":8379"; "-" for none
+	Advertise     string // host that clients and peers dial; found from the listeners if empty
+
+	Join       []string // gossip addresses of members of the cluster to join
+	StageJoin  bool     // reach the cluster but do not add oneself to the ring
+	Expect     int      // on first boot, members that must have joined before data commands are served; 0 none
+	Zone       string   // failure zone of this node; ""
+	Weight     int      // share of the key space, relative to the others; 100
+	Units      int      // partitions of a cluster that this node creates; 1024
+	N, R, W    int      // replicas, and how many answer a read and a write; 3, 2, 2
+	FastGossip bool     // gossip intervals for clusters inside one machine
+
+	Fsync         storage.Fsync // when a write counts as durable; FsyncAlways
+	FsyncInterval time.Duration // how often FsyncInterval syncs; 1 s
+	MemTableBytes int64         // Pebble's write buffer; storage's default
+	BlockCache    int64         // Pebble's block cache; storage's default
+	RecordCache   int64         // decoded records kept in memory; replica's default
+
+	RequestTimeout time.Duration // a request is answered, for good or ill, within it; 1 s
+	RequirePass    string        // password of the default user; "" for none
+	MaxClients     int           // connections over all doors; resp's default
+	MaxValue       int           // bytes of one value; 1 MiB
+
+	FS              vfs.FS               // disk; the machine's own
+	Network         Network              // sockets; the machine's own
+	GossipTransport memberlist.Transport // gossip's sockets; memberlist's own on GossipListen
+	Now             func() time.Time     // wall clock for versions and expiry; time.Now
+	Rand            func() uint64        // randomness of identities and choices; seeded by the runtime
+	Logger          *slog.Logger         // silent if nil
+	CloseLog        io.Closer            // closed last, if given
+}
+
+func (c Config) withDefaults() Config {
+	text := func(p *string, v string) {
+		if *p == "" {
+			*p = v
+		}
+	}
+	number := func(p *int, v int) {
+		if *p == 0 {
+			*p = v
+		}
+	}
+	text(&c.Listen, ":6379")
+	text(&c.ClusterListen, ":6380")
+	text(&c.PeerListen, ":7379")
+	text(&c.GossipListen, ":7946")
+	text(&c.AdminListen, ":8379")
+	text(&c.Version, "dev")
+	number(&c.Weight, 100)
+	number(&c.Units, 1024)
+	number(&c.N, 3)
+	number(&c.R, 2)
+	number(&c.W, 2)
+	number(&c.MaxValue, 1<<20)
+	if c.FsyncInterval == 0 {
+		c.FsyncInterval = time.Second
+	}
+	if c.RequestTimeout == 0 {
+		c.RequestTimeout = time.Second
+	}
+	if c.FS == nil {
+		c.FS = vfs.Default
+	}
+	if c.Network == nil {
+		c.Network = machineNetwork{}
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Rand == nil {
+		c.Rand = rand.Uint64
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+// validate reports every fault at once.
+func (c Config) validate() error {
+	var errs []error
+	fault := func(bad bool, format string, args ...any) {
+		if bad {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	fault(c.DataDir == "", "data-dir is required")
+	fault(c.N < 1 || c.N > 9, "n (%d) must be in 1..9", c.N)
+	fault(c.R < 1 || c.R > c.N, "r (%d) must be in 1..n (%d)", c.R, c.N)
+	fault(c.W < 1 || c.W > c.N, "w (%d) must be in 1..n (%d)", c.W, c.N)
+	fault(c.Units != 1024 && c.Units != 4096 && c.Units != 16384, "units (%d) must be 1024, 4096 or 16384", c.Units)
+	fault(c.Weight < 1 || c.Weight > 1000, "weight (%d) must be in 1..1000", c.Weight)
+	fault(c.Expect < 0, "expect (%d) must not be negative", c.Expect)
+	fault(len(c.Zone) > 64, "zone is longer than 64 bytes")
+	fault(c.MaxValue < 1 || c.MaxValue > 64<<20, "max-value (%d) must be in 1..64 MiB", c.MaxValue)
+	fault(c.MaxClients < 0, "max-clients (%d) must not be negative", c.MaxClients)
+	fault(c.RequestTimeout < 10*time.Millisecond, "request-timeout (%v) must be at least 10ms", c.RequestTimeout)
+	fault(c.FsyncInterval < time.Millisecond, "fsync-interval (%v) must be at least 1ms", c.FsyncInterval)
+	for _, a := range []struct{ name, addr string }{
+		{"listen", c.Listen}, {"cluster-listen", c.ClusterListen}, {"peer-listen", c.PeerListen},
+		{"gossip-listen", c.GossipListen}, {"admin-listen", c.AdminListen},
+	} {
+		if a.name == "admin-listen" && a.addr == "-" {
+			continue
+		}
+		if _, _, err := net.SplitHostPort(a.addr); err != nil {
+			errs = append(errs, fmt.Errorf("%s (%q) must be HOST:PORT or :PORT", a.name, a.addr))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// machineNetwork is the sockets of the machine.
+type machineNetwork struct{}
+
+func (machineNetwork) Dial(ctx context.Context, addr string) (net.Conn, error) {
+	var d net.Dialer
+	return d.DialContext(ctx, "tcp", addr)
+}
+
+func (machineNetwork) Listen(ctx context.Context, addr string) (net.Listener, error) {
+	var l net.ListenConfig
+	return l.Listen(ctx, "tcp", addr)
+}
+
+// advertised finds the host that others should dial: the one configured, else
+// the one listened on, else the first address of the machine that is not
+// loopback.
+func advertised(configured string, listen string) string {
+	if configured != "" {
+		return configured
+	}
+	host, _, _ := net.SplitHostPort(listen)
+	if ip := net.ParseIP(host); host != "" && (ip == nil || !ip.IsUnspecified()) {
+		return host
+	}
+	addrs, err := net.InterfaceAddrs()
+	if err == nil {
+		for _, a := range addrs {
+			if n, ok := a.(*net.IPNet); ok && !n.IP.IsLoopback() && n.IP.To4() != nil && !n.IP.IsLinkLocalUnicast() {
+				return n.IP.String()
+			}
+		}
+	}
+	if host, err := os.Hostname(); err == nil {
+		return host
+	}
+	return "127.0.0.1"
+}

@@ -1,0 +1,158 @@
+package node
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/redynamo/redynamo/coordinator"
+	"github.com/redynamo/redynamo/membership/ring"
+	"github.com/redynamo/redynamo/replica"
+	"github.com/redynamo/redynamo/replica/version"
+)
+
+// localPeer makes this node's replica look like any other node's. What the
+// record cache cannot answer is done by the disk workers, since a caller may
+// be a goroutine that reads a connection.
+type localPeer struct {
+	replica *replica.Replica
+	disk    *workers
+}
+
+func (l *localPeer) Read(req coordinator.ReadRequest, done func(coordinator.ReadReply, error)) {
+	if rec, hash, ok := l.replica.TryRead(req.Key, req.For); ok {
+		done(localReply(req, rec, hash), nil)
+		return
+	}
+	l.later(req.Deadline, func(err error) {
+		if err != nil {
+			done(coordinator.ReadReply{}, err)
+			return
+		}
+		rec, hash, err := l.replica.Read(req.Key, req.For)
+		if err != nil {
+			done(coordinator.ReadReply{}, err)
+			return
+		}
+		done(localReply(req, rec, hash), nil)
+	})
+}
+
+func localReply(req coordinator.ReadRequest, rec version.Record, hash uint64) coordinator.ReadReply {
+	if req.HaveAny && req.Have == hash {
+		return coordinator.ReadReply{Same: true, Hash: hash}
+	}
+	if req.DigestOnly {
+		return coordinator.ReadReply{Hash: hash}
+	}
+	return coordinator.ReadReply{Hash: hash, Record: rec}
+}
+
+// later runs f on a disk worker: with nil, or with the reason why f must not
+// do its work, which is too late or would be too much.
+func (l *localPeer) later(deadline time.Time, f func(error)) {
+	ok := l.disk.try(func() {
+		if !deadline.IsZero() && time.Now().After(deadline) {
+			f(coordinator.ErrLost)
+			return
+		}
+		f(nil)
+	})
+	if !ok {
+		f(coordinator.ErrOverloaded)
+	}
+}
+
+func (l *localPeer) Merge(req coordinator.MergeRequest, done func(error)) {
+	if _, _, ok := l.replica.TryRead(req.Key, req.For); ok {
+		l.replica.Merge(req.Key, req.For, req.Record, req.Durable, done)
+		return
+	}
+	l.later(req.Deadline, func(err error) {
+		if err != nil {
+			done(err)
+			return
+		}
+		l.replica.Merge(req.Key, req.For, req.Record, req.Durable, done)
+	})
+}
+
+func (l *localPeer) Scan(req coordinator.ScanRange, done func(coordinator.ScanReply, error)) {
+	l.later(req.Deadline, func(err error) {
+		if err != nil {
+			done(coordinator.ScanReply{}, err)
+			return
+		}
+		page, err := l.replica.Scan(req.FromSlot, req.FromHash, req.ToSlot, req.Limit)
+		reply := coordinator.ScanReply{NextSlot: page.NextSlot, NextHash: page.NextHash, Done: page.Done}
+		for _, e := range page.Entries {
+			reply.Entries = append(reply.Entries, coordinator.ScanEntry{Slot: e.Slot, KeyHash: e.KeyHash, Key: e.Key, StateHash: e.StateHash, Live: e.Live})
+		}
+		done(reply, err)
+	})
+}
+
+func (l *localPeer) Count(req coordinator.CountRequest, done func(int64, error)) {
+	l.later(req.Deadline, func(err error) {
+		if err != nil {
+			done(0, err)
+			return
+		}
+		var sum int64
+		for _, s := range req.Ranges {
+			n, err := l.replica.Count(s.First, s.Last)
+			if err != nil {
+				done(0, err)
+				return
+			}
+			sum += n
+		}
+		done(sum, nil)
+	})
+}
+
+func (l *localPeer) Inspect(req coordinator.InspectRequest, done func([]coordinator.Inspection, error)) {
+	l.later(req.Deadline, func(err error) {
+		if err != nil {
+			done(nil, err)
+			return
+		}
+		rows, err := l.replica.Rows(req.Key)
+		var out []coordinator.Inspection
+		for _, r := range rows {
+			out = append(out, coordinator.Inspection{For: r.For, Hash: r.Record.StateHash(), Record: r.Record})
+		}
+		done(out, err)
+	})
+}
+
+// Write is never asked of the local node: the coordinator that would hand a
+// write to itself coordinates it.
+func (l *localPeer) Write(_ coordinator.ForwardRequest, done func(coordinator.WriteResult, error)) {
+	done(coordinator.WriteResult{}, fmt.Errorf("%w: a write handed to oneself", coordinator.ErrNotOwner))
+}
+
+// Latency is that of memory: the local copy is always the first to ask.
+func (l *localPeer) Latency() time.Duration { return 0 }
+
+var _ coordinator.Peer = (*localPeer)(nil)
+
+// cluster is what the coordinator knows of the other nodes.
+type cluster struct{ n *Node }
+
+func (c cluster) Ring() *ring.Ring { return c.n.members.View().Ring }
+
+func (c cluster) Self() ring.NodeID { return c.n.id.node }
+
+func (c cluster) Up(id ring.NodeID) bool { return id == c.n.id.node || c.n.pool.Up(id) }
+
+func (c cluster) Peer(id ring.NodeID) coordinator.Peer {
+	if id == c.n.id.node {
+		return c.n.local
+	}
+	if p := c.n.pool.Get(id); p != nil {
+		return remotePeer{p}
+	}
+	return nil
+}
+
+var _ coordinator.Cluster = cluster{}

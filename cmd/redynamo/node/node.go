@@ -1,0 +1,309 @@
+// Package node assembles one redynamo node from its rooms, starts them in
+// order, supervises their long work and stops them in the reverse order.
+//
+// It is the only place where rooms meet: each room declares what it needs as a
+// small interface, and the adapters here implement them with another room. No
+// rule of the store lives here.
+//
+// Order of start: storage, replica, peer protocol, membership, coordinator,
+// background tasks, doors. A stop says goodbye to membership first, then
+// drains the doors and the coordinator, ends the tasks and closes storage
+// last, so that nothing is acknowledged that is not on disk.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/VictoriaMetrics/metrics"
+
+	"github.com/redynamo/redynamo/coordinator"
+	"github.com/redynamo/redynamo/membership"
+	"github.com/redynamo/redynamo/replica"
+	"github.com/redynamo/redynamo/replica/rpc"
+	"github.com/redynamo/redynamo/replica/storage"
+	"github.com/redynamo/redynamo/replica/version"
+	"github.com/redynamo/redynamo/resp"
+)
+
+// Node is one running node.
+type Node struct {
+	cfg     Config
+	set     *metrics.Set
+	id      identity
+	actor   version.Actor
+	runID   string
+	started time.Time
+
+	store   *storage.Store
+	replica *replica.Replica
+	disk    *workers
+	local   *localPeer
+	pool    *rpc.Pool
+	server  *rpc.Server
+	members *membership.Membership
+	coord   *coordinator.Coordinator
+	doors   []*resp.Server
+	publish *publisher
+
+	listeners []net.Listener // plain, cluster, peer, admin
+	base      *supervisor    // what requests stand on: peers, disk workers
+	tasks     *supervisor    // what may end before them: membership, sweeping, doors
+	done      chan struct{}  // closed when the node cannot go on, or is closed
+	endOnce   sync.Once
+	failure   atomic.Pointer[error]
+}
+
+// ParseFsync reads the name of an fsync mode.
+func ParseFsync(name string) (storage.Fsync, error) {
+	for _, f := range []storage.Fsync{storage.FsyncAlways, storage.FsyncInterval, storage.FsyncOne} {
+		if f.String() == name {
+			return f, nil
+		}
+	}
+	return 0, fmt.Errorf("fsync (%q) must be always, interval or one", name)
+}
+
+// Start builds a node and sets it going. It returns once the doors are open;
+// until the node is Ready they answer LOADING to data commands. ctx bounds the
+// start alone.
+func Start(ctx context.Context, cfg Config) (*Node, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	n := &Node{
+		cfg: cfg, set: metrics.NewSet(), started: cfg.Now(), done: make(chan struct{}),
+		base: newSupervisor(), tasks: newSupervisor(), disk: newWorkers(),
+	}
+	for n.actor == 0 {
+		n.actor = version.Actor(cfg.Rand())
+	}
+	n.runID = fmt.Sprintf("%016x%016x%08x", cfg.Rand(), cfg.Rand(), uint32(cfg.Rand()))
+	if err := n.build(ctx); err != nil {
+		return nil, errors.Join(err, n.abandon())
+	}
+	n.run()
+	return n, nil
+}
+
+// build makes every part; it starts nothing but the commit loop, which the
+// identity needs.
+func (n *Node) build(ctx context.Context) error {
+	steps := []struct {
+		what string
+		do   func(context.Context) error
+	}{
+		{"listen", n.listen},
+		{"storage", n.buildStorage},
+		{"replica", n.buildReplica},
+		{"peers", n.buildPeers},
+		{"membership", n.buildMembership},
+		{"coordinator", n.buildCoordinator},
+		{"doors", n.buildDoors},
+	}
+	for _, s := range steps {
+		if err := s.do(ctx); err != nil {
+			return fmt.Errorf("%s: %w", s.what, err)
+		}
+	}
+	return nil
+}
+
+func (n *Node) listen(ctx context.Context) error {
+	addrs := []string{n.cfg.Listen, n.cfg.ClusterListen, n.cfg.PeerListen}
+	if n.cfg.AdminListen != "-" {
+		addrs = append(addrs, n.cfg.AdminListen)
+	}
+	for _, a := range addrs {
+		l, err := n.cfg.Network.Listen(ctx, a)
+		if err != nil {
+			return err
+		}
+		n.listeners = append(n.listeners, l)
+	}
+	return nil
+}
+
+func (n *Node) buildStorage(context.Context) error {
+	s, err := storage.Open(storage.Config{
+		FS: n.cfg.FS, Dir: n.cfg.FS.PathJoin(n.cfg.DataDir, "store"),
+		Fsync: n.cfg.Fsync, FsyncInterval: n.cfg.FsyncInterval,
+		MemTableBytes: n.cfg.MemTableBytes, BlockCacheBytes: n.cfg.BlockCache,
+		Fatal:  func(err error) { n.fail(fmt.Errorf("storage: %w", err)) },
+		Logger: n.cfg.Logger, Metrics: n.set,
+	})
+	if err != nil {
+		return err
+	}
+	n.store = s
+	s.Start()
+	n.id, err = boot(s, n.cfg.Rand)
+	return err
+}
+
+func (n *Node) buildReplica(context.Context) error {
+	var err error
+	n.replica, err = replica.New(replica.Config{
+		Actor: n.actor, Store: n.store, Units: n.cfg.Units, CacheBytes: n.cfg.RecordCache,
+		Now: n.cfg.Now, Logger: n.cfg.Logger, Metrics: n.set,
+	})
+	n.local = &localPeer{replica: n.replica, disk: n.disk}
+	return err
+}
+
+func (n *Node) buildPeers(context.Context) error {
+	clusterID := func() [16]byte { return n.members.View().ClusterID }
+	var err error
+	n.pool, err = rpc.NewPool(rpc.PoolConfig{
+		Node: n.id.node, ClusterID: clusterID, Dial: n.cfg.Network.Dial,
+		OnChange: func(_ nodeID, _ bool) { n.publish.wake() },
+		Rand:     n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set,
+	})
+	if err != nil {
+		return err
+	}
+	n.server, err = rpc.NewServer(rpc.ServerConfig{
+		Node: n.id.node, ClusterID: clusterID, Handler: handler{n}, Logger: n.cfg.Logger, Metrics: n.set,
+	})
+	return err
+}
+
+func (n *Node) buildMembership(context.Context) error {
+	var err error
+	n.members, err = membership.New(membership.Config{
+		ID: n.id.node, Zone: n.cfg.Zone, Weight: n.cfg.Weight, Params: n.params(),
+		Join: n.cfg.Join, Expect: n.cfg.Expect, StageJoin: n.cfg.StageJoin,
+		BindAddr: n.cfg.GossipListen, Transport: n.cfg.GossipTransport, Endpoints: n.endpoints(),
+		Store: metaStore{store: n.store, row: "membership"}, Admit: n.admit,
+		Logger: n.cfg.Logger, Metrics: n.set, Now: n.cfg.Now, Rand: n.cfg.Rand, Fast: n.cfg.FastGossip,
+	})
+	return err
+}
+
+func (n *Node) buildCoordinator(context.Context) error {
+	var err error
+	n.coord, err = coordinator.New(coordinator.Config{
+		R: n.cfg.R, W: n.cfg.W, ReadTimeout: n.cfg.RequestTimeout, WriteTimeout: n.cfg.RequestTimeout,
+		FsyncOne: n.cfg.Fsync == storage.FsyncOne,
+		Now:      n.cfg.Now, Rand: n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set,
+	}, cluster{n}, n.replica)
+	n.publish = newPublisher(n)
+	return err
+}
+
+func (n *Node) buildDoors(context.Context) error {
+	for i, door := range []resp.Door{resp.Plain, resp.Cluster} {
+		d, err := resp.New(resp.Config{
+			Door: door, Store: n.coord, Admin: n.publish, Port: port(n.listeners[i]), Password: n.cfg.RequirePass,
+			TokenKey: func() version.MACKey { return version.MACKey(n.members.View().TokenKey) },
+			Limits:   resp.Limits{MaxClients: n.cfg.MaxClients, MaxValue: n.cfg.MaxValue},
+			Now:      n.cfg.Now, Rand: n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set, Params: n.settings(),
+		})
+		if err != nil {
+			return err
+		}
+		n.doors = append(n.doors, d)
+	}
+	return nil
+}
+
+// run sets all long work going.
+func (n *Node) run() {
+	n.base.start(task{"disk workers", n.disk.Run})
+	n.base.start(task{"peers", n.pool.Run})
+	n.base.start(task{"peer server", func(ctx context.Context) error { return n.server.Serve(ctx, n.listeners[listenPeer]) }})
+	n.base.start(task{"replica", n.replica.Run})
+	n.tasks.start(task{"membership", n.members.Run})
+	n.tasks.start(task{"publisher", n.publish.Run})
+	for i, d := range n.doors {
+		n.tasks.start(task{"door", func(ctx context.Context) error { return d.Serve(ctx, n.listeners[i]) }})
+	}
+	if len(n.listeners) > listenAdmin {
+		n.tasks.start(task{"admin HTTP", newAdminHTTP(n.listeners[listenAdmin], n, n.set).Run})
+	}
+	for _, s := range []*supervisor{n.base, n.tasks} {
+		n.watch(s)
+	}
+}
+
+// indices into Node.listeners.
+const (
+	listenPlain = iota
+	listenCluster
+	listenPeer
+	listenAdmin
+)
+
+// watch reports the failure of a supervisor's task as the node's.
+func (n *Node) watch(s *supervisor) {
+	context.AfterFunc(s.ctx, func() {
+		if err := s.failed(); err != nil {
+			n.fail(err)
+		}
+	})
+}
+
+// fail notes why the node cannot go on; its owner sees Done and closes it. It
+// may be called from anywhere and does not wait.
+func (n *Node) fail(err error) {
+	if n.failure.CompareAndSwap(nil, &err) {
+		n.cfg.Logger.Error("node cannot go on", "err", err)
+	}
+	n.endOnce.Do(func() { close(n.done) })
+}
+
+// Done is closed when the node has failed or was closed.
+func (n *Node) Done() <-chan struct{} { return n.done }
+
+// Err is why the node failed, or nil.
+func (n *Node) Err() error {
+	if p := n.failure.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// Close stops the node in order: no new clients, requests under way finish,
+// peers are told, what is queued is committed. When ctx ends first, the rest is
+// cut off. It answers the failure of a node that had one.
+func (n *Node) Close(ctx context.Context) error {
+	n.endOnce.Do(func() { close(n.done) })
+	var errs []error
+	for _, d := range n.doors {
+		errs = append(errs, quiet(d.Shutdown(ctx)))
+	}
+	n.tasks.stop()
+	errs = append(errs, quiet(n.coord.Drain(ctx)))
+	n.base.stop()
+	errs = append(errs, n.replica.Close(), n.store.Close(), n.Err())
+	if n.cfg.CloseLog != nil {
+		errs = append(errs, n.cfg.CloseLog.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// quiet drops the end of the caller's patience: being cut off is not a fault.
+func quiet(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// abandon closes what build made before it failed.
+func (n *Node) abandon() error {
+	var errs []error
+	for _, l := range n.listeners {
+		errs = append(errs, l.Close())
+	}
+	if n.store != nil {
+		errs = append(errs, n.store.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,122 @@
+package node
+
+import (
+	"time"
+
+	"github.com/redynamo/redynamo/coordinator"
+	"github.com/redynamo/redynamo/replica/rpc"
+	"github.com/redynamo/redynamo/replica/version"
+)
+
+// handler serves what other nodes ask of this one. Its methods run on the
+// goroutines that read connections and never wait: the local peer hands to the
+// disk workers what memory cannot answer.
+type handler struct{ n *Node }
+
+func (h handler) ServeRead(m rpc.ReadRequest, meta rpc.Meta, reply func(rpc.ReadReply, error)) {
+	req := coordinator.ReadRequest{Key: m.Key, For: m.For, Have: m.Have, HaveAny: m.HaveAny, DigestOnly: m.DigestOnly, Deadline: meta.Deadline}
+	h.n.local.Read(req, func(r coordinator.ReadReply, err error) {
+		if err != nil {
+			reply(rpc.ReadReply{}, toWire(err))
+			return
+		}
+		out := rpc.ReadReply{Same: r.Same, Hash: r.Hash}
+		if !r.Same && !m.DigestOnly && !r.Record.Absent() {
+			out.Record = version.EncodeWire(nil, r.Record)
+		}
+		reply(out, nil)
+	})
+}
+
+func (h handler) ServeMerge(m rpc.MergeRequest, meta rpc.Meta, reply func(error)) {
+	req := coordinator.MergeRequest{Key: m.Key, For: m.For, Record: m.Record, Durable: m.Durable, Deadline: meta.Deadline}
+	h.n.local.Merge(req, func(err error) { reply(toWire(err)) })
+}
+
+func (h handler) ServeWrite(m rpc.WriteRequest, meta rpc.Meta, reply func(rpc.WriteReply, error)) {
+	op, err := version.DecodeOp(m.Op)
+	if err != nil {
+		reply(rpc.WriteReply{}, rpc.ErrUnsupported)
+		return
+	}
+	if !h.n.members.View().Ready {
+		reply(rpc.WriteReply{}, rpc.ErrLoading)
+		return
+	}
+	o := coordinator.WriteOptions{R: int(m.R), W: int(m.W)}
+	if !meta.Deadline.IsZero() {
+		o.Timeout = max(time.Until(meta.Deadline), time.Millisecond)
+	}
+	serve := func(err error) {
+		if err != nil {
+			reply(rpc.WriteReply{}, toWire(err))
+			return
+		}
+		h.n.coord.ServeForwarded(m.Key, op, o, func(r coordinator.WriteResult, err error) {
+			if err != nil {
+				reply(rpc.WriteReply{}, toWire(err))
+				return
+			}
+			reply(rpc.WriteReply{Outcome: version.AppendOutcome(nil, r.Outcome), MaxHLC: uint64(r.HLC)}, nil)
+		})
+	}
+	if _, _, cached := h.n.replica.TryRead(m.Key, 0); cached {
+		serve(nil)
+		return
+	}
+	h.n.local.later(meta.Deadline, serve)
+}
+
+func (h handler) ServeScan(m rpc.ScanRequest, meta rpc.Meta, reply func(rpc.ScanReply, error)) {
+	req := coordinator.ScanRange{FromSlot: m.FromSlot, FromHash: m.FromHash, ToSlot: m.ToSlot, Limit: int(m.Limit), Deadline: meta.Deadline}
+	h.n.local.Scan(req, func(r coordinator.ScanReply, err error) {
+		out := rpc.ScanReply{NextSlot: r.NextSlot, NextHash: r.NextHash, Done: r.Done}
+		for _, e := range r.Entries {
+			out.Entries = append(out.Entries, rpc.ScanEntry{Slot: e.Slot, KeyHash: e.KeyHash, Key: e.Key, StateHash: e.StateHash, Live: e.Live})
+		}
+		reply(out, toWire(err))
+	})
+}
+
+func (h handler) ServeCount(m rpc.CountRequest, meta rpc.Meta, reply func(rpc.CountReply, error)) {
+	req := coordinator.CountRequest{Deadline: meta.Deadline}
+	for _, r := range m.Ranges {
+		req.Ranges = append(req.Ranges, coordinator.SlotRange{First: r.First, Last: r.Last})
+	}
+	h.n.local.Count(req, func(n int64, err error) { reply(rpc.CountReply{Keys: n}, toWire(err)) })
+}
+
+// ServeStatus tells a node that wants to join whether moving data would be
+// needed.
+func (h handler) ServeStatus(_ rpc.StatusRequest, meta rpc.Meta, reply func(rpc.StatusReply, error)) {
+	h.n.local.later(meta.Deadline, func(err error) {
+		if err != nil {
+			reply(rpc.StatusReply{}, toWire(err))
+			return
+		}
+		v := h.n.members.View()
+		held, err := h.n.replica.Records()
+		out := rpc.StatusReply{Records: held, Ready: v.Ready, Boot: uint64(h.n.actor)}
+		if v.Ring != nil {
+			out.Epoch, out.Members = v.Ring.Epoch(), uint32(len(v.Ring.Members()))
+		}
+		reply(out, toWire(err))
+	})
+}
+
+func (h handler) ServeInspect(m rpc.InspectRequest, meta rpc.Meta, reply func(rpc.InspectReply, error)) {
+	h.n.local.Inspect(coordinator.InspectRequest{Key: m.Key, Deadline: meta.Deadline}, func(rows []coordinator.Inspection, err error) {
+		var out rpc.InspectReply
+		for _, r := range rows {
+			out.Entries = append(out.Entries, rpc.InspectEntry{For: r.For, Record: version.EncodeWire(nil, r.Record)})
+		}
+		reply(out, toWire(err))
+	})
+}
+
+var _ rpc.Handler = handler{}
+
+// ServeRandomKey is answered by scans instead.
+func (h handler) ServeRandomKey(_ rpc.RandomKeyRequest, _ rpc.Meta, reply func(rpc.RandomKeyReply, error)) {
+	reply(rpc.RandomKeyReply{}, rpc.ErrUnsupported)
+}

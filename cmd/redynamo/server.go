@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/redynamo/redynamo/cmd/redynamo/node"
+)
+
+// serverFlags are the settings that every node has, whoever starts it.
+type serverFlags struct {
+	N             int           `help:"Replicas of a key, in a cluster that this node creates." default:"3"`
+	R             int           `help:"Replicas that must answer a read." default:"2"`
+	W             int           `help:"Replicas that must hold a write before it is acknowledged." default:"2"`
+	Units         int           `help:"Partitions of a cluster that this node creates: ${enum}. Fixed for ever." enum:"1024,4096,16384" default:"1024"`
+	Fsync         string        `help:"When a write counts as held: ${enum}. 'always' syncs every replica's disk first, 'one' only the coordinator's, 'interval' none." enum:"always,interval,one" default:"always"`
+	FsyncInterval time.Duration `help:"How often '--fsync interval' syncs." default:"1s"`
+
+	RequestTimeout time.Duration `help:"Every request is answered within this time." default:"1s"`
+	RequirePass    string        `name:"requirepass" help:"Password that clients must give." placeholder:"SECRET"`
+	MaxClients     int           `help:"Client connections at most." default:"10000"`
+	MaxValue       byteSize      `help:"Largest value." default:"1MiB"`
+	RecordCache    byteSize      `help:"Memory for decoded records." default:"64MiB"`
+	BlockCache     byteSize      `help:"Memory for blocks of the disk." default:"128MiB"`
+
+	LogLevel  string `help:"Least important message that is logged: ${enum}." enum:"debug,info,warn,error" default:"info"`
+	LogFormat string `help:"Shape of log lines: ${enum}." enum:"text,json" default:"text"`
+}
+
+// serverCmd runs one node until it is told to stop.
+type serverCmd struct {
+	serverFlags
+	DataDir       string   `help:"Where everything persistent lies." required:"" type:"path"`
+	Listen        string   `help:"Plain door: any Redis client, the whole key space." default:":6379"`
+	ClusterListen string   `help:"Cluster door: Redis Cluster clients, no extra hop." default:":6380"`
+	PeerListen    string   `help:"Node to node." default:":7379"`
+	GossipListen  string   `help:"Membership gossip, TCP and UDP." default:":7946"`
+	AdminListen   string   `help:"HTTP: metrics, health, profiles; '-' for none." default:":8379"`
+	Advertise     string   `help:"Host that clients and other nodes dial." placeholder:"HOST"`
+	Join          []string `help:"Gossip addresses of the cluster to join." placeholder:"HOST:PORT"`
+	AutoJoin      bool     `help:"Add this node to the ring on its first boot." default:"true" negatable:""`
+	Expect        int      `help:"On the first boot, answer LOADING to data commands until this many nodes have joined." placeholder:"N"`
+	Zone          string   `help:"Failure zone; replicas are spread over zones."`
+	Weight        int      `help:"Share of the key space, relative to other nodes." default:"100"`
+}
+
+// Run starts the node and waits for ctx or for the node's own end.
+func (s *serverCmd) Run(ctx context.Context, con *console) error {
+	log, err := newLogger(con.err, s.LogLevel, s.LogFormat)
+	if err != nil {
+		return err
+	}
+	cfg, err := s.config()
+	if err != nil {
+		return err
+	}
+	cfg.DataDir = s.DataDir
+	cfg.Listen, cfg.ClusterListen, cfg.PeerListen = s.Listen, s.ClusterListen, s.PeerListen
+	cfg.GossipListen, cfg.AdminListen, cfg.Advertise = s.GossipListen, s.AdminListen, s.Advertise
+	cfg.Join, cfg.StageJoin, cfg.Expect = s.Join, !s.AutoJoin, s.Expect
+	cfg.Zone, cfg.Weight = s.Zone, s.Weight
+	cfg.Logger = log
+	if err := os.MkdirAll(s.DataDir, 0o700); err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	n, err := node.Start(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+	case <-n.Done():
+	}
+	return stop(log, n)
+}
+
+// stopWithin bounds a graceful stop; what is not finished by then is cut off,
+// as a crash would, which loses nothing that was acknowledged.
+const stopWithin = 15 * time.Second
+
+func stop(log *slog.Logger, nodes ...*node.Node) error {
+	log.Info("stopping")
+	ctx, cancel := context.WithTimeout(context.Background(), stopWithin)
+	defer cancel()
+	var first error
+	for _, n := range nodes {
+		if err := n.Close(ctx); err != nil && first == nil {
+			first = err
+		}
+	}
+	if first == nil {
+		log.Info("stopped")
+	}
+	return first
+}
+
+// config turns the shared flags into a node's Config.
+func (f serverFlags) config() (node.Config, error) {
+	fsync, err := node.ParseFsync(f.Fsync)
+	if err != nil {
+		return node.Config{}, err
+	}
+	return node.Config{
+		Version: version,
+		N:       f.N, R: f.R, W: f.W, Units: f.Units,
+		Fsync: fsync, FsyncInterval: f.FsyncInterval,
+		RequestTimeout: f.RequestTimeout,
+		RequirePass:    f.RequirePass,
+		MaxClients:     f.MaxClients,
+		MaxValue:       int(f.MaxValue),
+		RecordCache:    int64(f.RecordCache),
+		BlockCache:     int64(f.BlockCache),
+	}, nil
+}
+
+func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, fmt.Errorf("log-level: %w", err)
+	}
+	opts := &slog.HandlerOptions{Level: l}
+	if format == "json" {
+		return slog.New(slog.NewJSONHandler(w, opts)), nil
+	}
+	return slog.New(slog.NewTextHandler(w, opts)), nil
+}

@@ -1,0 +1,185 @@
+package integration
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/redynamo/redynamo/"
+
+// layers is a statement of policy: a package may import, of this module,
+// exactly what stands behind its arrow. Rooms meet through small interfaces
+// that the consumer declares; only cmd/redynamo/node joins them.
+var layers = map[string][]string{
+	"replica/version":    {},
+	"membership/ring":    {},
+	"antientropy/merkle": {},
+	"coordinator/quorum": {"membership/ring", "replica/version"},
+	"replica/storage":    {"replica/version"},
+	"replica/rpc":        {"replica/version", "membership/ring", "antientropy/merkle"},
+	"replica":            {"replica/version", "replica/storage", "membership/ring"},
+	"membership":         {"membership/ring"},
+	"coordinator":        {"coordinator/quorum", "membership/ring", "replica/version"},
+	// resp names the coordinator's types and errors, and speaks of slots,
+	// contexts and tokens, which are kernel words.
+	"resp":                 {"coordinator", "membership/ring", "replica/version"},
+	"integration/simnet":   {},
+	"cmd/redynamo/node":    {"*"},
+	"cmd/redynamo":         {"cmd/redynamo/node"},
+	"integration":          {"*"},
+	"integration/sim":      {"*"},
+	"integration/compare":  {"cmd/redynamo/loadgen"},
+	"cmd/redynamo/loadgen": {},
+}
+
+// kernels are arithmetic: time and randomness are arguments, and nothing waits.
+var kernels = []string{"replica/version", "membership/ring", "antientropy/merkle", "coordinator/quorum"}
+
+// bannedInKernels names what would let a kernel wait, look at the world or be
+// changed from two sides at once.
+var bannedInKernels = []string{"net", "os", "context", "sync", "sync/atomic", "log", "log/slog", "time", "math/rand", "math/rand/v2", "crypto/rand", "io", "runtime", "github.com/VictoriaMetrics/metrics"}
+
+// soleUsers says which packages may know a foreign library, so that replacing
+// one is the business of one room.
+var soleUsers = map[string][]string{
+	// vfs is Pebble's file-system seam: node hands it to storage unopened, and
+	// the simulated cluster makes crashable ones.
+	"github.com/cockroachdb/pebble/v2":     {"replica/storage"},
+	"github.com/cockroachdb/pebble/v2/vfs": {"replica/storage", "cmd/redynamo", "cmd/redynamo/node", "integration", "integration/sim"},
+	"github.com/hashicorp/memberlist":      {"membership", "integration/simnet", "cmd/redynamo/node"},
+	"github.com/tidwall/redcon":            {"resp"},
+	"github.com/alecthomas/kong":           {"cmd/redynamo"},
+}
+
+// goPackage is one directory of this module with what its non-test files import.
+type goPackage struct {
+	path    string
+	imports map[string]string // import path -> a file that has it
+}
+
+func packages(t *testing.T) []goPackage {
+	t.Helper()
+	root, err := filepath.Abs("..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]*goPackage{}
+	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && (strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata") && path != root {
+			return filepath.SkipDir
+		}
+		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		rel, _ := filepath.Rel(root, filepath.Dir(path))
+		p := found[rel]
+		if p == nil {
+			p = &goPackage{path: filepath.ToSlash(rel), imports: map[string]string{}}
+			found[rel] = p
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		for _, imp := range f.Imports {
+			name, _ := strconv.Unquote(imp.Path.Value)
+			p.imports[name] = filepath.Base(path)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []goPackage
+	for _, p := range found {
+		all = append(all, *p)
+	}
+	if len(all) < 10 {
+		t.Fatalf("only %d packages found under %s: the walk is wrong", len(all), root)
+	}
+	return all
+}
+
+func TestImportsFollowTheArrows(t *testing.T) {
+	for _, p := range packages(t) {
+		allowed, known := layers[p.path]
+		if !known {
+			t.Errorf("package %s has no arrows: add it to layers with the reason it exists", p.path)
+			continue
+		}
+		for imp, file := range p.imports {
+			target, own := strings.CutPrefix(imp, module)
+			if own && !slices.Contains(allowed, "*") && !slices.Contains(allowed, target) {
+				t.Errorf("%s/%s imports %s: not among its arrows %v", p.path, file, target, allowed)
+			}
+			if own && strings.HasPrefix(target, "cmd/") && !strings.HasPrefix(p.path, "cmd/") && !strings.HasPrefix(p.path, "integration") {
+				t.Errorf("%s/%s imports %s: nothing below may know the program", p.path, file, target)
+			}
+		}
+	}
+}
+
+func TestKernelsAreArithmetic(t *testing.T) {
+	for _, p := range packages(t) {
+		if !slices.Contains(kernels, p.path) {
+			continue
+		}
+		for imp, file := range p.imports {
+			if slices.Contains(bannedInKernels, imp) {
+				t.Errorf("kernel %s/%s imports %q", p.path, file, imp)
+			}
+		}
+	}
+}
+
+func TestForeignLibrariesHaveOneHome(t *testing.T) {
+	for _, p := range packages(t) {
+		for imp, file := range p.imports {
+			homes, watched := soleUsers[imp]
+			if !watched {
+				for lib, h := range soleUsers {
+					if strings.HasPrefix(imp, lib+"/") {
+						homes, watched = h, true
+					}
+				}
+			}
+			if watched && !slices.Contains(homes, p.path) {
+				t.Errorf("%s/%s imports %s, which belongs to %v", p.path, file, imp, homes)
+			}
+		}
+	}
+}
+
+// TestSourceStaysLegible holds the sizes of the style guide: files of at most
+// 800 lines; and no package is named for being useful to others.
+func TestSourceStaysLegible(t *testing.T) {
+	for _, p := range packages(t) {
+		switch base := filepath.Base(p.path); base {
+		case "util", "utils", "common", "helpers", "types", "models":
+			t.Errorf("package %s: name the noun instead", p.path)
+		}
+		files, _ := filepath.Glob(filepath.Join("..", filepath.FromSlash(p.path), "*.go"))
+		for _, name := range files {
+			if strings.HasSuffix(name, "_test.go") {
+				continue
+			}
+			text, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n := strings.Count(string(text), "\n"); n > 800 {
+				t.Errorf("%s has %d lines, over 800: a noun is hiding", name, n)
+			}
+		}
+	}
+}

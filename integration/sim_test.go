@@ -1,0 +1,353 @@
+package integration
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/redynamo/redynamo/cmd/redynamo/node"
+	"github.com/redynamo/redynamo/integration/simnet"
+)
+
+// This file runs whole nodes, production code, in one process and in virtual
+// time: an hour of cluster life takes seconds. Network and disks are in
+// memory; a crash takes from a disk what was not synced. Run with
+// REDYNAMO_SIM_LOG=debug to see what the nodes say.
+
+// simNode is one node with its host and disk.
+type simNode struct {
+	host string
+	disk *vfs.MemFS
+	node *node.Node
+	boot int
+}
+
+// simCluster is a cluster in virtual time. It lives inside one synctest bubble.
+type simCluster struct {
+	t     *testing.T
+	seed  uint64
+	net   *simnet.Network
+	nodes []*simNode
+}
+
+// hostNetwork is a node's view of the simulated network.
+type hostNetwork struct {
+	net  *simnet.Network
+	host string
+}
+
+func (h hostNetwork) Dial(ctx context.Context, addr string) (net.Conn, error) {
+	return h.net.Dial(ctx, h.host, addr)
+}
+
+func (h hostNetwork) Listen(_ context.Context, addr string) (net.Listener, error) {
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	p, err := strconv.Atoi(port)
+	if err != nil {
+		return nil, err
+	}
+	return h.net.Listen(h.host, p)
+}
+
+func newSimCluster(t *testing.T, seed uint64, nodes int) *simCluster {
+	c := &simCluster{t: t, seed: seed, net: simnet.New(simnet.Config{Seed: seed, Jitter: time.Millisecond})}
+	for i := range nodes {
+		c.nodes = append(c.nodes, &simNode{host: fmt.Sprintf("10.0.0.%d", i+1), disk: vfs.NewCrashableMem()})
+	}
+	for i := range c.nodes {
+		c.start(i)
+	}
+	for i := range c.nodes {
+		c.awaitReady(i)
+	}
+	return c
+}
+
+func (c *simCluster) start(i int) {
+	c.t.Helper()
+	s := c.nodes[i]
+	c.net.Start(s.host)
+	transport, err := c.net.Transport(s.host, 7946)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	rng := rand.New(rand.NewPCG(c.seed, uint64(100*s.boot+i)))
+	var mu sync.Mutex
+	cfg := node.Config{
+		DataDir: "/data", FS: s.disk, Network: hostNetwork{c.net, s.host}, GossipTransport: transport,
+		Advertise: s.host, AdminListen: "-", Expect: len(c.nodes), Zone: fmt.Sprintf("z%d", i%3),
+		MemTableBytes: 256 << 10, BlockCache: 1 << 20, RecordCache: 1 << 20,
+		Rand: func() uint64 {
+			mu.Lock()
+			defer mu.Unlock()
+			return rng.Uint64()
+		},
+	}
+	if i > 0 {
+		cfg.Join = []string{c.nodes[0].host + ":7946"}
+	}
+	if level := os.Getenv("REDYNAMO_SIM_LOG"); level != "" {
+		var l slog.Level
+		if err := l.UnmarshalText([]byte(level)); err != nil {
+			c.t.Fatal(err)
+		}
+		cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: l})).With("node", i)
+	}
+	s.boot++
+	if s.node, err = node.Start(c.t.Context(), cfg); err != nil {
+		c.t.Fatalf("seed %d: node %d: %v", c.seed, i, err)
+	}
+}
+
+func (c *simCluster) awaitReady(i int) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), 5*time.Minute)
+	defer cancel()
+	if err := c.nodes[i].node.AwaitReady(ctx); err != nil {
+		c.t.Fatalf("seed %d: node %d: %v", c.seed, i, err)
+	}
+}
+
+// crash cuts node i off as a power failure does: the network is gone, and the
+// disk keeps what was synced.
+func (c *simCluster) crash(i int) {
+	s := c.nodes[i]
+	c.net.Crash(s.host)
+	rest := s.disk.CrashClone(vfs.CrashCloneCfg{})
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	_ = s.node.Close(ctx) // behind the cut; whatever it still does is lost
+	s.disk = rest
+}
+
+// close stops all nodes; goroutines left behind fail the bubble.
+func (c *simCluster) close() {
+	var wg sync.WaitGroup
+	for i, s := range c.nodes {
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			defer cancel()
+			if err := s.node.Close(ctx); err != nil {
+				c.t.Errorf("seed %d: close node %d: %v", c.seed, i, err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// simClient speaks just enough RESP to use a door.
+type simClient struct {
+	conn net.Conn
+	br   *bufio.Reader
+}
+
+func (c *simCluster) dial(i int) (*simClient, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	conn, err := c.net.Dial(ctx, "10.0.1.1", c.nodes[i].host+":6379")
+	if err != nil {
+		return nil, err
+	}
+	return &simClient{conn: conn, br: bufio.NewReader(conn)}, nil
+}
+
+// do sends one command and returns its reply: nil, string, int64, []any, or an
+// error for an error reply.
+func (cl *simClient) do(words ...string) (any, error) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "*%d\r\n", len(words))
+	for _, w := range words {
+		fmt.Fprintf(&b, "$%d\r\n%s\r\n", len(w), w)
+	}
+	if err := cl.conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		return nil, err
+	}
+	if _, err := cl.conn.Write([]byte(b.String())); err != nil {
+		return nil, err
+	}
+	return cl.reply()
+}
+
+func (cl *simClient) reply() (any, error) {
+	line, err := cl.br.ReadString('\n')
+	if err != nil {
+		return nil, err
+	}
+	body := strings.TrimRight(line[1:], "\r\n")
+	n, _ := strconv.Atoi(body) // only meaningful for the kinds that carry a number
+	switch line[0] {
+	case '+':
+		return body, nil
+	case '-':
+		return nil, fmt.Errorf("%s", body)
+	case ':':
+		return int64(n), nil
+	case '$':
+		if n < 0 {
+			return nil, nil
+		}
+		buf := make([]byte, n+2)
+		for at := 0; at < len(buf); {
+			m, err := cl.br.Read(buf[at:])
+			if err != nil {
+				return nil, err
+			}
+			at += m
+		}
+		return string(buf[:n]), nil
+	case '*':
+		var list []any
+		for range n {
+			v, err := cl.reply()
+			if err != nil {
+				v = err
+			}
+			list = append(list, v)
+		}
+		return list, nil
+	}
+	return nil, fmt.Errorf("unexpected reply %q", line)
+}
+
+// simWriter writes keys of its own, one after the other, through one node and
+// after a failure through the next, until the given instant.
+func (c *simCluster) writer(id int, until time.Time) *writerLog {
+	w := &writerLog{acked: map[string]string{}, unknown: map[string][]string{}}
+	rng := rand.New(rand.NewPCG(c.seed, uint64(1000+id)))
+	at := id % len(c.nodes)
+	var cl *simClient
+	for n := 0; time.Now().Before(until); n++ {
+		time.Sleep(time.Duration(rng.IntN(1000)) * time.Millisecond)
+		key := fmt.Sprintf("w%d:%d", id, rng.IntN(100))
+		value := fmt.Sprintf("%d-%d", id, n)
+		var err error
+		if cl == nil {
+			cl, err = c.dial(at)
+		}
+		if err == nil {
+			_, err = cl.do("SET", key, value)
+		}
+		if err != nil {
+			w.unknown[key] = append(w.unknown[key], value)
+			if cl != nil {
+				_ = cl.conn.Close() // broken or in doubt
+			}
+			cl, at = nil, (at+1)%len(c.nodes)
+			continue
+		}
+		w.acked[key], w.unknown[key] = value, nil
+	}
+	if cl != nil {
+		_ = cl.conn.Close() // the load is over
+	}
+	return w
+}
+
+// settle reads every key from all its owners, which repairs the stale ones,
+// and then checks that all owners hold the same.
+func (c *simCluster) settle(logs []*writerLog) {
+	cl, err := c.dial(0)
+	if err != nil {
+		c.t.Fatalf("seed %d: %v", c.seed, err)
+	}
+	defer cl.conn.Close()
+	for _, w := range logs {
+		for _, key := range slices.Sorted(mapKeys(w.acked)) {
+			got, err := cl.do("VCTX.GET", key, "R", "3")
+			if err != nil {
+				c.t.Fatalf("seed %d: VCTX.GET %s: %v", c.seed, key, err)
+			}
+			values := got.([]any)[1].([]any)
+			found := slices.ContainsFunc(values, func(v any) bool {
+				return v == w.acked[key] || slices.Contains(w.unknown[key], v.(string))
+			})
+			if !found {
+				c.t.Errorf("seed %d: %s holds %q, acknowledged %q (unknown fate: %q)", c.seed, key, values, w.acked[key], w.unknown[key])
+			}
+		}
+	}
+	time.Sleep(5 * time.Second) // repairs run behind the answers
+	for _, w := range logs {
+		for key := range w.acked {
+			c.checkEqual(cl, key)
+		}
+	}
+}
+
+// checkEqual compares the state of one key on all its owners.
+func (c *simCluster) checkEqual(cl *simClient, key string) {
+	reply, err := cl.do("VCTX.INSPECT", key)
+	if err != nil {
+		c.t.Fatalf("seed %d: VCTX.INSPECT %s: %v", c.seed, key, err)
+	}
+	states := map[string]int{}
+	for _, entry := range reply.([]any) {
+		fields := entry.([]any)
+		if role := fields[1]; role == "owner" {
+			states[fmt.Sprint(fields[2])]++
+		}
+	}
+	if len(states) != 1 {
+		c.t.Errorf("seed %d: owners of %s differ: %v", c.seed, key, reply)
+	}
+	for _, n := range states {
+		if n != 3 {
+			c.t.Errorf("seed %d: %d owners of %s answered, want 3: %v", c.seed, n, key, reply)
+		}
+	}
+}
+
+func mapKeys(m map[string]string) func(yield func(string) bool) {
+	return func(yield func(string) bool) {
+		for k := range m {
+			if !yield(k) {
+				return
+			}
+		}
+	}
+}
+
+func TestClusterConvergesAfterCrashInVirtualTime(t *testing.T) {
+	begin := time.Now()
+	synctest.Test(t, func(t *testing.T) {
+		c := newSimCluster(t, 1, 5)
+		start := time.Now()
+		logs := make([]*writerLog, 4)
+		var wg sync.WaitGroup
+		for i := range logs {
+			wg.Go(func() { logs[i] = c.writer(i, start.Add(time.Hour)) })
+		}
+		time.Sleep(20 * time.Minute)
+		c.crash(2)
+		time.Sleep(10 * time.Minute)
+		c.start(2)
+		c.awaitReady(2)
+		wg.Wait()
+		acked := 0
+		for _, w := range logs {
+			acked += len(w.acked)
+		}
+		if acked < 350 {
+			t.Errorf("seed %d: only %d keys were acknowledged: the load was no load", c.seed, acked)
+		}
+		c.settle(logs)
+		c.close()
+	})
+	t.Logf("one virtual hour of five nodes took %v", time.Since(begin))
+}
