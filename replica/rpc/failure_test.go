@@ -138,6 +138,28 @@ func TestTimeoutsInARowSuspect(t *testing.T) {
 		}
 		pass(100 * time.Millisecond)
 		r.wantChanges(false, true) // it answers pings
+		_, err = r.read("k", within(100*time.Millisecond))
+		wantErr(t, err, ErrTimeout)
+		r.wantChanges(false, true) // and starts anew
+	})
+}
+
+func TestAnAnswerBetweenTimeoutsClearsThePeer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := 0
+		h := &fakeHandler{read: func(_ ReadRequest, _ Meta, reply func(ReadReply, error)) {
+			if n++; n%2 == 0 {
+				reply(ReadReply{}, nil)
+			}
+		}}
+		r := newRig(t, h, PoolConfig{}, ServerConfig{})
+		for i := range 10 {
+			_, err := r.read("k", within(100*time.Millisecond))
+			if timedOut := i%2 == 0; timedOut != (err == ErrTimeout) {
+				t.Fatalf("call %d: %v", i, err)
+			}
+		}
+		r.wantChanges()
 	})
 }
 
@@ -196,6 +218,14 @@ func TestAPeerThatOnlyAnswersPingsIsLeftAloneLongerAndLonger(t *testing.T) {
 				t.Errorf("suspicion %d lasted %v after one of %v", i, took, last)
 			}
 			last = took
+		}
+		pass(11 * time.Second)
+		for range 2 {
+			_, err := r.read("k", within(10*time.Millisecond))
+			wantErr(t, err, ErrTimeout)
+		}
+		if pass(100 * time.Millisecond); !r.peer.Up() {
+			t.Error("after steady times a suspicion lasts longer than the first")
 		}
 	})
 }
@@ -271,6 +301,24 @@ func TestWhatWasNeverWrittenEndsUnreachableAndIsNeverSent(t *testing.T) {
 	})
 }
 
+func TestACallThatExpiresUnsentIsNotSentEvenWhenTheWriterIsSoonFree(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		seen := 0
+		h := &fakeHandler{merge: func(_ MergeRequest, _ Meta, reply func(error)) { seen++; reply(nil) }}
+		r := newRig(t, h, PoolConfig{BulkBytes: 1 << 20}, ServerConfig{})
+		pass(time.Second)
+		r.net.hold(true)
+		r.peer.Merge(MergeRequest{Record: make([]byte, 100<<10)}, Options{}, func(error) {})
+		synctest.Wait()
+		wantErr(t, r.merge(nil, within(staleAfter/2)), ErrUnreachable)
+		r.net.hold(false)
+		pass(time.Second)
+		if seen != 1 {
+			t.Errorf("the peer saw %d requests, want only the first", seen)
+		}
+	})
+}
+
 func TestALateReplyIsCountedAndHarmless(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := echoHandler()
@@ -294,7 +342,7 @@ func TestALateReplyIsCountedAndHarmless(t *testing.T) {
 
 func TestCallsPastTheBoundsAreOverloadedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, mute(), PoolConfig{MaxCalls: 4, MaxFrameBytes: 4 << 10, MaxCallBytes: 5 << 10}, ServerConfig{})
+		r := newRig(t, mute(), PoolConfig{MaxCalls: 4, MaxFrameBytes: 4 << 10, MaxCallBytes: 5 << 10, SuspectAfter: 100}, ServerConfig{})
 		pass(time.Second)
 		counts := map[error]int{}
 		var mu sync.Mutex
@@ -327,6 +375,10 @@ func TestCallsPastTheBoundsAreOverloadedAtOnce(t *testing.T) {
 		}
 		if n := r.counter(`rpc_call_errors_total{error="overloaded"}`); n != 5 {
 			t.Errorf("%d counted", n)
+		}
+		pass(60 * time.Millisecond)
+		for range 10 { // what has ended no longer counts
+			wantErr(t, r.merge(make([]byte, 3<<10), within(50*time.Millisecond)), ErrTimeout)
 		}
 	})
 }

@@ -206,7 +206,7 @@ func TestABadReplyEndsTheCallsOfItsConnection(t *testing.T) {
 		"other id":       func(q header) []byte { return frame(header{kind: q.kind | replyBit, id: q.id + 1<<slotBits}, same) },
 		"id 0":           func(q header) []byte { return frame(header{kind: q.kind | replyBit}, same) },
 		"no such slot":   func(q header) []byte { return frame(header{kind: q.kind | replyBit, id: q.id + 9}, same) },
-		"other kind":     func(q header) []byte { return frame(header{kind: KindMerge | replyBit, id: q.id}, nil) },
+		"other kind":     func(q header) []byte { return frame(header{kind: KindMerge | replyBit, id: q.id}, same) },
 		"request":        func(q header) []byte { return frame(header{kind: q.kind, id: q.id}, same) },
 		"unknown kind":   func(q header) []byte { return frame(header{kind: 0xf0, id: q.id}, same) },
 		"class":          func(q header) []byte { return frame(header{kind: q.kind | replyBit, class: 7, id: q.id}, same) },

@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -163,6 +164,88 @@ func TestACallerThatReadsNoRepliesIsHeldBackAndThenCutOff(t *testing.T) {
 			t.Error("the connection is still open after WriteTimeout")
 		}
 	})
+}
+
+func TestACallerThatReadsLateGetsEverythingAndIsHeldBackUntilThen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var held []func(ReadReply, error)
+		served := 0
+		h := &fakeHandler{read: func(_ ReadRequest, _ Meta, reply func(ReadReply, error)) {
+			if served++; served <= 20 {
+				held = append(held, reply)
+				return
+			}
+			reply(ReadReply{}, nil)
+		}}
+		r := newRig(t, h, PoolConfig{}, ServerConfig{MaxFrameBytes: 64 << 10, MaxBacklogBytes: 64 << 10})
+		pass(time.Second)
+		conn := r.greeted(64 << 10)
+		for id := range uint64(20) {
+			r.send(conn, readFrame(id+1))
+		}
+		synctest.Wait()
+		for _, reply := range held { // 64 KiB of them are on their way, the rest is backlog
+			reply(ReadReply{Record: make([]byte, 10<<10)}, nil)
+		}
+		synctest.Wait()
+		for id := range uint64(10) {
+			r.send(conn, readFrame(id+21))
+			synctest.Wait()
+		}
+		if served != 20 {
+			t.Errorf("%d requests served before the backlog was read, want 20", served)
+		}
+		in := newFrameReader(conn, 64<<10)
+		for answered := 0; answered < 30; {
+			if err := in.fill(); err != nil {
+				t.Fatalf("after %d replies: %v", answered, err)
+			}
+			for _, _, ok, _ := in.frame(); ok; _, _, ok, _ = in.frame() {
+				answered++
+			}
+		}
+	})
+}
+
+func TestAReplyMadeDuringAWriteIsSentAfterIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var held func(ReadReply, error)
+		h := &fakeHandler{read: func(_ ReadRequest, _ Meta, reply func(ReadReply, error)) {
+			if held == nil {
+				held = reply
+				return
+			}
+			reply(ReadReply{Record: make([]byte, 100<<10)}, nil)
+		}}
+		r := newRig(t, h, PoolConfig{}, ServerConfig{})
+		pass(time.Second)
+		conn := r.greeted(1 << 20)
+		r.send(conn, append(readFrame(1), readFrame(2)...))
+		synctest.Wait() // the reader writes, and waits because nothing is read
+		held(ReadReply{}, nil)
+		in := newFrameReader(conn, 1<<20)
+		for _, want := range []uint64{2, 1} {
+			if err := in.fill(); err != nil {
+				t.Fatal(err)
+			}
+			if h, _, ok, err := in.frame(); !ok || err != nil || h.id != want {
+				t.Errorf("reply to %d: %v, %v, want %d", h.id, ok, err, want)
+			}
+		}
+	})
+}
+
+func TestAConnectionThatComesDuringTheStopIsRefused(t *testing.T) {
+	s, err := NewServer(ServerConfig{Node: 2, ClusterID: testClusterID, Handler: echoHandler()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	s.closeAll()
+	if conn, _ := memPipe(); s.register(ctx, conn) {
+		t.Error("a connection nobody will close is served")
+	}
 }
 
 func TestLateRepliesPastTheBacklogCutTheCallerOff(t *testing.T) {

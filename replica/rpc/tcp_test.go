@@ -102,11 +102,34 @@ func benchMerge(b *testing.B, callers int) {
 	b.ReportMetric(float64((cpuTime()-before).Microseconds())/float64(b.N), "cpu-us/call")
 }
 
-// BenchmarkMergePipelined keeps 64 calls in flight without a goroutine for any
-// of them: a reply's callback makes the next call.
-func BenchmarkMergePipelined(b *testing.B) {
-	p := tcpPair(b, echoHandler())
-	m := MergeRequest{Key: []byte("key:000000000042"), Record: make([]byte, 150)}
+// BenchmarkPipelined keeps 64 calls in flight without a goroutine for any of
+// them: a reply's callback makes the next call.
+func BenchmarkPipelined(b *testing.B) {
+	merge := MergeRequest{Key: []byte("key:000000000042"), Record: make([]byte, 150)}
+	read := ReadRequest{Key: make([]byte, 150)} // echoed as the record
+	b.Run("merge", func(b *testing.B) {
+		benchPipelined(b, echoHandler(), func(p *Peer, done func(error)) { p.Merge(merge, Options{}, done) })
+	})
+	b.Run("read", func(b *testing.B) {
+		benchPipelined(b, echoHandler(), func(p *Peer, done func(error)) {
+			p.Read(read, Options{}, func(_ ReadReply, err error) { done(err) })
+		})
+	})
+	b.Run("merge-committed-elsewhere", func(b *testing.B) {
+		queue := make(chan func(error), 1024)
+		h := &fakeHandler{merge: func(_ MergeRequest, _ Meta, reply func(error)) { queue <- reply }}
+		b.Cleanup(func() { close(queue) })
+		go func() {
+			for reply := range queue {
+				reply(nil)
+			}
+		}()
+		benchPipelined(b, h, func(p *Peer, done func(error)) { p.Merge(merge, Options{}, done) })
+	})
+}
+
+func benchPipelined(b *testing.B, h Handler, call func(*Peer, func(error))) {
+	p := tcpPair(b, h)
 	b.ReportAllocs()
 	before := cpuTime()
 	b.ResetTimer()
@@ -126,9 +149,9 @@ func BenchmarkMergePipelined(b *testing.B) {
 				left.Done()
 				return
 			}
-			p.Merge(m, Options{}, reply)
+			call(p, reply)
 		}
-		p.Merge(m, Options{}, reply)
+		call(p, reply)
 	}
 	left.Wait()
 	b.StopTimer()
