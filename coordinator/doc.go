@@ -7,10 +7,11 @@
 // A request takes one ring pointer and one walk over the preference list, and
 // keeps both to its end. A read is coordinated wherever it arrives. A write is
 // coordinated by an owner of the key, because only owners should mint dots for
-// it (notes on dotted versions: a fallback's lineage ends with its hint): any
-// other node hands it to the first live owner. Only with no live owner does a
-// fallback mint, for one of them, and then refuses operations whose reply makes
-// a claim about the old value.
+// it (a fallback's lineage ends with its hint): any other node hands it to the
+// first live owner. Only with no live owner does a fallback mint, for one of
+// them, and then refuses operations whose reply makes a claim about the old
+// value. A SET that depends on the old value (NX, XX, GET) moreover wants its R
+// copies from owners, and as many live owners as R and W say.
 //
 // A write that may have reached a coordinator is never handed to another one:
 // two coordinators would make two versions of it. It ends in an UncertainError

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -34,6 +35,8 @@ type rig struct {
 	ring  *ring.Ring
 	ids   []ring.NodeID
 	nodes map[ring.NodeID]*node
+
+	minted sync.Map // value -> *atomic.Int64, how many dots it got
 }
 
 // node is one member: its coordinator, and the replica that others see.
@@ -334,6 +337,8 @@ func (n *node) Mutate(key []byte, owner ring.NodeID, base version.Record, op ver
 		return nil, out, err
 	}
 	n.mu.mints++
+	count, _ := n.rig.minted.LoadOrStore(string(op.Value), new(atomic.Int64))
+	count.(*atomic.Int64).Add(1)
 	f, delay := n.mu.local, n.mu.delay
 	if f == healthy {
 		n.mu.rows[k] = rec

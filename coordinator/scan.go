@@ -14,7 +14,8 @@ import (
 const (
 	scanWaves      = 12    // rounds of questions
 	scanFan        = 16    // nodes asked in a round
-	scanWindow     = 2048  // partitions covered by a round
+	scanWindow     = 2048  // partitions covered by a round, at most
+	scanFirst      = 64    // partitions covered by the first one
 	scanMaxCount   = 10000 // keys
 	scanMinLimit   = 16    // entries asked of one node
 	scanDefaultLen = 10
@@ -29,7 +30,7 @@ func (c *Coordinator) Scan(ctx context.Context, req ScanRequest) (ScanPage, erro
 		return ScanPage{}, ErrOverloaded
 	}
 	defer c.release()
-	s := scan{c: c, ring: c.cluster.Ring(), owned: req.Owned, want: req.Count}
+	s := scan{c: c, ring: c.cluster.Ring(), owned: req.Owned, want: req.Count, window: scanFirst}
 	if s.ring == nil || s.ring.N() == 0 {
 		return ScanPage{}, ErrNoReadQuorum
 	}
@@ -50,6 +51,7 @@ func (c *Coordinator) Scan(ctx context.Context, req ScanRequest) (ScanPage, erro
 		if len(s.keys) >= s.want {
 			break
 		}
+		s.window = min(4*s.window, scanWindow)
 	}
 	if s.at == from {
 		return ScanPage{}, ErrNoReadQuorum // one node after the other failed
@@ -82,6 +84,7 @@ type scan struct {
 	ring   *ring.Ring
 	owned  bool
 	want   int
+	window int // partitions to cover next; grows while little is found
 	at     position
 	failed []ring.NodeID // asked in vain by this call
 	keys   [][]byte
@@ -110,7 +113,7 @@ func (s *scan) plan() (wave, bool) {
 		s.at = position{slot: int(first)}
 	}
 	w := wave{from: p, to: p}
-	for ; p < s.ring.Units() && p-w.from < scanWindow; p++ {
+	for ; p < s.ring.Units() && p-w.from < s.window; p++ {
 		mask, ok := uint32(0), true
 		if !s.skipped(p) {
 			mask, ok = s.addReaders(&w, p)
@@ -168,13 +171,7 @@ func (s *scan) addReaders(w *wave, p int) (mask uint32, ok bool) {
 	return mask, need == 0
 }
 
-// sighting is one node's entry.
-type sighting struct {
-	ScanEntry
-	reader uint32 // bit of the node
-}
-
-func (e *sighting) position() position { return position{int(e.Slot), e.KeyHash} }
+func (e *ScanEntry) position() position { return position{int(e.Slot), e.KeyHash} }
 
 // run asks the nodes of a wave and takes in what all of them have covered. A
 // node that fails is left out by the next plan.
@@ -222,15 +219,15 @@ func (s *scan) limit() int {
 
 // take adds the live keys before end, as many as are wanted, and moves on.
 func (s *scan) take(ctx context.Context, w wave, pages []answer[ScanReply], end position) error {
-	var seen []sighting
+	var seen []ScanEntry
 	for i := range pages {
 		for _, e := range pages[i].value.Entries {
-			if w.asked(s.ring, e.Slot, i) && (&sighting{ScanEntry: e}).position().compare(end) < 0 {
-				seen = append(seen, sighting{e, 1 << i})
+			if w.asked(s.ring, e.Slot, i) && e.position().compare(end) < 0 {
+				seen = append(seen, e)
 			}
 		}
 	}
-	slices.SortFunc(seen, func(a, b sighting) int {
+	slices.SortFunc(seen, func(a, b ScanEntry) int {
 		return cmp.Or(a.position().compare(b.position()), bytes.Compare(a.Key, b.Key))
 	})
 	var unsettled [][]byte
@@ -243,7 +240,7 @@ func (s *scan) take(ctx context.Context, w wave, pages []answer[ScanReply], end 
 		for next < len(seen) && bytes.Equal(seen[i].Key, seen[next].Key) {
 			next++
 		}
-		switch live, agreed := judge(seen[i:next], w.readersOf(s.ring, seen[i].Slot)); {
+		switch live, agreed := judge(seen[i:next]); {
 		case !agreed:
 			unsettled = append(unsettled, seen[i].Key)
 		case live:
@@ -258,29 +255,22 @@ func (s *scan) take(ctx context.Context, w wave, pages []answer[ScanReply], end 
 	return nil
 }
 
-// judge says whether a key is live, and whether all who were asked agree.
-func judge(seen []sighting, readers uint32) (live, agreed bool) {
-	mask := uint32(0)
+// judge says whether a key is live, and whether those who have it agree. Who has
+// nothing adds nothing to what the others have.
+func judge(seen []ScanEntry) (live, agreed bool) {
 	for _, e := range seen {
-		mask |= e.reader
 		if e.StateHash != seen[0].StateHash || e.Live != seen[0].Live {
 			return false, false
 		}
 	}
-	return seen[0].Live, mask == readers
-}
-
-func (w *wave) readersOf(r *ring.Ring, slot uint16) uint32 {
-	if p := r.Partition(slot) - w.from; p >= 0 && p < len(w.readers) {
-		return w.readers[p]
-	}
-	return 0
+	return seen[0].Live, true
 }
 
 // asked reports whether node i of the wave was asked about slot; nodes also
 // list keys that others were asked about.
 func (w *wave) asked(r *ring.Ring, slot uint16, i int) bool {
-	return w.readersOf(r, slot)&(1<<i) != 0
+	p := r.Partition(slot) - w.from
+	return p >= 0 && p < len(w.readers) && w.readers[p]&(1<<i) != 0
 }
 
 // settle reads the keys on which the owners differ.

@@ -100,6 +100,48 @@ func TestScanReturnsEveryLiveKeyOnce(t *testing.T) {
 	}
 }
 
+// Each of two owners knows that the other's version was deleted.
+func TestScanLeavesOutWhatTheJoinOfAllCopiesDeletes(t *testing.T) {
+	inBubble(t, 3, Config{}, func(t *testing.T, r *rig) {
+		a, b := made(90, 1, "a", version.Record{}), made(91, 1, "b", version.Record{})
+		a, b = a.Delete(b.Context), b.Delete(a.Context)
+		owners := r.owners(key)
+		owners[0].put(key, a)
+		owners[1].put(key, b)
+		owners[2].put(key, b)
+		if got, _ := owners[0].scanAll(t, 10, false); len(got) != 0 {
+			t.Errorf("%v", got)
+		}
+	})
+}
+
+// A cursor names a position; keys that share one must come on one page.
+func TestScanKeepsKeysOfOnePositionTogether(t *testing.T) {
+	inBubble(t, 3, Config{}, func(t *testing.T, r *rig) {
+		byHash := map[uint32]string{}
+		var twins []string
+		for i := 0; twins == nil; i++ {
+			k := fmt.Sprintf("{k}%d", i)
+			h := ring.KeyHash([]byte(k))
+			if other, ok := byHash[h]; ok {
+				twins = []string{other, k}
+			}
+			byHash[h] = k
+		}
+		for _, n := range r.nodes {
+			for _, k := range twins {
+				n.put(k, made(90, 1, "v", version.Record{}))
+			}
+		}
+		got, _ := r.nodes[1].scanAll(t, 1, false)
+		slices.Sort(got)
+		slices.Sort(twins)
+		if !slices.Equal(got, twins) {
+			t.Errorf("%v, want %v", got, twins)
+		}
+	})
+}
+
 func TestScanGoesOnWithoutAnOwner(t *testing.T) {
 	inBubble(t, 5, Config{}, func(t *testing.T, r *rig) {
 		want := r.populate(rand.New(rand.NewPCG(1, 1)), 200)

@@ -57,23 +57,13 @@ type write struct {
 	deadline  time.Time
 	timer     *time.Timer
 
-	stands []ring.Stand
-	dead   []ring.NodeID // found unreachable by this request
-	busy   []ring.NodeID // alive, but refused to coordinate it
-	asked  ring.NodeID   // the coordinator being asked
-	denied error         // the last refusal
+	routing
 
 	self   ring.Stand
 	enc    []byte
 	result WriteResult
-
-	// Bound once, so that handing them out allocates nothing.
-	alive     func(ring.NodeID) bool
-	onForward func(WriteResult, error)
-	onRead    func(ReadResult, error)
-	onLocal   func(error)
-	onTimer   func()
-	slots     []*mergeSlot
+	slots  []*mergeSlot
+	hooks
 
 	mu struct {
 		sync.Mutex
@@ -85,6 +75,25 @@ type write struct {
 		expired  bool // the deadline has passed
 		armed    bool // the timer is set
 	}
+}
+
+// routing is what the search for a coordinator has found out.
+type routing struct {
+	stands []ring.Stand
+	dead   []ring.NodeID // found unreachable by this request
+	busy   []ring.NodeID // alive, but refused to coordinate it
+	asked  ring.NodeID   // the coordinator being asked
+	denied error         // the last refusal
+}
+
+// hooks are the callbacks of a write, bound once, so that handing them out
+// allocates nothing.
+type hooks struct {
+	alive     func(ring.NodeID) bool
+	onForward func(WriteResult, error)
+	onRead    func(ReadResult, error)
+	onLocal   func(error)
+	onTimer   func()
 }
 
 // mergeSlot is the callback of one message. It outlives the request.
@@ -99,7 +108,7 @@ func (c *Coordinator) newWrite() *write {
 		return w
 	}
 	w := &write{c: c}
-	w.alive, w.onForward, w.onRead, w.onLocal, w.onTimer = w.up, w.forwardDone, w.readDone, w.localDone, w.fire
+	w.hooks = hooks{alive: w.up, onForward: w.forwardDone, onRead: w.readDone, onLocal: w.localDone, onTimer: w.fire}
 	return w
 }
 
@@ -234,10 +243,8 @@ func (w *write) forward(node ring.NodeID) {
 // forwardDone takes the outcome of a forward. Only one that certainly did
 // nothing may be tried elsewhere: two coordinators of one write make siblings.
 func (w *write) forwardDone(res WriteResult, err error) {
-	var uncertain *UncertainError
 	switch {
-	case err == nil, errors.As(err, &uncertain), errors.Is(err, ErrNoReplicas),
-		errors.Is(err, version.ErrTooManySiblings), errors.Is(err, version.ErrTooLarge):
+	case err == nil, isAnswer(err):
 		w.finish(res, err)
 	case errors.Is(err, ErrUnreachable):
 		w.dead = append(w.dead, w.asked)
@@ -248,6 +255,19 @@ func (w *write) forwardDone(res WriteResult, err error) {
 	default:
 		w.finish(WriteResult{}, &UncertainError{Want: w.w})
 	}
+}
+
+// isAnswer reports whether an error is what another coordinator made of the
+// write, and not a failure to hear of it.
+func isAnswer(err error) bool {
+	var uncertain *UncertainError
+	return errors.As(err, &uncertain) || errors.Is(err, ErrNoReplicas) || refusesOp(err)
+}
+
+// refusesOp reports whether an error is about the operation: no owner would
+// take it.
+func refusesOp(err error) bool {
+	return errors.Is(err, version.ErrTooManySiblings) || errors.Is(err, version.ErrTooLarge)
 }
 
 // retry looks for another coordinator; every round rules out one node.
@@ -316,7 +336,7 @@ func (w *write) mint(base version.Record) {
 // stored, so another owner may try unless the operation itself is refused.
 func (w *write) mintFailed(err error) {
 	switch {
-	case errors.Is(err, version.ErrTooManySiblings), errors.Is(err, version.ErrTooLarge), errors.Is(err, ErrOverloaded):
+	case refusesOp(err), errors.Is(err, ErrOverloaded):
 		w.finish(WriteResult{}, err)
 		return
 	case errors.Is(err, version.ErrDotReused):
@@ -339,9 +359,11 @@ func (w *write) finish(res WriteResult, err error) {
 }
 
 func (c *Coordinator) countOutcome(err error) {
+	if err == nil {
+		return
+	}
 	var uncertain *UncertainError
 	switch {
-	case err == nil:
 	case errors.As(err, &uncertain):
 		c.count.uncertain.Inc()
 	case errors.Is(err, ErrNoReplicas):

@@ -3,6 +3,7 @@ package coordinator
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -170,8 +171,47 @@ func TestExclusiveSetNeedsAHomeQuorum(t *testing.T) {
 		if _, err := owners[0].write(key, nx, WriteOptions{}); !errors.Is(err, ErrNoReplicas) {
 			t.Errorf("NX with one live owner: %v", err)
 		}
+		if _, err := owners[0].write(key, nx, WriteOptions{R: 1}); !errors.Is(err, ErrNoReplicas) {
+			t.Errorf("NX with one live owner, R 1: %v", err)
+		}
+		for _, n := range r.nodes {
+			clear(n.mu.down)
+		}
+		owners[1].set(unreachable) // and nobody knows
+		owners[2].set(unreachable)
+		if _, err := owners[0].write(key, nx, WriteOptions{}); !errors.Is(err, ErrNoReplicas) || r.mints() > 0 {
+			t.Errorf("NX decided with fallbacks: %v", err)
+		}
 		if _, err := owners[0].write(key, set("v"), WriteOptions{}); err != nil {
 			t.Errorf("plain SET with one live owner: %v", err)
+		}
+	})
+}
+
+func TestAForwardedWriteAnswersBeforeTheForwarderGivesUp(t *testing.T) {
+	inBubble(t, 5, Config{}, func(t *testing.T, r *rig) {
+		owners, others := r.owners(key), r.others(key)
+		for _, n := range slices.Concat(owners[1:], others) {
+			n.set(deaf)
+		}
+		start := time.Now()
+		_, err := others[0].write(key, set("v"), WriteOptions{Timeout: time.Second})
+		var uncertain *UncertainError
+		if !errors.As(err, &uncertain) || uncertain.Acked != 1 || time.Since(start) != 900*time.Millisecond {
+			t.Errorf("%v after %v", err, time.Since(start))
+		}
+	})
+}
+
+func TestTimeSpentReadingIsNotTakenFromTheOwners(t *testing.T) {
+	inBubble(t, 3, Config{}, func(t *testing.T, r *rig) {
+		owners := r.owners(key)
+		for _, o := range owners {
+			o.mu.delay = 1100 * time.Millisecond
+		}
+		op := version.Op{Kind: version.OpAppend, Value: []byte("v")}
+		if _, err := owners[0].write(key, op, WriteOptions{Timeout: 4 * time.Second}); err != nil {
+			t.Error(err)
 		}
 	})
 }
@@ -241,8 +281,12 @@ func TestASilentOwnerIsReplacedInTimeForTheAnswer(t *testing.T) {
 		owners, others := r.owners(key), r.others(key)
 		owners[1].set(deaf)
 		owners[2].set(deaf)
+		start := time.Now()
 		if _, err := owners[0].write(key, set("v"), WriteOptions{Timeout: time.Second}); err != nil {
 			t.Fatal(err)
+		}
+		if took := time.Since(start); took != time.Second/2 {
+			t.Errorf("answered after %v, half the time is for the owners", took)
 		}
 		r.drained()
 		hints := 0
@@ -278,6 +322,35 @@ func TestHintsAreSentAfterTheAnswerToo(t *testing.T) {
 		for _, m := range others[1].mu.merges {
 			if time.Until(m.Deadline) < -time.Minute || m.For != owners[2].id {
 				t.Errorf("hint %+v", m)
+			}
+		}
+	})
+}
+
+func TestAHintMayTakeLongerThanTheClientWaits(t *testing.T) {
+	inBubble(t, 5, Config{}, func(t *testing.T, r *rig) {
+		owners, others := r.owners(key), r.others(key)
+		owners[2].set(deaf)
+		others[0].mu.delay = 3 * time.Second
+		if _, err := owners[0].write(key, set("v"), WriteOptions{Timeout: time.Second}); err != nil {
+			t.Fatal(err)
+		}
+		r.drained()
+		if value(others[0].get(key, owners[2].id)) != "v" || value(others[1].get(key, owners[2].id)) != "" {
+			t.Error("a slow fallback was given up")
+		}
+	})
+}
+
+func TestOwnersThatAllRefuseAreNotStoodInFor(t *testing.T) {
+	inBubble(t, 6, Config{}, func(t *testing.T, r *rig) {
+		for _, o := range r.owners(key) {
+			o.set(overloaded)
+		}
+		r.seen(r.owners(key)[0]) // one is dead, so there is a fallback in the walk
+		for _, n := range r.others(key) {
+			if _, err := n.write(key, set("v"), WriteOptions{}); !errors.Is(err, ErrOverloaded) || r.mints() != 0 {
+				t.Errorf("at %v: %v, %d mints", n, err, r.mints())
 			}
 		}
 	})

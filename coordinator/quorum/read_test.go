@@ -336,3 +336,18 @@ func TestHedgeAsksTheNextOwnerForItsWholeCopy(t *testing.T) {
 		t.Fatalf("repairs %v: the late empty copy is stale", got)
 	}
 }
+
+func TestAHedgeReplacesTheNodeThatThenFails(t *testing.T) {
+	var m Read
+	m.Reset(2, nil, owners(4))
+	slow, _ := m.Next()
+	m.Next()
+	m.Hedge()
+	if third, ok := m.Next(); !ok || third.Stand.Node != 3 {
+		t.Fatalf("hedge %+v %v", third, ok)
+	}
+	m.Fail(slow.Index)
+	if more, ok := m.Next(); ok {
+		t.Errorf("asked %+v although two nodes still may answer", more)
+	}
+}
