@@ -8,8 +8,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/tidwall/redcon"
 )
 
 // A client is what one connection shows to the others (CLIENT LIST, CLIENT
@@ -77,11 +75,10 @@ func sortClients(all []*client) {
 
 // Buffers of a connection.
 const (
-	// keepReader is the size of a command from which on redcon's reader is
-	// replaced: it never gives memory back by itself.
-	keepReader = 16 * kib
+	// keepBatch is the largest batch whose slice is kept.
+	keepBatch = 64
 	// keepReplies is the largest reply buffer kept between batches.
-	keepReplies = 128 * kib
+	keepReplies = 16 * kib
 	// heldReply is the size from which unsent replies count as held.
 	heldReply = 16 * kib
 )
@@ -90,12 +87,12 @@ const (
 // or the server stops.
 func (s *session) loop() {
 	for !s.closing {
-		cmds, err := s.reader.ReadCommands()
-		if err != nil {
+		var err error
+		if s.batch, err = s.guard.next(s.batch[:0]); err != nil {
 			s.farewell(err)
 			return
 		}
-		s.execute(cmds)
+		s.execute(s.batch)
 		// Commands that have arrived whole join those in flight; only before
 		// waiting for the client is everything answered.
 		if !s.closing && s.guard.more() {
@@ -163,14 +160,12 @@ func (s *session) flush() error {
 	return err
 }
 
-// tidy gives back what large commands left behind and keeps the books.
+// tidy drops what the batch still points to and keeps the books.
 func (s *session) tidy() {
 	s.srv.counts.netInput.Add(s.guard.read - s.counted)
 	s.counted = s.guard.read
-	// Invariant: redcon's reader is empty when the guard is, because a guard
-	// releases whole commands only.
-	if s.guard.large && s.guard.drained() {
-		s.guard.large = false
-		s.reader = redcon.NewReader(s.guard)
+	clear(s.batch[:cap(s.batch)])
+	if cap(s.batch) > keepBatch {
+		s.batch = nil
 	}
 }

@@ -28,7 +28,7 @@ func connectionCommands() []command {
 			summary: "Selects a database; there is only 0.", since: "1.0.0", complexity: "O(1)", args: arguments("index integer")},
 		{name: "quit", arity: -1, flags: open, run: runQuit,
 			summary: "Closes the connection.", since: "1.0.0", complexity: "O(1)"},
-		{name: "reset", arity: 1, flags: open, run: runReset,
+		{name: "reset", arity: 1, flags: open, run: runReset, replyMode: true,
 			summary: "Brings the connection back to the state of a new one.", since: "6.2.0", complexity: "O(1)"},
 		{name: "client", arity: -2, summary: "Container of commands about connections.", since: "2.4.0",
 			complexity: "Depends on the subcommand.", subcommands: clientSubcommands()},

@@ -5,14 +5,14 @@
 //
 // The server's accept loop (server.go) gives each connection one goroutine and
 // one session (session.go). Bytes from the client pass the guard (guard.go),
-// which checks framing and every limit as they arrive and releases only whole,
-// well-formed commands; redcon's reader, which trusts its input, sees nothing
-// else. The commands of one read form a batch. The executor (pipeline.go)
-// gates each command (arity, login, loading, redirection, key size), starts
-// those that can run concurrently, and writes the replies in the order in which
-// the commands came. Two commands that touch one key keep their order when
-// one of them writes; a command that is not asynchronous waits for all before it
-// and is waited for by all after it.
+// which checks framing and every limit as they arrive and has only whole,
+// well-formed commands parsed; redcon's parser, which trusts its input, sees
+// nothing else. The commands that arrived together form a batch. The executor
+// (pipeline.go) gates each command (gate.go: arity, login, loading, key size,
+// redirection), starts those that can run concurrently, and writes the replies
+// in the order in which the commands came. Two commands that touch one key keep
+// their order when one of them writes; a command that is not asynchronous waits
+// for all before it and is waited for by all after it.
 //
 // # The table
 //

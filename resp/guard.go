@@ -10,21 +10,21 @@ import (
 	"github.com/tidwall/redcon"
 )
 
-// A guard stands between a client and redcon's reader, which trusts its input:
+// A guard stands between a client and redcon's parser, which trusts its input:
 // one short request can panic it, spin it or overflow its stack. The guard reads
-// from the socket into its own buffer, follows the framing byte by byte as it
-// arrives (never twice), enforces every limit before the bytes a header promises
-// are there, and releases only whole commands.
+// from the connection into its own buffer, follows the framing byte by byte as
+// it arrives (never twice), enforces every limit before the bytes that a header
+// promises are there, and has only whole commands parsed.
 //
-// Invariant: what Read returns is a run of well-formed RESP arrays of bulk
-// strings with at least one argument. Inline commands are rewritten as arrays;
-// what Redis ignores (empty lines, *0, *-1) is left out. A protocolError comes
-// only after every command before the fault was released.
+// Invariant: what is handed to redcon is one well-formed RESP array of at least
+// one bulk string. Inline commands are split here, as Redis splits them, and
+// what Redis ignores (empty lines, *0, *-1) is left out. An error comes only
+// after every command before the fault.
 //
 // A guard allocates at most twice the bytes received, and nothing on the word of
 // a header.
 type guard struct {
-	net.Conn
+	conn   net.Conn
 	limits *Limits
 	query  *budget      // unfinished bytes, shared by the server's connections
 	stop   *atomic.Bool // the server is shutting down
@@ -32,10 +32,10 @@ type guard struct {
 	since  time.Time    // when the connection was accepted
 
 	buf []byte
-	// buf[out:ready] is to be released; buf[ready:pos] is the checked part of
-	// the unfinished command; buf[pos:end] has not been looked at.
+	// buf[out:ready] has the whole commands that spans lists; buf[ready:pos] is
+	// the checked part of the unfinished one; buf[pos:end] was not looked at.
 	out, ready, pos, end int
-	inline               []byte // a rewritten inline command, to be released first
+	spans                []span
 	phase                phase
 	args                 int // arguments still missing in the unfinished command
 	payload              int // bytes of the present argument still missing, with CRLF
@@ -44,8 +44,14 @@ type guard struct {
 	begun                time.Time // when the unfinished command was first seen
 	deadline             time.Time // as last set on the connection
 
-	read  int64 // bytes received
-	large bool  // a command of keepReader bytes or more was released
+	read int64 // bytes received
+}
+
+// A span is a whole command: a part of the buffer, or the words of an inline
+// command.
+type span struct {
+	start, end int
+	words      [][]byte
 }
 
 // phase says what the byte at pos belongs to.
@@ -67,9 +73,9 @@ const (
 	// batchBytes bounds a batch: a run of small commands is cut when it is this
 	// long, for parsed commands take more memory than their bytes.
 	batchBytes = 16 * kib
-	// copies is how often a large command lies in memory while it is parsed:
-	// here, in redcon's buffer, and in the private copy of its arguments.
-	copies = 3
+	// copies is how often an unfinished command lies in memory while the buffer
+	// grows.
+	copies = 2
 )
 
 // A protocolError is answered and then ends the connection.
@@ -112,44 +118,82 @@ func (b *budget) take(n int64) bool {
 
 func (b *budget) give(n int64) { b.used.Add(-n) }
 
-// Read releases bytes of whole commands; a command longer than p comes in
-// pieces.
-func (g *guard) Read(p []byte) (int, error) {
+// next appends the commands that have arrived whole, and waits for one if none
+// has. Their arguments are private to them.
+func (g *guard) next(dst []redcon.Command) ([]redcon.Command, error) {
 	for {
-		if len(g.inline) > 0 {
-			n := copy(p, g.inline)
-			g.inline = g.inline[n:]
-			return n, nil
-		}
-		if g.out < g.ready {
-			n := copy(p, g.buf[g.out:g.ready])
-			g.out += n
-			return n, nil
-		}
-		if g.err != nil {
-			return 0, g.err
-		}
-		if g.advance() {
-			continue
+		g.advance()
+		switch {
+		case len(g.spans) > 0:
+			return g.hand(dst)
+		case g.err != nil:
+			return dst, g.err
 		}
 		if err := g.fill(); err != nil {
-			return 0, err
+			return dst, err
 		}
 	}
 }
 
-// more reports that Read has something to say without waiting for the client.
-func (g *guard) more() bool {
-	return !g.drained() || g.err != nil || g.advance()
+// hand has the whole commands parsed from a copy of the buffer, or from the
+// buffer itself when they fill most of it.
+func (g *guard) hand(dst []redcon.Command) ([]redcon.Command, error) {
+	own, base := g.buf[g.out:g.ready:g.ready], g.out
+	if len(own) < keepBuffer {
+		own = bytes.Clone(own)
+	} else {
+		g.surrender()
+	}
+	for _, sp := range g.spans {
+		cmd := redcon.Command{Args: sp.words}
+		if sp.words == nil {
+			var err error
+			if cmd, err = redcon.Parse(own[sp.start-base : sp.end-base]); err != nil {
+				return dst, protocolError(err.Error())
+			}
+		}
+		dst = append(dst, cmd)
+	}
+	g.spans, g.out = g.spans[:0], g.ready
+	return dst, nil
 }
 
-// drained reports that nothing whole is waiting to be released.
-func (g *guard) drained() bool { return g.out == g.ready && len(g.inline) == 0 }
+// surrender leaves the buffer to the commands in it and goes on with a new one.
+func (g *guard) surrender() {
+	rest := g.buf[g.ready:g.end]
+	size := queryBuffer
+	for size < len(rest) {
+		size *= 2
+	}
+	g.buf = make([]byte, size)
+	copy(g.buf, rest)
+	g.pos, g.end, g.ready = g.pos-g.ready, len(rest), 0
+	g.charge(size)
+}
+
+// charge makes the bytes taken from the shared budget fit a buffer of size. It
+// reports whether the budget allows it; less is always allowed.
+func (g *guard) charge(size int) bool {
+	due := int64(max(0, size-keepBuffer)) * copies
+	if more := due - g.charged; more > 0 && !g.query.take(more) {
+		return false
+	} else if more < 0 {
+		g.query.give(-more)
+	}
+	g.charged = due
+	return true
+}
+
+// more reports that next has something to say without waiting for the client.
+func (g *guard) more() bool {
+	g.advance()
+	return len(g.spans) > 0 || g.err != nil
+}
 
 // release gives the shared budget back; the connection is over.
 func (g *guard) release() {
 	g.query.give(g.charged)
-	g.charged, g.buf, g.inline = 0, nil, nil
+	g.charged, g.buf, g.spans = 0, nil, nil
 }
 
 // A step is what looking at one piece of a command led to.
@@ -159,29 +203,30 @@ const (
 	again step = iota // go on
 	wait              // more bytes are needed
 	whole             // a command ends at pos
-	halt              // what is ready must be released first, or err is set
+	halt              // err is set
 )
 
-// advance checks what has arrived and reports whether Read has something to
-// release or to fail with.
-func (g *guard) advance() bool {
-	for g.pos < g.end && g.err == nil {
+// advance checks what has arrived and lists the whole commands, up to a batch.
+func (g *guard) advance() {
+	for g.pos < g.end && g.err == nil && g.ready-g.out < batchBytes {
+		// Before login each command is run before the next is judged: it may
+		// be the login.
+		if !g.trust && len(g.spans) > 0 {
+			return
+		}
 		switch g.step() {
-		case wait:
-			return g.out < g.ready
-		case halt:
-			return true
+		case wait, halt:
+			return
 		case whole:
-			g.large = g.large || g.pos-g.ready >= keepReader
-			g.ready, g.phase, g.begun = g.pos, atCommand, time.Time{}
-			// Before login each command is run before the next is judged: it
-			// may be the login.
-			if !g.trust || g.ready-g.out >= batchBytes {
-				return true
-			}
+			g.spans = append(g.spans, span{start: g.ready, end: g.pos})
+			g.settle(g.pos)
 		}
 	}
-	return g.out < g.ready || g.err != nil
+}
+
+// settle makes next the beginning of the next command.
+func (g *guard) settle(next int) {
+	g.ready, g.pos, g.phase, g.begun = next, next, atCommand, time.Time{}
 }
 
 func (g *guard) step() step {
@@ -213,7 +258,8 @@ func (g *guard) count() step {
 	case n > int64(g.limits.MaxLoginArgs) && !g.trust:
 		return g.fail(errLoginCount)
 	case n <= 0:
-		return g.drop(g.pos + size)
+		g.settle(g.pos + size) // ignored
+		return again
 	}
 	g.pos += size
 	g.args, g.phase = int(n), atLength
@@ -280,30 +326,12 @@ func (g *guard) line() step {
 	switch {
 	case !ok:
 		return g.fail(errQuotes)
-	case len(words) == 0:
-		return g.drop(next)
-	case equalFold(words[0], "post"), equalFold(words[0], "host:"):
+	case len(words) > 0 && (equalFold(words[0], "post") || equalFold(words[0], "host:")):
 		return g.fail(errCrossProtocol)
+	case len(words) > 0:
+		g.spans = append(g.spans, span{words: words})
 	}
-	if st := g.drop(next); st == halt {
-		return halt
-	}
-	g.inline = redcon.AppendArray(g.inline[:0], len(words))
-	for _, word := range words {
-		g.inline = redcon.AppendBulk(g.inline, word)
-	}
-	return halt
-}
-
-// drop leaves out the bytes up to next, which begin where the last whole command
-// ended. What comes before them must be released first.
-func (g *guard) drop(next int) step {
-	if g.out < g.ready {
-		g.pos, g.phase = g.ready, atCommand
-		return halt
-	}
-	g.out, g.ready, g.pos = next, next, next
-	g.phase, g.begun = atCommand, time.Time{}
+	g.settle(next)
 	return again
 }
 
@@ -343,7 +371,7 @@ func headerNumber(b []byte) (n int64, size int, st step) {
 	return n, i + 2, again
 }
 
-// fill receives more bytes. Requires: nothing waits to be released.
+// fill receives more bytes. Requires: no whole command waits to be handed out.
 func (g *guard) fill() error {
 	if err := g.makeRoom(); err != nil {
 		return err
@@ -351,7 +379,7 @@ func (g *guard) fill() error {
 	if err := g.setDeadline(); err != nil {
 		return err
 	}
-	n, err := g.Conn.Read(g.buf[g.end:])
+	n, err := g.conn.Read(g.buf[g.end:])
 	g.end += n
 	g.read += int64(n)
 	if n > 0 {
@@ -366,13 +394,13 @@ func (g *guard) fill() error {
 // makeRoom moves the unfinished command to the front and grows or shrinks the
 // buffer. The bytes past keepBuffer are charged to the server's budget.
 func (g *guard) makeRoom() error {
-	if g.out > 0 {
-		copy(g.buf, g.buf[g.out:g.end])
-		g.ready -= g.out
-		g.pos -= g.out
-		g.end -= g.out
-		g.out = 0
+	if g.ready > 0 {
+		copy(g.buf, g.buf[g.ready:g.end])
+		g.pos -= g.ready
+		g.end -= g.ready
+		g.ready = 0
 	}
+	g.out = 0
 	size := len(g.buf)
 	switch {
 	case g.end == 0 && size > keepBuffer, size == 0:
@@ -382,14 +410,10 @@ func (g *guard) makeRoom() error {
 	default:
 		return nil
 	}
-	charge := int64(max(0, size-keepBuffer)) * copies
-	if more := charge - g.charged; more > 0 && !g.query.take(more) {
+	if !g.charge(size) {
 		g.err = errCrowded
 		return g.err
-	} else if more < 0 {
-		g.query.give(-more)
 	}
-	g.charged = charge
 	old := g.buf
 	g.buf = make([]byte, size)
 	copy(g.buf, old[:g.end])
@@ -414,7 +438,7 @@ func (g *guard) setDeadline() error {
 	}
 	if !d.Equal(g.deadline) {
 		g.deadline = d
-		if err := g.Conn.SetReadDeadline(d); err != nil {
+		if err := g.conn.SetReadDeadline(d); err != nil {
 			return err
 		}
 	}

@@ -24,8 +24,8 @@ type session struct {
 	srv    *Server
 	client *client
 	guard  *guard
-	reader *redcon.Reader
 	reply  Reply
+	batch  []redcon.Command // reused
 	pipeline
 	settings
 	seen   seen        // contexts and tokens of the keys last touched
@@ -43,10 +43,10 @@ type session struct {
 
 func newSession(srv *Server, c *client) *session {
 	g := &guard{
-		Conn: c.conn, limits: &srv.cfg.Limits, query: &srv.query, stop: &srv.stop,
+		conn: c.conn, limits: &srv.cfg.Limits, query: &srv.query, stop: &srv.stop,
 		trust: !srv.params.locked(), since: time.Now(),
 	}
-	s := &session{srv: srv, client: c, guard: g, reader: redcon.NewReader(g)}
+	s := &session{srv: srv, client: c, guard: g}
 	s.reply.proto = 2
 	s.pipeline = pipeline{seed: srv.seed, window: min(firstWindow, srv.cfg.Limits.Window)}
 	s.seen.seed = srv.seed

@@ -56,7 +56,7 @@ type command struct {
 	writes bool   // has flag write
 	data   bool   // reads or writes keys: waits for readiness
 	noAuth bool   // allowed before login
-	// replyMode marks CLIENT REPLY, which decides by itself whether it answers.
+	// replyMode marks commands that decide by themselves whether they answer.
 	replyMode bool
 	sub       map[string]*command
 	stats     *rowStats
