@@ -46,8 +46,10 @@ func TestARefusedConnectionSuspectsAtOnceAndAProbeBringsThePeerBack(t *testing.T
 
 func TestACallToASilentAddressEndsAtItsDeadlineUnsent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, echoHandler(), PoolConfig{}, ServerConfig{})
-		r.net.setSilent("two", true)
+		r := newRigWith(t, PoolConfig{}, func(r *rig) {
+			r.serve(echoHandler(), ServerConfig{})
+			r.net.setSilent("two", true)
+		})
 		begin := time.Now()
 		_, err := r.read("k", within(200*time.Millisecond))
 		wantErr(t, err, ErrUnreachable)
