@@ -16,22 +16,6 @@ type RowOp struct {
 	Delete bool
 }
 
-// Write is a set of row changes that become visible together.
-type Write struct {
-	// Ops are copied by Enqueue; the caller may reuse them at once. None is
-	// allowed: such a write is done when everything before it is committed.
-	Ops []RowOp
-	// Durable asks that Done(nil) means synced to the disk, in the modes that
-	// sync commits.
-	Durable bool
-	// Done, if not nil, is called exactly once if Enqueue answered nil.
-	Done func(error)
-	// Seq is set by Enqueue to the number of the batch that holds the write.
-	Seq uint64
-
-	force bool // sync in every mode
-}
-
 // writeOverhead is what a queued write costs beside its rows, for the bound of
 // the queue.
 const writeOverhead = 64
@@ -50,11 +34,11 @@ type group struct {
 	force   bool
 }
 
-// add appends w to the group. An error of the batch is impossible by its
-// contract and would mean that part of w was kept.
-func (g *group) add(w *Write) {
-	for i := range w.Ops {
-		op := &w.Ops[i]
+// add appends a write to the group. An error of the batch is impossible by its
+// contract and would mean that part of the write was kept.
+func (g *group) add(ops []RowOp, done func(error)) {
+	for i := range ops {
+		op := &ops[i]
 		var err error
 		if op.Delete {
 			err = g.batch.Delete(op.Key, nil)
@@ -65,12 +49,10 @@ func (g *group) add(w *Write) {
 			panic(fmt.Sprintf("storage: batch of %d bytes refused a row: %v", g.batch.Len(), err))
 		}
 	}
-	if w.Done != nil {
-		g.done = append(g.done, w.Done)
+	if done != nil {
+		g.done = append(g.done, done)
 	}
 	g.writes++
-	g.durable = g.durable || w.Durable
-	g.force = g.force || w.force
 }
 
 // finish runs the callbacks and empties the group for reuse.
@@ -150,42 +132,66 @@ func (q *queue) recycle(g *group, bytes int) {
 	q.mu.bytes -= bytes
 }
 
-// Enqueue queues w to be committed after everything enqueued before it. It does
-// not wait for the disk. An error means that nothing of w was kept and Done
-// will not be called.
-func (s *Store) Enqueue(w *Write) error {
-	if len(w.Ops) > 0 {
+// durability is what a write asks for.
+type durability uint8
+
+const (
+	committedOnly durability = iota
+	durable                  // synced in the modes that sync commits
+	forced                   // synced in every mode
+)
+
+// Enqueue queues a write: row changes that become visible together, after
+// everything enqueued before. It does not wait for the disk. It returns the
+// number of the batch that will hold the write.
+//
+// The rows are copied and may be reused at once. A write without rows is done
+// when everything before it is. Unless it is nil, done is called exactly once
+// if Enqueue answered no error; done(nil) means that the write is
+// on the disk if it had to be synced and the mode syncs commits. An error of Enqueue means that
+// nothing of the write was kept and that done will not be called.
+func (s *Store) Enqueue(ops []RowOp, mustSync bool, done func(error)) (seq uint64, err error) {
+	if mustSync {
+		return s.enqueue(ops, durable, done)
+	}
+	return s.enqueue(ops, committedOnly, done)
+}
+
+// enqueue is Enqueue with every degree of durability.
+func (s *Store) enqueue(ops []RowOp, d durability, done func(error)) (seq uint64, err error) {
+	if len(ops) > 0 {
 		if err := s.admit(); err != nil {
 			s.meters.busy.Inc()
-			return err
+			return 0, err
 		}
 	}
 	size := writeOverhead
-	for i := range w.Ops {
-		size += len(w.Ops[i].Key) + len(w.Ops[i].Value)
+	for i := range ops {
+		size += len(ops[i].Key) + len(ops[i].Value)
 	}
 	q := &s.queue
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	switch {
 	case q.mu.failed:
-		return s.failed()
+		return 0, s.failed()
 	case q.mu.closing:
-		return ErrClosed
+		return 0, ErrClosed
 	case q.mu.bytes+size > s.cfg.QueueBytes && q.mu.bytes > 0:
 		// A write larger than the queue passes alone.
 		s.meters.busy.Inc()
-		return ErrBusy
+		return 0, ErrBusy
 	}
 	g := q.mu.fill
-	g.add(w)
+	g.add(ops, done)
+	g.durable = g.durable || d == durable
+	g.force = g.force || d == forced
 	g.bytes += size
 	q.mu.bytes += size
-	w.Seq = g.seq
 	if g.writes == 1 {
 		q.mu.wake.Signal()
 	}
-	return nil
+	return g.seq, nil
 }
 
 // admit refuses writes that would only fill the queue or the disk.
@@ -337,7 +343,7 @@ func (s *Store) watch() {
 			if s.committed.Load() != s.synced.Load() {
 				// Refused only by a store that is closing, which syncs anyway, or
 				// by a full queue, whose commits the next tick covers.
-				_ = s.Enqueue(&Write{force: true})
+				_, _ = s.enqueue(nil, forced, nil)
 			}
 		}
 	}
@@ -367,6 +373,7 @@ func (s *Store) measure() {
 	}
 	defer s.users.leave()
 	m := s.db.Metrics()
+	s.diskBytes.Store(int64(m.DiskSpaceUsage()))
 	s.meters.diskBytes.Set(float64(m.DiskSpaceUsage()))
 	s.meters.memTableBytes.Set(float64(m.MemTable.Size))
 	s.meters.readAmp.Set(float64(m.ReadAmp()))

@@ -124,12 +124,13 @@ func TestQueuedWritesAllFailWhenTheEngineDoes(t *testing.T) {
 	disk.on.Store(true)
 	var calls, failures atomic.Int64
 	write := func() error {
-		return s.Enqueue(&Write{Ops: []RowOp{{Key: []byte("dk"), Value: []byte("v")}}, Durable: true, Done: func(err error) {
+		_, err := s.Enqueue([]RowOp{{Key: []byte("dk"), Value: []byte("v")}}, true, func(err error) {
 			calls.Add(1)
 			if errors.Is(err, ErrFailed) {
 				failures.Add(1)
 			}
-		}})
+		})
+		return err
 	}
 	s.Start()
 	var accepted atomic.Int64
@@ -157,13 +158,13 @@ func TestFullDiskUnderTablesTurnsIntoBusyAndHeals(t *testing.T) {
 		accepted, finished := 0, 0
 		var busy error
 		for i := 0; busy == nil && i < 20000; i++ {
-			w := Write{Ops: []RowOp{{Key: fmt.Appendf(nil, "d%06d", i), Value: make([]byte, 400)}}, Durable: i%16 == 0, Done: func(err error) {
+			ops := []RowOp{{Key: fmt.Appendf(nil, "d%06d", i), Value: make([]byte, 400)}}
+			_, busy = s.Enqueue(ops, i%16 == 0, func(err error) {
 				if err != nil {
 					t.Errorf("queued write: %v", err)
 				}
 				finished++
-			}}
-			busy = s.Enqueue(&w)
+			})
 			if busy == nil {
 				accepted++
 			}
@@ -228,7 +229,8 @@ func TestFlippedBitsAreCorruptAndNeverAbsent(t *testing.T) {
 	fs := vfs.NewMem()
 	s := mustOpen(t, smallConfig(fs))
 	for i := range 3000 {
-		if err := s.Enqueue(&Write{Ops: []RowOp{{Key: fmt.Appendf(nil, "d%05d", i), Value: fmt.Append(nil, rng.Uint64(), rng.Uint64())}}}); err != nil {
+		ops := []RowOp{{Key: fmt.Appendf(nil, "d%05d", i), Value: fmt.Append(nil, rng.Uint64(), rng.Uint64())}}
+		if _, err := s.Enqueue(ops, false, nil); err != nil {
 			t.Fatal(err)
 		}
 	}

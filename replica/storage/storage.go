@@ -35,6 +35,7 @@ type Store struct {
 
 	stalledSince atomic.Int64 // unix ns; 0 while writes flow
 	lowDisk      atomic.Bool
+	diskBytes    atomic.Int64
 
 	failure  atomic.Pointer[error] // set once, by fail
 	walDead  atomic.Bool           // the log failed: see engineFS
@@ -164,6 +165,9 @@ func waitFor(ch <-chan struct{}, d time.Duration) bool {
 // until Config.StallGrace has passed and are refused from then on.
 func (s *Store) Stalled() bool { return s.stalledSince.Load() != 0 }
 
+// DiskBytes is the space that the store takes, as of the last second.
+func (s *Store) DiskBytes() int64 { return s.diskBytes.Load() }
+
 // Get returns a copy of the row's value, or ErrNotFound.
 func (s *Store) Get(row []byte) ([]byte, error) {
 	if !s.users.enter() {
@@ -260,8 +264,7 @@ func (s *Store) Meta(name string) ([]byte, error) { return s.Get(metaKey(name)) 
 func (s *Store) SetMeta(name string, value []byte) error {
 	done := make(chan error, 1)
 	op := RowOp{Key: metaKey(name), Value: value, Delete: value == nil}
-	w := Write{Ops: []RowOp{op}, Done: func(err error) { done <- err }, force: true}
-	if err := s.Enqueue(&w); err != nil {
+	if _, err := s.enqueue([]RowOp{op}, forced, func(err error) { done <- err }); err != nil {
 		return err
 	}
 	return <-done

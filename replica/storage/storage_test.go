@@ -38,8 +38,8 @@ func mustOpen(t testing.TB, cfg Config) *Store {
 // put writes one row and waits for the outcome.
 func put(s *Store, row, value string, durable bool) error {
 	done := make(chan error, 1)
-	w := Write{Ops: []RowOp{{Key: []byte(row), Value: []byte(value)}}, Durable: durable, Done: func(err error) { done <- err }}
-	if err := s.Enqueue(&w); err != nil {
+	ops := []RowOp{{Key: []byte(row), Value: []byte(value)}}
+	if _, err := s.Enqueue(ops, durable, func(err error) { done <- err }); err != nil {
 		return err
 	}
 	return <-done
@@ -131,12 +131,10 @@ func TestWritesOfOneGroupKeepTheirOrder(t *testing.T) {
 		}
 		var order []int
 		for i := range 100 { // before Start: all of them in one group
-			w := Write{Ops: []RowOp{{Key: []byte("dk"), Value: fmt.Append(nil, i)}}, Done: func(error) { order = append(order, i) }}
-			if err := s.Enqueue(&w); err != nil {
-				t.Fatal(err)
-			}
-			if w.Seq != 1 {
-				t.Fatalf("write %d is in batch %d, want all in batch 1", i, w.Seq)
+			ops := []RowOp{{Key: []byte("dk"), Value: fmt.Append(nil, i)}}
+			seq, err := s.Enqueue(ops, false, func(error) { order = append(order, i) })
+			if err != nil || seq != 1 {
+				t.Fatalf("write %d is in batch %d, want all in batch 1 (%v)", i, seq, err)
 			}
 		}
 		s.Start()
@@ -164,7 +162,7 @@ func TestRowsOfAWriteMayBeReusedAfterEnqueue(t *testing.T) {
 	defer s.Close()
 	value := []byte("before")
 	done := make(chan error, 1)
-	if err := s.Enqueue(&Write{Ops: []RowOp{{Key: []byte("dx"), Value: value}}, Done: func(err error) { done <- err }}); err != nil {
+	if _, err := s.Enqueue([]RowOp{{Key: []byte("dx"), Value: value}}, false, func(err error) { done <- err }); err != nil {
 		t.Fatal(err)
 	}
 	copy(value, "after!")
@@ -185,7 +183,7 @@ func TestFullQueueRefusesAndRecovers(t *testing.T) {
 	}
 	var accepted, finished int
 	for {
-		err := s.Enqueue(&Write{Ops: []RowOp{{Key: []byte("dq"), Value: make([]byte, 500)}}, Done: func(error) { finished++ }})
+		_, err := s.Enqueue([]RowOp{{Key: []byte("dq"), Value: make([]byte, 500)}}, false, func(error) { finished++ })
 		if errors.Is(err, ErrBusy) {
 			break
 		}
@@ -221,14 +219,15 @@ func TestCloseCommitsWhatIsQueuedAndRefusesTheRest(t *testing.T) {
 		var mu sync.Mutex
 		acked := 0
 		for i := range 1000 {
-			w := Write{Ops: []RowOp{{Key: fmt.Appendf(nil, "d%04d", i), Value: []byte("v")}}, Done: func(err error) {
+			ops := []RowOp{{Key: fmt.Appendf(nil, "d%04d", i), Value: []byte("v")}}
+			_, err := s.Enqueue(ops, false, func(err error) {
 				mu.Lock()
 				defer mu.Unlock()
 				if err == nil {
 					acked++
 				}
-			}}
-			if err := s.Enqueue(&w); err != nil {
+			})
+			if err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -238,7 +237,7 @@ func TestCloseCommitsWhatIsQueuedAndRefusesTheRest(t *testing.T) {
 		if acked != 1000 {
 			t.Errorf("started=%v: %d of 1000 writes acknowledged by the end of Close", started, acked)
 		}
-		if err := s.Enqueue(&Write{Ops: []RowOp{{Key: []byte("d")}}}); !errors.Is(err, ErrClosed) {
+		if _, err := s.Enqueue([]RowOp{{Key: []byte("d")}}, false, nil); !errors.Is(err, ErrClosed) {
 			t.Errorf("enqueue after close: %v", err)
 		}
 		if _, err := s.Get([]byte("d0001")); !errors.Is(err, ErrClosed) {
