@@ -13,30 +13,42 @@ import (
 	"github.com/redynamo/redynamo/replica/version"
 )
 
-// Config is what a Replica is built from. Actor and Store are required; the
-// zero value of every other field means the default written beside it.
+// Config is what a Replica needs. The zero value of a field means the default
+// written beside it; Actor and Store have none.
 type Config struct {
-	// Actor is the incarnation that mints: drawn at random at every start of
-	// the process and never used again.
+	// Actor is this incarnation, drawn at random at every start of the process.
 	Actor version.Actor
+	// Store holds the rows. It must have been started, and is closed by its
+	// owner after the Replica.
 	Store *storage.Store
-	// Units is the number of partitions, each with its own counter of dots. It
-	// need not be the cluster's; 1024.
-	Units int
-	// CacheBytes is about the memory kept for decoded records; 64 MiB.
-	CacheBytes int64
 
-	Now     func() time.Time // wall clock; time.Now
-	Logger  *slog.Logger     // silent if nil
-	Metrics *metrics.Set     // a set of its own if nil
+	// Units is the number of partitions. Default: 1024.
+	Units int
+	// CacheBytes bounds the cache of decoded records, as far as they are
+	// committed. Default: 64 MiB.
+	CacheBytes int64
+	// SweepInterval is the pause between two looks for expired payloads.
+	// Default: 500 ms.
+	SweepInterval time.Duration
+	// Now is the wall clock. Default: time.Now.
+	Now func() time.Time
+
+	// Logger receives state changes. Default: discarded.
+	Logger *slog.Logger
+	// Metrics receives the counters. Default: a private set.
+	Metrics *metrics.Set
 }
 
+// withDefaults returns c with every zero field set to its default.
 func (c Config) withDefaults() Config {
 	if c.Units == 0 {
 		c.Units = 1024
 	}
 	if c.CacheBytes == 0 {
 		c.CacheBytes = 64 << 20
+	}
+	if c.SweepInterval == 0 {
+		c.SweepInterval = 500 * time.Millisecond
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -50,19 +62,23 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+// validate reports every fault of c at once. Requires: withDefaults ran.
 func (c Config) validate() error {
 	var errs []error
 	if c.Actor == 0 {
-		errs = append(errs, errors.New("actor is not set"))
+		errs = append(errs, errors.New("actor must be given"))
 	}
 	if c.Store == nil {
-		errs = append(errs, errors.New("store is not set"))
+		errs = append(errs, errors.New("store must be given"))
 	}
 	if c.Units < 1 || c.Units > ring.Slots || ring.Slots%c.Units != 0 {
 		errs = append(errs, fmt.Errorf("units (%d) must divide %d", c.Units, ring.Slots))
 	}
 	if c.CacheBytes < 0 {
-		errs = append(errs, fmt.Errorf("cache bytes (%d) must not be negative", c.CacheBytes))
+		errs = append(errs, fmt.Errorf("cache bytes (%d) must be positive", c.CacheBytes))
+	}
+	if c.SweepInterval < 0 {
+		errs = append(errs, fmt.Errorf("sweep interval (%v) must be positive", c.SweepInterval))
 	}
 	return errors.Join(errs...)
 }

@@ -1,38 +1,56 @@
-// Package replica is what one node does for the keys it holds: it reads their
-// records, joins what other replicas send, applies the operations of clients
-// with dots of its own, lists and counts keys, and lets go of expired values.
+// Package replica is what one node does for the keys it holds: it reads, joins
+// what others send, carries out the mutations of clients and mints their dots,
+// scans, counts, and drops expired payloads.
 //
 // # Rows
 //
-// A record lies in a row of package storage. A node that owns a key has it in
-// a row of its own; a node that stands in for a dead owner keeps it as a hint
-// for that owner, a row of the owner's name (For). Both are treated alike: a
-// fallback that coordinates a write reads, merges and mints in its hint row, so
-// that writes during an outage extend one lineage (Dynamo, section 4.6).
+// A key has at most one own row, the record that this node holds as one of its
+// owners, and one hint row for each node on whose behalf it was given writes
+// (paper §4.6). They live side by side and are never mixed: every method takes
+// the target of the row, 0 for the own one.
 //
-// # One key at a time
+// # Atomicity
 //
-// A key belongs to one of a fixed number of stripes, by its hash. A stripe has
-// one lock, and under it a part of the record cache. Whatever changes a record
-// holds the lock from reading the old record to queueing the new one in the
-// store; so the order of commits is the order of changes, and a change sees the
-// one before it though that is not yet on disk. The lock is not held while a
-// commit is waited for; only a record that is not cached is read under it.
+// A lock per stripe of keys makes read, change and queueing one step. It is
+// held across memory and, when the record cache misses, one read of the disk;
+// never across a commit. Writes are queued under it, so that the order of the
+// queue is the order of the changes of a key.
 //
-// Invariant: a cached record whose batch is not committed stays in the cache,
-// since the store would answer with the one before it.
+// A change is visible from the moment it is queued: the record cache keeps it,
+// and cannot lose it before it is committed. Invariant: what the cache holds is
+// what the disk will hold once the queue has drained. Success is answered only
+// later, when the batch is committed, and synced if the caller asked for it. A
+// call that changes nothing, because all it brings is known already, rests on a
+// state that may itself still be queued; it is answered when that state is
+// committed, not before.
 //
-// Done(nil) of a merge or a mutation means that the resulting record is
-// committed, and synced where that was asked, also if it was there before: a
-// second copy of a message must not be acknowledged by a first whose commit is
-// still to come.
+// # Dots
 //
-// # Counting keys
+// The actor of a dot is this incarnation of the process (notes: see package
+// version). Counters are kept in memory, one for each partition, and only grow:
+// a write that fails to be queued burns its number. Each hint row has an actor
+// of its own, derived from the incarnation and the target. A node that writes
+// to two rows of one key, having been fallback for two owners in turn or having
+// become one, would otherwise extend in one row the interval of the other, and
+// claim writes it has not got there.
 //
-// The number of live keys of each slot is kept in memory and changed with each
-// record. A clean close writes it down; an open that finds no such note counts
-// the rows of a snapshot taken before the first change, beside the traffic, and
-// adds what has changed since.
+// # Counting
 //
-// Only node joins this package to others; it knows version, storage and ring.
+// [Replica.Count] is exact, without reading the disk: a counter for each slot
+// follows every change of a row. A clean close stores the counters; opening
+// takes them out again, so that they are used once. After an unclean stop the
+// counters begin at zero and follow the changes from there, while Run counts a
+// snapshot taken before the first change; the sum is exact when it has ended,
+// and no write had to wait.
+//
+// A key counts while it has a payload, expired or not, as in Redis: the sweeper
+// takes payloads away a second after their time, and leaves the dot and its
+// expiry behind as a stub, against an extension that is still on its way.
+//
+// # Who may call what
+//
+// All methods may be called from any goroutine. TryRead never touches the disk;
+// Read, Merge and Mutate may read it once, so a caller that must not wait asks
+// TryRead first. Callbacks run on the commit goroutine of the store or inside
+// the call, and must not block.
 package replica

@@ -2,130 +2,176 @@ package replica
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"time"
 
 	"github.com/redynamo/redynamo/replica/storage"
 	"github.com/redynamo/redynamo/replica/version"
 )
 
-// Sweeping. A value is hidden from the instant it expires; its bytes go a
-// second later, and its dot and expiry stay as a stub, so that a concurrent
-// extension made elsewhere still finds what it extends.
-const (
-	sweepEvery = time.Second
-	sweepGrace = time.Second
-	sweepBatch = 512 // keys between two looks at the context
-)
+// expiryDelayMS is how long an expired payload is kept, for extensions that
+// were made in time and arrive late.
+const expiryDelayMS = 1000
 
-// nextExpiry is when the earliest payload of rec expires, in Unix ms; 0 never.
-func nextExpiry(rec version.Record) int64 {
-	var next int64
+// sweepBatch bounds the payloads that are queued to be dropped at once.
+const sweepBatch = 256
+
+// appendIndexOps appends what the expiry index needs when e's record becomes
+// next, and returns by how many entries the index grows. The index has an entry
+// for each time at which some version of the record has a payload to drop.
+func appendIndexOps(ops []storage.RowOp, e *entry, next version.Record) ([]storage.RowOp, int) {
+	grown := 0
+	for i := range e.rec.Versions {
+		if at := dueMS(&e.rec.Versions[i]); at != 0 && first(e.rec, i) && !due(next, at) {
+			ops = append(ops, storage.RowOp{Key: e.appendExpiryKey(at), Delete: true})
+			grown--
+		}
+	}
+	for i := range next.Versions {
+		if at := dueMS(&next.Versions[i]); at != 0 && first(next, i) && !due(e.rec, at) {
+			ops = append(ops, storage.RowOp{Key: e.appendExpiryKey(at)})
+			grown++
+		}
+	}
+	return ops, grown
+}
+
+// appendExpiryKey returns the index key of e at the time.
+func (e *entry) appendExpiryKey(atMS int64) []byte {
+	return appendString(storage.AppendExpiryKey(nil, atMS, e.slot, e.keyPos, nil), e.key)
+}
+
+// dueMS is the time at which the payload of v is to be dropped, 0 for never.
+func dueMS(v *version.Version) int64 {
+	if v.Stub || v.Expiry.AtMS <= 0 {
+		return 0
+	}
+	return v.Expiry.AtMS
+}
+
+// due reports whether some payload of rec is to be dropped at that time.
+func due(rec version.Record, atMS int64) bool {
 	for i := range rec.Versions {
-		v := &rec.Versions[i]
-		if at := v.Expiry.AtMS; !v.Stub && at > 0 && (next == 0 || at < next) {
-			next = at
+		if dueMS(&rec.Versions[i]) == atMS {
+			return true
 		}
 	}
-	return next
+	return false
 }
 
-// appendExpiryOps moves the index entry of a key whose record changes.
-func appendExpiryOps(ops []storage.RowOp, p *place, old, rec version.Record) []storage.RowOp {
-	was, is := nextExpiry(old), nextExpiry(rec)
-	if was == is {
-		return ops
+// first reports whether no version before the i-th is due at the same time.
+func first(rec version.Record, i int) bool {
+	for j := range i {
+		if dueMS(&rec.Versions[j]) == dueMS(&rec.Versions[i]) {
+			return false
+		}
 	}
-	if was != 0 {
-		ops = append(ops, storage.RowOp{Key: storage.AppendExpiryKey(nil, was, p.slot, p.hash, p.key), Delete: true})
-	}
-	if is != 0 {
-		ops = append(ops, storage.RowOp{Key: storage.AppendExpiryKey(nil, is, p.slot, p.hash, p.key)})
-	}
-	return ops
+	return true
 }
 
-// sweep drops expired payloads every second until ctx ends. An error of the
-// store ends it only if the store has.
+// indexEntry is one entry of the expiry index.
+type indexEntry struct {
+	row  []byte
+	atMS int64
+	hash uint32
+	key  []byte
+}
+
+// sweep drops the payloads whose time is over, in batches, and waits for each
+// batch to be committed before the next. It stops early when the store is busy:
+// the index keeps what is left.
 func (r *Replica) sweep(ctx context.Context) error {
-	tick := time.NewTicker(sweepEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
+	cutoff := r.cfg.Now().UnixMilli() - expiryDelayMS
+	lo, hi := storage.ExpiryRange(cutoff)
+	for cutoff > 0 {
+		batch, err := r.dueEntries(lo, hi)
+		if err != nil || len(batch) == 0 {
+			return err
 		}
-		for ctx.Err() == nil {
-			n, err := r.sweepBatch()
-			if err != nil {
-				r.cfg.Logger.Warn("sweep of expired values stopped; it goes on in a second", "err", err)
-			}
-			if err != nil || n < sweepBatch {
-				break
+		for _, x := range batch {
+			if err := r.expire(x, cutoff); err != nil {
+				return err
 			}
 		}
+		if err := r.drained(ctx); err != nil {
+			return err
+		}
+		lo = append(batch[len(batch)-1].row, 0) // the next row key
 	}
+	return nil
 }
 
-// sweepBatch drops the payloads of some expired keys and returns how many
-// entries of the index it looked at.
-func (r *Replica) sweepBatch() (int, error) {
-	until := r.cfg.Now().Add(-sweepGrace).UnixMilli()
-	if until <= 0 {
-		return 0, nil
-	}
-	var keys [][]byte
-	lo, hi := storage.ExpiryRange(until)
-	err := r.cfg.Store.Scan(lo, hi, func(row, _ []byte) bool {
-		keys = append(keys, append([]byte(nil), row...))
-		return len(keys) < sweepBatch
+// dueEntries returns the first entries of the range, at most a batch.
+func (r *Replica) dueEntries(lo, hi []byte) ([]indexEntry, error) {
+	var batch []indexEntry
+	err := r.store.Scan(lo, hi, func(row, _ []byte) bool {
+		own := append([]byte(nil), row...)
+		if atMS, _, hash, key, ok := storage.ParseExpiryKey(own); ok {
+			batch = append(batch, indexEntry{row: own, atMS: atMS, hash: hash, key: key})
+		}
+		return len(batch) < sweepBatch
 	})
-	if err != nil || len(keys) == 0 {
-		return 0, err
-	}
-	committed := make(chan error, 1)
-	for i, row := range keys {
-		at, _, _, key, ok := storage.ParseExpiryKey(row)
-		if !ok {
-			return i, fmt.Errorf("expiry index: %w: row %x", storage.ErrCorrupt, row)
-		}
-		if err := r.expire(key, at, row, until); err != nil {
-			return i, err
-		}
-	}
-	// The next look at the index must not find what this one removed.
-	if _, err := r.cfg.Store.Enqueue(nil, false, func(err error) { committed <- err }); err != nil {
-		return len(keys), err
-	}
-	return len(keys), <-committed
+	return batch, err
 }
 
-// expire turns the expired payloads of a key into stubs. An index entry that
-// the record does not ask for (left by a crash of an older release) is removed.
-func (r *Replica) expire(key []byte, at int64, row []byte, until int64) error {
-	var buf [rowBytes]byte
-	p := r.place(buf[:0], key, 0)
-	p.stripe.mu.Lock()
-	defer p.stripe.mu.Unlock()
-	e, err := r.loadLocked(&p)
+// expire turns the expired versions of x's key into stubs, which removes x, or
+// removes x alone if the record no longer says what x does.
+func (r *Replica) expire(x indexEntry, cutoffMS int64) error {
+	st := r.stripeOf(x.hash)
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if r.closed.Load() {
+		return storage.ErrClosed
+	}
+	e, err := r.lookupLocked(st, x.key, 0, x.hash)
+	if errors.Is(err, version.ErrCorrupt) {
+		return nil // counted, and told to whoever reads it
+	}
 	if err != nil {
 		return err
 	}
-	rec := e.rec
+	next, dropped := e.rec, 0
 	for i := range e.rec.Versions {
-		if v := &e.rec.Versions[i]; !v.Stub && v.Expired(until) {
-			rec = rec.DropPayload(v.Dot)
-			r.count.expired.Inc()
+		if at := dueMS(&e.rec.Versions[i]); at != 0 && at <= cutoffMS {
+			next = next.DropPayload(e.rec.Versions[i].Dot)
+			dropped++
 		}
 	}
-	if nextExpiry(e.rec) != at {
-		if _, err := r.cfg.Store.Enqueue([]storage.RowOp{{Key: row, Delete: true}}, false, nil); err != nil {
-			return err
+	if dropped == 0 {
+		if due(e.rec, x.atMS) {
+			return nil
 		}
+		_, err := r.store.Enqueue([]storage.RowOp{{Key: x.row, Delete: true}}, false, nil)
+		return err
 	}
-	if same(rec, e.rec) {
-		return nil
+	if err := r.storeLocked(st, e, next, version.EncodeRecord(nil, next), false, nil); err != nil {
+		return err
 	}
-	return r.storeLocked(&p, e, rec, false, nil)
+	r.meters.expired.Add(dropped)
+	return nil
+}
+
+// drained waits until everything queued so far is committed.
+func (r *Replica) drained(ctx context.Context) error {
+	done := make(chan error, 1)
+	if _, err := r.store.Enqueue(nil, false, func(err error) { done <- err }); err != nil {
+		return err
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// mutationFailed passes on the error of a change that was not made. A reused dot
+// is told aloud: somebody runs a copy of this process.
+func (r *Replica) mutationFailed(e *entry, err error) error {
+	if errors.Is(err, version.ErrDotReused) {
+		r.meters.reused.Inc()
+		r.cfg.Logger.Error("replica: another process mints dots in our name", "slot", e.slot, "err", err)
+		return fmt.Errorf("replica: slot %d: %w", e.slot, err)
+	}
+	return err
 }

@@ -4,309 +4,217 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
-
-	"github.com/VictoriaMetrics/metrics"
+	"time"
 
 	"github.com/redynamo/redynamo/membership/ring"
 	"github.com/redynamo/redynamo/replica/storage"
-	"github.com/redynamo/redynamo/replica/version"
 )
 
-// Replica is the records of one node. Its methods may be called from any
-// goroutine.
+// Replica holds the keys of one node.
 type Replica struct {
-	cfg         Config
-	clock       Clock
-	stripes     []stripe
-	stripeBytes int // cache share of one stripe
-	mints       []mints
-	cached      atomic.Int64 // bytes in all stripes
-	census      census
-	count       counters
-	closed      atomic.Bool
+	cfg    Config
+	store  *storage.Store
+	meters meters
+	clock  Clock
+
+	stripes    [stripes]stripe
+	cacheBytes atomic.Int64
+	scratch    sync.Pool // *[]byte, for encodings that nobody keeps
+
+	counters []atomic.Uint64 // last counter minted, by partition
+
+	tally    tally
+	hints    hintBook
+	snapshot *storage.Snapshot // of the rows to be counted; nil if there are none
+	held     atomic.Bool       // some row is or was here
+
+	closed atomic.Bool
 }
 
-type counters struct {
-	hits, misses        *metrics.Counter // reads that found a value, and that did not
-	cacheHits, fromDisk *metrics.Counter
-	merges, mergesNoop  *metrics.Counter
-	mutations           *metrics.Counter
-	expired             *metrics.Counter
-	readErrors          *metrics.Counter
-}
-
-func newCounters(set *metrics.Set) counters {
-	return counters{
-		hits:       set.NewCounter(`replica_reads_total{found="yes"}`),
-		misses:     set.NewCounter(`replica_reads_total{found="no"}`),
-		cacheHits:  set.NewCounter(`replica_cache_lookups_total{hit="yes"}`),
-		fromDisk:   set.NewCounter(`replica_cache_lookups_total{hit="no"}`),
-		merges:     set.NewCounter(`replica_merges_total{changed="yes"}`),
-		mergesNoop: set.NewCounter(`replica_merges_total{changed="no"}`),
-		mutations:  set.NewCounter(`replica_mutations_total`),
-		expired:    set.NewCounter(`replica_expired_total`),
-		readErrors: set.NewCounter(`replica_read_errors_total`),
-	}
-}
-
-// New opens the records in cfg.Store. It starts nothing; until Run, expired
-// values stay and keys may be uncounted. Requires: nothing was written to the
-// store since it was opened, except meta rows.
+// New makes the replica of the rows in cfg.Store, which must be started. It
+// takes the counters that a clean close left; without them Run has to count.
 func New(cfg Config) (*Replica, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("replica: config: %w", err)
 	}
-	r := &Replica{
-		cfg: cfg, clock: Clock{now: cfg.Now}, stripes: make([]stripe, stripeCount),
-		stripeBytes: int(cfg.CacheBytes / stripeCount), mints: make([]mints, cfg.Units),
-		count: newCounters(cfg.Metrics),
+	r := &Replica{cfg: cfg, store: cfg.Store, meters: newMeters(cfg.Metrics)}
+	r.clock.now = cfg.Now
+	r.counters = make([]atomic.Uint64, cfg.Units)
+	r.scratch.New = func() any { return new([]byte) }
+	for i := range r.stripes {
+		r.stripes[i].init()
 	}
-	cfg.Metrics.NewGauge("replica_cache_bytes", func() float64 { return float64(r.cached.Load()) })
-	cfg.Metrics.NewGauge("replica_hints", func() float64 { n, _ := r.census.hints(); return float64(n) })
-	cfg.Metrics.NewGauge("replica_hint_bytes", func() float64 { _, b := r.census.hints(); return float64(b) })
-	if err := r.census.open(cfg.Store); err != nil {
-		return nil, fmt.Errorf("replica: %w", err)
+	r.tally.exact = make(chan struct{})
+	if err := r.loadTallies(); err != nil {
+		return nil, fmt.Errorf("replica: open: %w", err)
 	}
 	return r, nil
 }
 
-// Clock is the hybrid logical clock of this node.
-func (r *Replica) Clock() *Clock { return &r.clock }
-
-// Run counts the keys if they are not counted, and sweeps expired values until
-// ctx ends.
-func (r *Replica) Run(ctx context.Context) error {
-	if err := r.census.take(ctx); err != nil {
-		return fmt.Errorf("replica: count keys: %w", err)
+// loadTallies takes over the counters of a clean close, or prepares to count.
+func (r *Replica) loadTallies() error {
+	if err := r.findTargets(); err != nil {
+		return err
 	}
-	return r.sweep(ctx)
+	row, err := r.store.Meta(talliesRow)
+	switch {
+	case errors.Is(err, storage.ErrNotFound):
+		return r.prepareCount()
+	case err != nil:
+		return err
+	}
+	// They hold for this one moment. Gone before the first change, they cannot
+	// be mistaken for the counters of a later one.
+	if err := r.store.SetMeta(talliesRow, nil); err != nil {
+		return err
+	}
+	t, err := decodeTallies(row)
+	if err != nil {
+		r.cfg.Logger.Error("replica: stored counters are damaged, counting again", "err", err)
+		return r.prepareCount()
+	}
+	for slot, keys := range t.keys {
+		r.tally.keys[slot].Store(int64(keys))
+	}
+	r.tally.expiries.Store(int64(t.expiries))
+	for _, h := range t.hints {
+		p := r.hints.page(h.Target)
+		p.rows.Store(h.Rows)
+		p.bytes.Store(h.Bytes)
+	}
+	close(r.tally.exact)
+	return nil
 }
 
-// Close refuses changes and writes the counts down. Requires: Run has returned.
+// prepareCount keeps the rows as they are before the first change, for Run.
+func (r *Replica) prepareCount() error {
+	held, err := r.Records()
+	if err != nil {
+		return err
+	}
+	if !held {
+		close(r.tally.exact)
+		return nil
+	}
+	r.snapshot, err = r.store.Snapshot()
+	return err
+}
+
+// findTargets opens an account for every target with hint rows.
+func (r *Replica) findTargets() error {
+	lo, hi := storage.AllHints()
+	for {
+		found := false
+		err := r.store.Scan(lo, hi, func(row, _ []byte) bool {
+			if target, _, _, _, ok := storage.ParseHintKey(row); ok {
+				r.hints.page(ring.NodeID(target))
+				_, lo = storage.HintRange(target, 0, 0) // behind its last row
+				found = true
+			}
+			return false
+		})
+		if err != nil || !found {
+			return err
+		}
+	}
+}
+
+// Run counts the rows if a clean close has not left their number, and drops
+// expired payloads, until ctx ends. It must be called once.
+func (r *Replica) Run(ctx context.Context) error {
+	if r.snapshot != nil {
+		err := r.countRows(ctx)
+		if err = errors.Join(err, r.snapshot.Close()); err != nil && ctx.Err() == nil {
+			return fmt.Errorf("replica: count: %w", err)
+		}
+	}
+	tick := time.NewTicker(r.cfg.SweepInterval)
+	defer tick.Stop()
+	failing := false
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		err := r.sweep(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		// A busy store is no news; anything else is told once. A store that has
+		// failed ends the node by itself.
+		if is := err != nil && !errors.Is(err, storage.ErrBusy); is != failing {
+			failing = is
+			r.cfg.Logger.Warn("replica: dropping expired payloads changed state", "failing", is, "err", err)
+		}
+		r.measure()
+	}
+}
+
+// measure publishes the totals.
+func (r *Replica) measure() {
+	s := r.Stats()
+	r.meters.cacheBytes.Set(float64(s.CacheBytes))
+	r.meters.hintRows.Set(float64(s.Hints))
+	r.meters.hintBytes.Set(float64(s.HintBytes))
+}
+
+// Close refuses further changes, waits for the queued ones and leaves the
+// counters for the next open. Run must have ended. The store stays open.
 func (r *Replica) Close() error {
 	if r.closed.Swap(true) {
 		return storage.ErrClosed
 	}
-	return r.census.close(r.cfg.Store)
-}
-
-// TryRead answers from the cache; ok is false if the disk would be needed.
-func (r *Replica) TryRead(key []byte, owner ring.NodeID) (rec version.Record, hash uint64, ok bool) {
-	var buf [rowBytes]byte
-	p := r.place(buf[:0], key, owner)
-	p.stripe.mu.Lock()
-	e := p.stripe.mu.entries[string(p.row)]
-	if e == nil {
-		p.stripe.mu.Unlock()
-		return version.Record{}, 0, false
+	for i := range r.stripes {
+		// Whoever held the lock has queued its change by now, or sees closed.
+		r.stripes[i].mu.Lock()
+		r.stripes[i].mu.Unlock() //nolint:staticcheck // an empty section is the point
 	}
-	e.used = true
-	rec, hash = e.rec, e.hash
-	p.stripe.mu.Unlock()
-	r.count.cacheHits.Inc()
-	r.tally(rec)
-	return rec, hash, true
-}
-
-// Read returns this node's record of a key, or with owner set the one it keeps
-// for that owner, and its state hash. The zero record is an absent key; a
-// record that cannot be read is an error.
-func (r *Replica) Read(key []byte, owner ring.NodeID) (version.Record, uint64, error) {
-	if rec, hash, ok := r.TryRead(key, owner); ok {
-		return rec, hash, nil
+	if !r.tally.ready() {
+		return nil
 	}
-	r.count.fromDisk.Inc()
-	var buf [rowBytes]byte
-	p := r.place(buf[:0], key, owner)
-	p.stripe.mu.Lock()
-	defer p.stripe.mu.Unlock()
-	e, err := r.loadLocked(&p)
-	if err != nil {
-		return version.Record{}, 0, err
+	row, ok := r.encodeTallies()
+	if !ok {
+		r.cfg.Logger.Error("replica: counters make no sense, the next start counts again")
+		return nil
 	}
-	r.tally(e.rec)
-	return e.rec, e.hash, nil
-}
-
-func (r *Replica) tally(rec version.Record) {
-	if rec.HasLive() {
-		r.count.hits.Inc()
-		return
-	}
-	r.count.misses.Inc()
-}
-
-// Merge joins an encoded record into this node's own, or with owner set into
-// the one it keeps for that owner. enc is kept and must not be modified. done
-// is called exactly once, when the join is committed (and synced, if durable)
-// or has failed.
-func (r *Replica) Merge(key []byte, owner ring.NodeID, enc []byte, durable bool, done func(error)) {
-	in, err := version.DecodeRecord(enc)
-	if err != nil {
-		done(fmt.Errorf("replica: record to merge: %w", err))
-		return
-	}
-	r.clock.Observe(in.MaxHLC())
-	var buf [rowBytes]byte
-	p := r.place(buf[:0], key, owner)
-	settled, err := r.mergeInto(&p, in, durable, done)
-	if err != nil || settled {
-		done(err)
-	}
-}
-
-// mergeInto does the locked part of Merge. Settled means that done has not been
-// handed on and nothing is left to wait for.
-func (r *Replica) mergeInto(p *place, in version.Record, durable bool, done func(error)) (settled bool, err error) {
-	p.stripe.mu.Lock()
-	defer p.stripe.mu.Unlock()
-	e, err := r.loadLocked(p)
-	if err != nil {
-		return false, err
-	}
-	rec := version.Merge(e.rec, in)
-	if same(rec, e.rec) {
-		r.count.mergesNoop.Inc()
-		return r.awaitLocked(e, durable, done)
-	}
-	r.count.merges.Inc()
-	return false, r.storeLocked(p, e, rec, durable, done)
-}
-
-// awaitLocked lets done wait for the commit of what is there already.
-func (r *Replica) awaitLocked(e *entry, durable bool, done func(error)) (settled bool, err error) {
-	s := r.cfg.Store
-	if e.seq <= s.Synced() || !durable && e.seq <= s.Committed() {
-		return true, nil
-	}
-	_, err = s.Enqueue(nil, durable, done)
-	return false, err
-}
-
-// Mutate merges base into this node's record of a key, or with owner set into
-// the one it keeps for that owner, applies op with a fresh dot, and queues the
-// result: atomically among all that this node does to the key.
-//
-// On success it returns at once the new record in wire form, to be sent to the
-// other replicas, and what op did; done is called exactly once, when the record
-// is committed (and synced, if durable) or has failed. With an error nothing
-// was stored and done is never called.
-func (r *Replica) Mutate(key []byte, owner ring.NodeID, base version.Record, op version.Op, durable bool, done func(error)) ([]byte, version.Outcome, error) {
-	if r.closed.Load() {
-		return nil, version.Outcome{}, storage.ErrClosed
-	}
-	r.count.mutations.Inc()
-	var buf [rowBytes]byte
-	p := r.place(buf[:0], key, owner)
-	enc, out, settled, err := r.mutate(&p, base, op, durable, done)
-	if settled {
-		done(nil)
-	}
-	return enc, out, err
-}
-
-func (r *Replica) mutate(p *place, base version.Record, op version.Op, durable bool, done func(error)) (enc []byte, out version.Outcome, settled bool, err error) {
-	p.stripe.mu.Lock()
-	defer p.stripe.mu.Unlock()
-	e, err := r.loadLocked(p)
-	if err != nil {
-		return nil, out, false, err
-	}
-	known := e.rec
-	if !base.Absent() {
-		known = version.Merge(known, base)
-	}
-	dot, floor := r.mints[int(p.slot)*r.cfg.Units/ring.Slots].next(r.cfg.Actor, p.owner)
-	rec, out, err := version.Apply(known, op, version.Mint{
-		NowMS: r.cfg.Now().UnixMilli(), HLC: r.clock.Now(), Dot: dot, Floor: floor,
-	})
-	if err != nil {
-		return nil, out, false, err
-	}
-	r.clock.Observe(out.HLC)
-	if same(rec, e.rec) {
-		settled, err = r.awaitLocked(e, durable, done)
-	} else {
-		err = r.storeLocked(p, e, rec, durable, done)
-	}
-	if err != nil {
-		return nil, version.Outcome{}, false, err
-	}
-	return version.EncodeWire(make([]byte, 0, e.disk+wireSlack), rec), out, settled, nil
-}
-
-// wireSlack is room for a record to differ from its form on disk.
-const wireSlack = 16
-
-// storeLocked queues rec as the new record of a place and caches it.
-func (r *Replica) storeLocked(p *place, e *entry, rec version.Record, durable bool, done func(error)) error {
-	if r.closed.Load() {
-		return storage.ErrClosed
-	}
-	st := p.stripe
-	st.mu.scratch = version.EncodeRecord(st.mu.scratch[:0], rec)
-	enc := st.mu.scratch
-	var space [3]storage.RowOp
-	ops := append(space[:0], storage.RowOp{Key: p.row, Value: enc})
-	if p.owner == 0 {
-		ops = appendExpiryOps(ops, p, e.rec, rec)
-	}
-	seq, err := r.cfg.Store.Enqueue(ops, durable, done)
-	if err != nil {
-		return err
-	}
-	r.census.changed(p, e, rec, len(enc))
-	if cap(st.mu.scratch) > maxScratch {
-		st.mu.scratch = nil
-	}
-	e.rec, e.hash, e.disk, e.seq = rec, rec.StateHash(), len(enc), seq
-	if e.row == "" {
-		e.row = string(p.row)
-		r.insertLocked(st, e)
-	} else {
-		r.replaceLocked(st, e)
+	if err := r.store.SetMeta(talliesRow, row); err != nil {
+		return fmt.Errorf("replica: close: %w", err)
 	}
 	return nil
 }
 
-// maxScratch bounds the memory that a stripe keeps for encoding.
-const maxScratch = 64 << 10
+// Clock returns the node's hybrid logical clock.
+func (r *Replica) Clock() *Clock { return &r.clock }
 
-// same reports whether two records of one key are equal in all that is stored.
-// Versions with one dot have one value.
-func same(a, b version.Record) bool {
-	if len(a.Versions) != len(b.Versions) || a.Amnesia != b.Amnesia || a.AllAcked != b.AllAcked || a.LWW != b.LWW {
-		return false
-	}
-	for i := range a.Versions {
-		x, y := &a.Versions[i], &b.Versions[i]
-		if x.Dot != y.Dot || x.HLC != y.HLC || x.Expiry != y.Expiry || x.Stub != y.Stub {
-			return false
-		}
-	}
-	return a.Context.Equal(b.Context)
+// Stats is a summary of a Replica at one moment.
+type Stats struct {
+	Keys       int64 // own keys with a payload; too low while they are counted
+	Expires    int64 // payloads with an expiry
+	Expired    int64 // payloads dropped since the start
+	CacheBytes int64
+	Hits       int64 // reads of own rows that found a payload
+	Misses     int64 // reads of own rows that found none
+	Hints      int64 // rows kept for other nodes
+	HintBytes  int64
 }
 
-// Row is one record of a key at this node.
-type Row struct {
-	For    ring.NodeID // 0: its own
-	Record version.Record
-}
-
-// Rows returns every record of a key at this node: its own, and those it keeps
-// for others.
-func (r *Replica) Rows(key []byte) ([]Row, error) {
-	var rows []Row
-	var errs []error
-	for _, owner := range append([]ring.NodeID{0}, r.census.targets()...) {
-		rec, _, err := r.Read(key, owner)
-		if err != nil {
-			errs = append(errs, err)
-		} else if !rec.Absent() {
-			rows = append(rows, Row{For: owner, Record: rec})
-		}
+// Stats returns a summary.
+func (r *Replica) Stats() Stats {
+	s := Stats{
+		Keys:       r.tally.sum(0, ring.Slots-1),
+		Expires:    r.tally.expiries.Load(),
+		Expired:    int64(r.meters.expired.Get()),
+		CacheBytes: r.cacheBytes.Load(),
+		Hits:       int64(r.meters.hits.Get()),
+		Misses:     int64(r.meters.misses.Get()),
 	}
-	return rows, errors.Join(errs...)
+	for _, h := range r.Hints() {
+		s.Hints += h.Rows
+		s.HintBytes += h.Bytes
+	}
+	return s
 }

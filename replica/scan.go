@@ -1,110 +1,96 @@
 package replica
 
 import (
-	"fmt"
+	"slices"
 
 	"github.com/redynamo/redynamo/membership/ring"
 	"github.com/redynamo/redynamo/replica/storage"
 	"github.com/redynamo/redynamo/replica/version"
 )
 
-// ScanEntry is one key of a page.
+// Bounds of one page of a scan.
+const (
+	defaultPage  = 10
+	maxPage      = 4096
+	maxPageBytes = 1 << 20 // of keys
+)
+
+// ScanEntry is one own row.
 type ScanEntry struct {
-	Slot      uint16
+	Slot      ring.Slot
 	KeyHash   uint32
 	Key       []byte
 	StateHash uint64
-	Live      bool // has a value that is neither deleted nor expired
+	Live      bool // a plain client would see a value
 }
 
-// Page is some keys in the order slot, key hash, key. Unless Done, everything
-// before (NextSlot, NextHash) and nothing from there on is in it.
+// Page is a run of own rows in order of (Slot, KeyHash), tombstones included.
+//
+// Invariant: unless Done, every row before position (NextSlot, NextHash) is in
+// it and none from there on. Keys of equal position are never split between two
+// pages, so a cursor made of a position misses none of them.
 type Page struct {
 	Entries  []ScanEntry
-	NextSlot uint16
+	NextSlot ring.Slot
 	NextHash uint32
 	Done     bool
 }
 
-// Limits of one page. A page ends between two key hashes, so that a position
-// never splits keys; those with one hash come together, however many.
-const (
-	maxPageEntries = 4096
-	maxPageBytes   = 1 << 20
-)
-
-// Scan returns the keys from position (slot, hash) to the end of slot last,
-// about limit of them, tombstones included: only those can tell that another
-// replica's value is gone.
-func (r *Replica) Scan(slot uint16, hash uint32, last uint16, limit int) (Page, error) {
-	if limit <= 0 || limit > maxPageEntries {
-		limit = maxPageEntries
+// Scan returns the committed own rows from position (slot, hash) on whose slot
+// is not above last: about limit of them.
+func (r *Replica) Scan(slot ring.Slot, hash uint32, last ring.Slot, limit int) (Page, error) {
+	if limit <= 0 {
+		limit = defaultPage
 	}
-	if last >= ring.Slots || slot > last {
-		return Page{Done: true}, nil
-	}
-	page := Page{Done: true}
-	now := r.cfg.Now().UnixMilli()
-	bytes := 0
+	limit = min(limit, maxPage)
+	p := Page{Done: true}
+	nowMS, size := r.cfg.Now().UnixMilli(), 0
 	var bad error
 	lo, hi := storage.DataRange(slot, hash, last)
-	err := r.cfg.Store.Scan(lo, hi, func(row, value []byte) bool {
-		slot, hash, key, ok := storage.ParseDataKey(row)
+	err := r.store.Scan(lo, hi, func(row, value []byte) bool {
+		s, h, key, ok := storage.ParseDataKey(row)
 		if !ok {
-			bad = fmt.Errorf("%w: row %x", storage.ErrCorrupt, row)
+			bad = r.unreadable(s, h, storage.ErrCorrupt)
 			return false
 		}
-		if n := len(page.Entries); n > 0 && (n >= limit || bytes >= maxPageBytes) &&
-			(page.Entries[n-1].Slot != slot || page.Entries[n-1].KeyHash != hash) {
-			page.Done, page.NextSlot, page.NextHash = false, slot, hash
+		if n := len(p.Entries); (n >= limit || size >= maxPageBytes) && (p.Entries[n-1].Slot != s || p.Entries[n-1].KeyHash != h) {
+			p.NextSlot, p.NextHash, p.Done = s, h, false
 			return false
 		}
-		var rec version.Record
-		if rec, bad = version.DecodeRecord(value); bad != nil {
+		rec, err := version.DecodeRecord(value)
+		if err != nil {
+			bad = r.unreadable(s, h, err)
 			return false
 		}
-		_, live := rec.Winner(now)
-		page.Entries = append(page.Entries, ScanEntry{
-			Slot: slot, KeyHash: hash, Key: append([]byte(nil), key...), StateHash: rec.StateHash(), Live: live,
-		})
-		bytes += len(key) + 32
+		_, live := rec.Winner(nowMS)
+		p.Entries = append(p.Entries, ScanEntry{Slot: s, KeyHash: h, Key: slices.Clone(key), StateHash: rec.StateHash(), Live: live})
+		size += len(key)
 		return true
 	})
-	if bad != nil {
-		err = bad
+	if err != nil && bad == nil {
+		bad = r.unreadable(slot, hash, err)
 	}
-	if err != nil {
-		r.count.readErrors.Inc()
-		return Page{}, fmt.Errorf("replica: scan: %w", err)
-	}
-	return page, nil
+	return p, bad
 }
 
-// HintTotals are the hints kept for one node.
-type HintTotals struct {
-	Target      ring.NodeID
-	Rows, Bytes int64
-}
-
-// HintTotals lists the nodes that hints are kept for.
-func (r *Replica) HintTotals() []HintTotals {
-	var all []HintTotals
-	r.census.mu.Lock()
-	defer r.census.mu.Unlock()
-	for id, n := range r.census.mu.hints {
-		if n.rows > 0 {
-			all = append(all, HintTotals{Target: id, Rows: n.rows, Bytes: n.bytes})
+// RandomKey returns a live own key with slot in [first, last]: the first one at
+// or after the position that random picks, around the end of the range. found is
+// false if there is none.
+func (r *Replica) RandomKey(first, last ring.Slot, random uint64) (key []byte, found bool, err error) {
+	slot := first + ring.Slot(random>>32%(uint64(last-first)+1))
+	for _, run := range []struct {
+		slot ring.Slot
+		hash uint32
+		last ring.Slot
+	}{{slot, uint32(random), last}, {first, 0, slot}} {
+		for p := (Page{NextSlot: run.slot, NextHash: run.hash}); !p.Done; {
+			if p, err = r.Scan(p.NextSlot, p.NextHash, run.last, maxPage/32); err != nil {
+				return nil, false, err
+			}
+			if i := slices.IndexFunc(p.Entries, func(e ScanEntry) bool { return e.Live }); i >= 0 {
+				return p.Entries[i].Key, true, nil
+			}
 		}
 	}
-	return all
-}
-
-// Hints calls fn with each hint kept for target from position (slot, hash) on,
-// until fn answers false. What fn is given is valid within the call only.
-func (r *Replica) Hints(target ring.NodeID, slot uint16, hash uint32, fn func(key, enc []byte) bool) error {
-	lo, hi := storage.HintRange(uint64(target), slot, hash)
-	return r.cfg.Store.Scan(lo, hi, func(row, value []byte) bool {
-		_, _, _, key, ok := storage.ParseHintKey(row)
-		return !ok || fn(key, value)
-	})
+	return nil, false, nil
 }

@@ -1,0 +1,198 @@
+package replica
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/redynamo/redynamo/membership/ring"
+	"github.com/redynamo/redynamo/replica/storage"
+	"github.com/redynamo/redynamo/replica/version"
+)
+
+// stripes is the number of locks and shards of the record cache; a power of 2.
+const stripes = 256
+
+// entryOverhead is what a cached record costs beside its payloads, about.
+const entryOverhead = 256
+
+// evictSteps bounds the entries that one call looks at to make room. A large
+// record displaces many small ones over the next few calls.
+const evictSteps = 64
+
+// entry is a cached row: the last state that was queued for it, or read.
+type entry struct {
+	key    string
+	target ring.NodeID // 0: the own row
+	slot   ring.Slot
+	keyPos uint32 // hash of the key
+
+	rec      version.Record
+	hash     uint64 // state hash of rec
+	seq      uint64 // rec is committed once the store has committed this batch
+	rowBytes int    // key and value of the stored row; 0 if there is none
+	size     int64  // what the entry is charged with
+	used     bool   // looked up since the clock hand passed
+}
+
+// hintKey finds a hint row in the cache.
+type hintKey struct {
+	target ring.NodeID
+	key    string
+}
+
+// stripe is a shard of the cache together with the lock that makes changes of
+// its keys atomic.
+type stripe struct {
+	loading atomic.Int32 // reads of the disk under the lock
+
+	mu struct {
+		sync.Mutex
+		own   map[string]*entry
+		hints map[hintKey]*entry
+		clock []*entry // all entries, in no order
+		hand  int
+	}
+
+	_ [32]byte // keep neighbours out of each other's cache line
+}
+
+// init makes the maps.
+func (st *stripe) init() {
+	st.mu.own = map[string]*entry{}
+	st.mu.hints = map[hintKey]*entry{}
+}
+
+// findLocked returns the cached row, or nil.
+func (st *stripe) findLocked(key []byte, target ring.NodeID) *entry {
+	if target == 0 {
+		return st.mu.own[string(key)]
+	}
+	return st.mu.hints[hintKey{target, string(key)}]
+}
+
+// insertLocked adds a row that is not cached.
+func (st *stripe) insertLocked(e *entry) {
+	if e.target == 0 {
+		st.mu.own[e.key] = e
+	} else {
+		st.mu.hints[hintKey{e.target, e.key}] = e
+	}
+	st.mu.clock = append(st.mu.clock, e)
+}
+
+// removeLocked drops the entry that the hand is at.
+func (st *stripe) removeLocked() {
+	e := st.mu.clock[st.mu.hand]
+	if e.target == 0 {
+		delete(st.mu.own, e.key)
+	} else {
+		delete(st.mu.hints, hintKey{e.target, e.key})
+	}
+	last := len(st.mu.clock) - 1
+	st.mu.clock[st.mu.hand] = st.mu.clock[last]
+	st.mu.clock[last] = nil
+	st.mu.clock = st.mu.clock[:last]
+}
+
+// stripeOf returns the stripe of the key with hash h.
+func (r *Replica) stripeOf(h uint32) *stripe { return &r.stripes[h%stripes] }
+
+// lookupLocked returns the row of key, from the cache or from the store. An
+// error means that the state of the row is unknown; it is never an absent one.
+func (r *Replica) lookupLocked(st *stripe, key []byte, target ring.NodeID, keyHash uint32) (*entry, error) {
+	if e := st.findLocked(key, target); e != nil {
+		e.used = true
+		r.meters.cached.Inc()
+		return e, nil
+	}
+	st.loading.Add(1)
+	defer st.loading.Add(-1)
+	r.meters.loaded.Inc()
+	e := &entry{key: string(key), target: target, slot: ring.SlotOf(key), keyPos: keyHash}
+	// What is read now is in some batch up to this one.
+	e.seq = r.store.Committed()
+	var room [keyRoom]byte
+	rowKey := e.appendRowKey(room[:0])
+	row, err := r.store.Get(rowKey)
+	switch {
+	case errors.Is(err, storage.ErrNotFound):
+	case err != nil:
+		return nil, r.unreadable(e.slot, e.keyPos, err)
+	default:
+		if e.rec, err = version.DecodeRecord(row); err != nil {
+			return nil, r.unreadable(e.slot, e.keyPos, err)
+		}
+		e.hash = e.rec.StateHash()
+		e.rowBytes = len(rowKey) + len(row)
+	}
+	st.insertLocked(e)
+	r.chargeLocked(st, e)
+	return e, nil
+}
+
+// keyRoom is stack room for row keys of usual length.
+const keyRoom = 96
+
+// appendRowKey appends the row key of e to dst.
+func (e *entry) appendRowKey(dst []byte) []byte {
+	if e.target == 0 {
+		return appendString(storage.AppendDataKey(dst, e.slot, e.keyPos, nil), e.key)
+	}
+	return appendString(storage.AppendHintKey(dst, uint64(e.target), e.slot, e.keyPos, nil), e.key)
+}
+
+// appendString appends s to b.
+func appendString(b []byte, s string) []byte { return append(b, s...) }
+
+// unreadable counts a row that could not be read and says so to the caller.
+// The key stays out of the text: errors end up in logs.
+func (r *Replica) unreadable(slot ring.Slot, keyHash uint32, err error) error {
+	if errors.Is(err, storage.ErrCorrupt) || errors.Is(err, version.ErrCorrupt) {
+		r.meters.corrupt.Inc()
+		if !errors.Is(err, version.ErrCorrupt) {
+			err = fmt.Errorf("%w: %w", version.ErrCorrupt, err)
+		}
+	}
+	return fmt.Errorf("replica: read slot %d hash %08x: %w", slot, keyHash, err)
+}
+
+// chargeLocked brings the charge of e up to date and makes room for it.
+func (r *Replica) chargeLocked(st *stripe, e *entry) {
+	size := int64(entryOverhead + len(e.key) + 24*len(e.rec.Context) + 96*len(e.rec.Versions))
+	for i := range e.rec.Versions {
+		size += int64(len(e.rec.Versions[i].Value))
+	}
+	total := r.cacheBytes.Add(size - e.size)
+	e.size = size
+	if total > r.cfg.CacheBytes {
+		r.evictLocked(st, e)
+	}
+}
+
+// evictLocked drops entries of the stripe, those not looked up lately first,
+// until the cache is within its bound. It spares keep, which a caller is using,
+// and everything that is not committed: the store cannot give it back yet. The
+// bound of the store's queue is also the bound of what is spared.
+func (r *Replica) evictLocked(st *stripe, keep *entry) {
+	committed := r.store.Committed()
+	for range evictSteps {
+		if len(st.mu.clock) == 0 || r.cacheBytes.Load() <= r.cfg.CacheBytes {
+			return
+		}
+		if st.mu.hand >= len(st.mu.clock) {
+			st.mu.hand = 0
+		}
+		switch e := st.mu.clock[st.mu.hand]; {
+		case e == keep || e.seq > committed:
+			st.mu.hand++
+		case e.used:
+			e.used = false
+			st.mu.hand++
+		default:
+			r.cacheBytes.Add(-e.size)
+			st.removeLocked()
+		}
+	}
+}

@@ -1,0 +1,228 @@
+package replica
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"sync/atomic"
+	"time"
+
+	"github.com/redynamo/redynamo/membership/ring"
+	"github.com/redynamo/redynamo/replica/storage"
+	"github.com/redynamo/redynamo/replica/version"
+)
+
+// ErrCounting answers Count while the keys are being counted after an unclean
+// stop.
+var ErrCounting = errors.New("replica: still counting keys after an unclean stop")
+
+// countWait is how long Count waits for the counting to end.
+const countWait = 2 * time.Second
+
+// tally counts the own keys. Until exact is closed it holds the changes since
+// the snapshot that is being counted, and may be negative.
+type tally struct {
+	keys     [ring.Slots]atomic.Int64
+	expiries atomic.Int64 // entries of the expiry index
+	exact    chan struct{}
+}
+
+// change notes that the keys of a slot grew by keys and its index by expiries.
+func (t *tally) change(slot ring.Slot, keys int64, expiries int) {
+	if keys != 0 {
+		t.keys[slot].Add(keys)
+	}
+	if expiries != 0 {
+		t.expiries.Add(int64(expiries))
+	}
+}
+
+// ready reports whether the counters are exact.
+func (t *tally) ready() bool {
+	select {
+	case <-t.exact:
+		return true
+	default:
+		return false
+	}
+}
+
+// Count returns the number of own keys with a payload and a slot in [first,
+// last]. It is exact, rows that cannot be read left out. After an unclean stop it
+// waits a little for the counting and then answers ErrCounting.
+func (r *Replica) Count(first, last ring.Slot) (int64, error) {
+	if !r.tally.ready() {
+		t := time.NewTimer(countWait)
+		defer t.Stop()
+		select {
+		case <-r.tally.exact:
+		case <-t.C:
+			return 0, ErrCounting
+		}
+	}
+	return r.tally.sum(first, last), nil
+}
+
+// sum adds the counters of the slots.
+func (t *tally) sum(first, last ring.Slot) int64 {
+	var n int64
+	for s := int(first); s <= int(last) && s < ring.Slots; s++ {
+		n += t.keys[s].Load()
+	}
+	return n
+}
+
+// countRows counts the snapshot that was taken before the first change and adds
+// it to the changes since. A part of the store that cannot be read is skipped to
+// the next slot.
+func (r *Replica) countRows(ctx context.Context) error {
+	started, rows, bad := time.Now(), 0, 0
+	slot := 0
+	count := func(row, value []byte) bool {
+		s, _, _, ok := storage.ParseDataKey(row)
+		rec, err := version.DecodeRecord(value)
+		slot = int(s)
+		if rows++; !ok || err != nil {
+			bad++
+		} else {
+			r.tally.change(s, live(rec), indexed(rec))
+		}
+		return rows%1024 != 0 || ctx.Err() == nil
+	}
+	for ; slot < ring.Slots; slot++ {
+		lo, hi := storage.DataRange(ring.Slot(slot), 0, ring.Slots-1)
+		err := r.snapshot.Scan(lo, hi, count)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err == nil {
+			break
+		}
+		r.meters.corrupt.Inc()
+		r.cfg.Logger.Error("replica: counting skips unreadable rows", "slot", slot, "err", err)
+	}
+	lo, hi := storage.AllHints()
+	err := r.snapshot.Scan(lo, hi, func(row, value []byte) bool {
+		if target, _, _, _, ok := storage.ParseHintKey(row); ok {
+			r.hints.change(ring.NodeID(target), 0, len(row)+len(value))
+		}
+		return true
+	})
+	if err != nil {
+		r.cfg.Logger.Error("replica: counting hints ended early", "err", err)
+	}
+	close(r.tally.exact)
+	r.cfg.Logger.Info("replica: counted keys after an unclean stop",
+		"rows", rows, "unreadable", bad, "keys", r.tally.sum(0, ring.Slots-1), "took", time.Since(started))
+	return nil
+}
+
+// indexed is the number of index entries that rec has.
+func indexed(rec version.Record) int {
+	_, n := appendIndexOps(nil, &entry{}, rec)
+	return n
+}
+
+// talliesRow is the meta row that a clean close leaves for the next open.
+const talliesRow = "replica.tallies"
+
+// talliesFormat is its first byte:
+//
+//	1    format = 1
+//	uv   entries of the expiry index
+//	uv   number of slots with keys, ascending
+//	  uv   slot - last slot
+//	  uv   keys
+//	uv   number of targets with hints, ascending
+//	  8    target
+//	  uv   rows
+//	  uv   bytes
+//	4    CRC32C of all the above, little-endian
+//
+// Numbers are big-endian, uv is an unsigned varint.
+const talliesFormat = 1
+
+// encodeTallies returns the counters as a meta row; ok is false if they make no
+// sense, so that the next open counts again.
+func (r *Replica) encodeTallies() (b []byte, ok bool) {
+	expiries := r.tally.expiries.Load()
+	if expiries < 0 {
+		return nil, false
+	}
+	var slots []byte
+	n, last := uint64(0), 0
+	for s := range r.tally.keys {
+		switch keys := r.tally.keys[s].Load(); {
+		case keys < 0:
+			return nil, false
+		case keys > 0:
+			slots = binary.AppendUvarint(slots, uint64(s-last))
+			slots = binary.AppendUvarint(slots, uint64(keys))
+			n, last = n+1, s
+		}
+	}
+	b = binary.AppendUvarint([]byte{talliesFormat}, uint64(expiries))
+	b = append(binary.AppendUvarint(b, n), slots...)
+	hints := r.Hints()
+	b = binary.AppendUvarint(b, uint64(len(hints)))
+	for _, h := range hints {
+		if h.Bytes < 0 {
+			return nil, false
+		}
+		b = binary.BigEndian.AppendUint64(b, uint64(h.Target))
+		b = binary.AppendUvarint(b, uint64(h.Rows))
+		b = binary.AppendUvarint(b, uint64(h.Bytes))
+	}
+	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli))), true
+}
+
+// tallies are the counters of a meta row.
+type tallies struct {
+	expiries uint64
+	keys     map[ring.Slot]uint64
+	hints    []HintTotal
+}
+
+// decodeTallies is the inverse of encodeTallies.
+func decodeTallies(b []byte) (tallies, error) {
+	bad := fmt.Errorf("replica: tallies: %w", version.ErrCorrupt)
+	body := len(b) - 4
+	if body < 1 || crc32.Checksum(b[:body], crc32.MakeTable(crc32.Castagnoli)) != binary.LittleEndian.Uint32(b[body:]) || b[0] != talliesFormat {
+		return tallies{}, bad
+	}
+	rest, ok := b[1:body], true
+	uv := func() uint64 {
+		v, n := binary.Uvarint(rest)
+		if n <= 0 {
+			ok, rest = false, nil
+			return 0
+		}
+		rest = rest[n:]
+		return v
+	}
+	t := tallies{expiries: uv(), keys: map[ring.Slot]uint64{}}
+	slot := uint64(0)
+	for n := uv(); ok && n > 0; n-- {
+		slot += uv()
+		keys := uv()
+		if slot >= ring.Slots {
+			return tallies{}, bad
+		}
+		t.keys[ring.Slot(slot)] = keys
+	}
+	for n := uv(); ok && n > 0; n-- {
+		if len(rest) < 8 {
+			return tallies{}, bad
+		}
+		h := HintTotal{Target: ring.NodeID(binary.BigEndian.Uint64(rest))}
+		rest = rest[8:]
+		h.Rows, h.Bytes = int64(uv()), int64(uv())
+		t.hints = append(t.hints, h)
+	}
+	if !ok || len(rest) != 0 {
+		return tallies{}, bad
+	}
+	return t, nil
+}

@@ -1,0 +1,42 @@
+package replica
+
+import "github.com/VictoriaMetrics/metrics"
+
+// meters are the counters of one Replica.
+type meters struct {
+	hits      *metrics.Counter // reads of own rows that found a payload
+	misses    *metrics.Counter // reads of own rows that found none
+	cached    *metrics.Counter // rows found in the record cache
+	loaded    *metrics.Counter // rows read from the store
+	mutated   *metrics.Counter
+	merged    *metrics.Counter
+	unchanged *metrics.Counter // merges and mutations that brought nothing new
+	corrupt   *metrics.Counter // rows that could not be read
+	refused   *metrics.Counter // changes that the store did not take
+	expired   *metrics.Counter // payloads dropped after their time
+	reused    *metrics.Counter // dots of this incarnation that it never minted
+
+	cacheBytes *metrics.Gauge
+	hintRows   *metrics.Gauge
+	hintBytes  *metrics.Gauge
+}
+
+// newMeters registers the counters in set.
+func newMeters(set *metrics.Set) meters {
+	return meters{
+		hits:       set.GetOrCreateCounter(`replica_reads_total{found="true"}`),
+		misses:     set.GetOrCreateCounter(`replica_reads_total{found="false"}`),
+		cached:     set.GetOrCreateCounter(`replica_lookups_total{from="cache"}`),
+		loaded:     set.GetOrCreateCounter(`replica_lookups_total{from="store"}`),
+		mutated:    set.GetOrCreateCounter(`replica_mutations_total`),
+		merged:     set.GetOrCreateCounter(`replica_merges_total`),
+		unchanged:  set.GetOrCreateCounter(`replica_unchanged_total`),
+		corrupt:    set.GetOrCreateCounter(`replica_corrupt_rows_total`),
+		refused:    set.GetOrCreateCounter(`replica_refused_total`),
+		expired:    set.GetOrCreateCounter(`replica_expired_total`),
+		reused:     set.GetOrCreateCounter(`replica_dots_reused_total`),
+		cacheBytes: set.GetOrCreateGauge(`replica_cache_bytes`, nil),
+		hintRows:   set.GetOrCreateGauge(`replica_hint_rows`, nil),
+		hintBytes:  set.GetOrCreateGauge(`replica_hint_bytes`, nil),
+	}
+}

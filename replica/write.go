@@ -1,0 +1,234 @@
+package replica
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/redynamo/redynamo/membership/ring"
+	"github.com/redynamo/redynamo/replica/storage"
+	"github.com/redynamo/redynamo/replica/version"
+)
+
+// Merge joins an encoded record into the row of key for target. done is called
+// exactly once: with nil when everything that the record brought is committed,
+// and synced if the caller asks for durable, whether this call stored it or an
+// earlier one did. enc is not kept.
+func (r *Replica) Merge(key []byte, target ring.NodeID, enc []byte, durable bool, done func(error)) {
+	// The record is kept in the cache and its values alias what it is decoded
+	// from, so that must be ours.
+	in, err := version.DecodeRecord(bytes.Clone(enc))
+	if err != nil {
+		done(fmt.Errorf("replica: merge: %w", err))
+		return
+	}
+	settled, err := r.merge(key, target, in, enc, durable, done)
+	if err != nil || settled {
+		done(err)
+	}
+}
+
+// merge does Merge under the lock. done stays uncalled, and will be, if it
+// answers an error or that there is nothing to wait for.
+func (r *Replica) merge(key []byte, target ring.NodeID, in version.Record, enc []byte, durable bool, done func(error)) (settled bool, err error) {
+	h := ring.KeyHash(key)
+	st := r.stripeOf(h)
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if r.closed.Load() {
+		return false, storage.ErrClosed
+	}
+	e, err := r.lookupLocked(st, key, target, h)
+	if err != nil {
+		return false, err
+	}
+	if err := r.checkOwnDots(e, in.Context); err != nil {
+		return false, err
+	}
+	r.clock.Observe(in.MaxHLC())
+	r.meters.merged.Inc()
+	next := version.Merge(e.rec, in)
+	if next.Equal(e.rec) {
+		r.meters.unchanged.Inc()
+		return r.awaitLocked(e, durable, done)
+	}
+	if !sameAsSent(next, in) {
+		scratch := r.scratch.Get().(*[]byte)
+		defer r.scratch.Put(scratch)
+		enc = version.EncodeRecord((*scratch)[:0], next)
+		*scratch = keepSmall(enc)
+	}
+	return false, r.storeLocked(st, e, next, enc, durable, done)
+}
+
+// sameAsSent reports whether the row of merged is the very encoding that in was
+// decoded from: Merge shares what it takes as a whole, and equal records have
+// equal bytes.
+func sameAsSent(merged, in version.Record) bool {
+	return merged.Amnesia == in.Amnesia && merged.AllAcked == in.AllAcked && merged.LWW == in.LWW &&
+		len(merged.Context) == len(in.Context) && len(in.Context) > 0 && &merged.Context[0] == &in.Context[0] &&
+		len(merged.Versions) == len(in.Versions) && (len(in.Versions) == 0 || &merged.Versions[0] == &in.Versions[0])
+}
+
+// scratchBytes bounds the encoding buffers that are kept for reuse.
+const scratchBytes = 16 << 10
+
+// keepSmall returns b, or nothing if b is too large to keep.
+func keepSmall(b []byte) []byte {
+	if cap(b) > scratchBytes {
+		return nil
+	}
+	return b
+}
+
+// Mutate merges base, the state that a quorum read found, into the row of key
+// for target, applies op with a fresh dot and queues the result, all in one
+// step. It returns at once: the new record as it is sent to other replicas, and
+// what op did. done is then called exactly once, when the row is committed (and
+// synced, if the caller asks for durable) or has failed; an op that changed
+// nothing waits for the state that it rests on.
+//
+// With an error nothing was stored and done is never called; the dot is burned.
+// op.Value is copied. Requires: base is not modified afterwards.
+func (r *Replica) Mutate(key []byte, target ring.NodeID, base version.Record, op version.Op, durable bool, done func(error)) (enc []byte, out version.Outcome, err error) {
+	if op.Kind == version.OpSet {
+		op.Value = bytes.Clone(op.Value)
+	}
+	enc, out, settled, err := r.mutate(key, target, base, &op, durable, done)
+	if settled && err == nil {
+		done(nil)
+	}
+	return enc, out, err
+}
+
+// mutate does Mutate under the lock. done stays uncalled if it answers an error
+// or that there is nothing to wait for.
+func (r *Replica) mutate(key []byte, target ring.NodeID, base version.Record, op *version.Op, durable bool, done func(error)) (enc []byte, out version.Outcome, settled bool, err error) {
+	h := ring.KeyHash(key)
+	st := r.stripeOf(h)
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if r.closed.Load() {
+		return nil, out, false, storage.ErrClosed
+	}
+	e, err := r.lookupLocked(st, key, target, h)
+	if err != nil {
+		return nil, out, false, err
+	}
+	if err := r.checkOwnDots(e, base.Context); err != nil {
+		return nil, out, false, err
+	}
+	r.meters.mutated.Inc()
+	held := version.Merge(e.rec, base)
+	next, out, err := version.Apply(held, *op, r.mint(e))
+	if err != nil {
+		return nil, out, false, r.mutationFailed(e, err)
+	}
+	r.clock.Observe(out.HLC)
+	enc = version.EncodeWire(nil, next)
+	if !out.Applied && held.Equal(e.rec) {
+		r.meters.unchanged.Inc()
+		settled, err = r.awaitLocked(e, durable, done)
+		return enc, out, settled, err
+	}
+	row := enc
+	if next.Amnesia || next.AllAcked {
+		row = version.EncodeRecord(nil, next) // rare: a mutation clears both, mostly
+	}
+	return enc, out, false, r.storeLocked(st, e, next, row, durable, done)
+}
+
+// mint returns what this replica contributes to a mutation of e's row.
+func (r *Replica) mint(e *entry) version.Mint {
+	nowMS := r.cfg.Now().UnixMilli()
+	return version.Mint{
+		NowMS: nowMS,
+		HLC:   r.clock.at(nowMS),
+		Dot:   version.Dot{Actor: r.actorOf(e.target), Counter: r.counters[r.partition(e.slot)].Add(1)},
+	}
+}
+
+// actorOf returns the actor of the rows for target; the package comment says
+// why they have one each.
+func (r *Replica) actorOf(target ring.NodeID) version.Actor {
+	if target == 0 {
+		return r.cfg.Actor
+	}
+	// The finalizer of murmur3 spreads the target over all bits.
+	x := uint64(target)
+	x = (x ^ x>>33) * 0xff51afd7ed558ccd
+	x = (x ^ x>>33) * 0xc4ceb9fe1a85ec53
+	return max(r.cfg.Actor^version.Actor(x^x>>33), 1)
+}
+
+// partition returns the partition of a slot.
+func (r *Replica) partition(s ring.Slot) int { return int(s) * r.cfg.Units / ring.Slots }
+
+// checkOwnDots refuses a context that names dots of this incarnation which it
+// has not minted. Then two processes have one actor (a cloned machine, say), and
+// each would overwrite in the name of the other.
+func (r *Replica) checkOwnDots(e *entry, c version.Context) error {
+	top, ok := c.Top(r.actorOf(e.target))
+	if !ok {
+		return nil
+	}
+	if minted := r.counters[r.partition(e.slot)].Load(); top.Hi > minted {
+		return r.mutationFailed(e, fmt.Errorf("%w: counter %d is above %d", version.ErrDotReused, top.Hi, minted))
+	}
+	return nil
+}
+
+// awaitLocked lets done wait for the state of e to be committed, or answers that
+// it is. Invariant: a success that rests on a queued write waits for it.
+func (r *Replica) awaitLocked(e *entry, durable bool, done func(error)) (settled bool, err error) {
+	reached := r.store.Committed()
+	if durable {
+		reached = r.store.Synced()
+	}
+	if e.seq <= reached {
+		return true, nil
+	}
+	_, err = r.store.Enqueue(nil, durable, done)
+	return false, err
+}
+
+// storeLocked makes next the state of e's row, with everything that hangs on it:
+// the expiry index, the counters, the cache. row is the encoding of next, or
+// nil to remove the row. On an error nothing has changed.
+func (r *Replica) storeLocked(st *stripe, e *entry, next version.Record, row []byte, durable bool, done func(error)) error {
+	var keys [keyRoom]byte
+	var room [4]storage.RowOp
+	rowKey := e.appendRowKey(keys[:0])
+	ops := append(room[:0], storage.RowOp{Key: rowKey, Value: row, Delete: row == nil})
+	expiring := 0
+	if e.target == 0 {
+		ops, expiring = appendIndexOps(ops, e, next)
+	}
+	seq, err := r.store.Enqueue(ops, durable, done)
+	if err != nil {
+		r.meters.refused.Inc()
+		return err
+	}
+	rowBytes := 0
+	if row != nil {
+		rowBytes = len(rowKey) + len(row)
+		if !r.held.Load() {
+			r.held.Store(true)
+		}
+	}
+	if e.target == 0 {
+		r.tally.change(e.slot, live(next)-live(e.rec), expiring)
+	} else {
+		r.hints.change(e.target, e.rowBytes, rowBytes)
+	}
+	e.rec, e.hash, e.seq, e.rowBytes = next, next.StateHash(), seq, rowBytes
+	r.chargeLocked(st, e)
+	return nil
+}
+
+// live is 1 for a record that counts as a key, else 0.
+func live(rec version.Record) int64 {
+	if rec.HasLive() {
+		return 1
+	}
+	return 0
+}
