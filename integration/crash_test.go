@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -23,6 +24,9 @@ type writerLog struct {
 	acked   map[string]string
 	unknown map[string][]string
 }
+
+// retryPause is what clients commonly wait before they repeat a command.
+const retryPause = 8 * time.Millisecond
 
 // load writes keys of its own through all nodes, moving to the next node after
 // an error as a client with a list of addresses does, until stop is set. Every
@@ -42,11 +46,19 @@ func (c *processes) load(ctx context.Context, id int, stop *atomic.Bool, failedT
 		err := clients[at].Set(ctx, key, value, 0).Err()
 		if err != nil {
 			w.unknown[key] = append(w.unknown[key], value)
+			first := err
 			at = (at + 1) % len(clients)
 			value += "-again"
-			if err = clients[at].Set(ctx, key, value, 0).Err(); err != nil {
+			time.Sleep(retryPause)
+			err = clients[at].Set(ctx, key, value, 0).Err()
+			if refused(err) { // nobody is there: not a node that could have taken it
+				at = (at + 1) % len(clients)
+				err = clients[at].Set(ctx, key, value, 0).Err()
+			}
+			if err != nil {
 				w.unknown[key] = append(w.unknown[key], value)
 				failedTwice.Add(1)
+				c.t.Logf("writer %d: %v, then through the next node: %v", id, first, err)
 				at = (at + 1) % len(clients)
 				continue
 			}
@@ -55,6 +67,9 @@ func (c *processes) load(ctx context.Context, id int, stop *atomic.Bool, failedT
 	}
 	return w
 }
+
+// refused reports whether err says that no process listens.
+func refused(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }
 
 // verify reads every key of the log through a client: the acknowledged value,
 // or a later one of unknown fate, must be there.

@@ -32,7 +32,7 @@ var layers = map[string][]string{
 	"resp":                 {"coordinator", "membership/ring", "replica/version"},
 	"integration/simnet":   {},
 	"cmd/redynamo/node":    {"*"},
-	"cmd/redynamo":         {"cmd/redynamo/node"},
+	"cmd/redynamo":         {"cmd/redynamo/node", "cmd/redynamo/loadgen"},
 	"integration":          {"*"},
 	"integration/sim":      {"*"},
 	"integration/compare":  {"cmd/redynamo/loadgen"},

@@ -43,28 +43,6 @@ type simCluster struct {
 	nodes []*simNode
 }
 
-// hostNetwork is a node's view of the simulated network.
-type hostNetwork struct {
-	net  *simnet.Network
-	host string
-}
-
-func (h hostNetwork) Dial(ctx context.Context, addr string) (net.Conn, error) {
-	return h.net.Dial(ctx, h.host, addr)
-}
-
-func (h hostNetwork) Listen(_ context.Context, addr string) (net.Listener, error) {
-	_, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return nil, err
-	}
-	p, err := strconv.Atoi(port)
-	if err != nil {
-		return nil, err
-	}
-	return h.net.Listen(h.host, p)
-}
-
 func newSimCluster(t *testing.T, seed uint64, nodes int) *simCluster {
 	c := &simCluster{t: t, seed: seed, net: simnet.New(simnet.Config{Seed: seed, Jitter: time.Millisecond})}
 	for i := range nodes {
@@ -90,7 +68,7 @@ func (c *simCluster) start(i int) {
 	rng := rand.New(rand.NewPCG(c.seed, uint64(100*s.boot+i)))
 	var mu sync.Mutex
 	cfg := node.Config{
-		DataDir: "/data", FS: s.disk, Network: hostNetwork{c.net, s.host}, GossipTransport: transport,
+		DataDir: "/data", FS: s.disk, Network: c.net.Host(s.host), GossipTransport: transport,
 		Advertise: s.host, AdminListen: "-", Expect: len(c.nodes), Zone: fmt.Sprintf("z%d", i%3),
 		MemTableBytes: 256 << 10, BlockCache: 1 << 20, RecordCache: 1 << 20,
 		Rand: func() uint64 {
@@ -149,6 +127,8 @@ func (c *simCluster) close() {
 		})
 	}
 	wg.Wait()
+	// memberlist's probes sit out their timeouts after a shutdown.
+	time.Sleep(time.Minute)
 }
 
 // simClient speaks just enough RESP to use a door.

@@ -28,7 +28,7 @@ func (l *localPeer) Read(req coordinator.ReadRequest, done func(coordinator.Read
 			done(coordinator.ReadReply{}, err)
 			return
 		}
-		rec, hash, err := l.replica.Read(req.Key, req.For)
+		rec, hash, _, err := l.replica.Read(req.Key, req.For)
 		if err != nil {
 			done(coordinator.ReadReply{}, err)
 			return
