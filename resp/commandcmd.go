@@ -92,7 +92,11 @@ func (c *command) describe(w *Reply) {
 		w.BulkString(tip)
 	}
 	c.describeKeys(w)
-	w.Set(len(c.subcommands))
+	if len(c.subcommands) == 0 {
+		w.Set(0) // so Redis
+		return
+	}
+	w.Array(len(c.subcommands))
 	for i := range c.subcommands {
 		c.subcommands[i].describe(w)
 	}
@@ -167,7 +171,11 @@ func commandList(s *session, args [][]byte, w *Reply) {
 			names = append(names, row.full)
 		}
 	})
-	w.Set(len(names))
+	if len(args) > 2 {
+		w.Array(len(names)) // so Redis
+	} else {
+		w.Set(len(names))
+	}
 	for _, name := range names {
 		w.BulkString(name)
 	}

@@ -162,7 +162,7 @@ func fold256(b []byte) []byte {
 func configSet(s *session, args [][]byte, w *Reply) {
 	pairs := args[2:]
 	if len(pairs)%2 != 0 {
-		w.Error("ERR Unknown option or number of arguments for CONFIG SET - '" + clip(pairs[0], shownBytes) + "'")
+		w.Error(errSyntax)
 		return
 	}
 	var names []string

@@ -11,7 +11,7 @@ import (
 type flight struct {
 	pending pending
 	row     *command
-	began   time.Time
+	began   time.Duration
 	mute    bool // CLIENT REPLY OFF or SKIP
 }
 
@@ -52,7 +52,9 @@ type pipeline struct {
 // execute starts or runs a batch. It ends early when the connection is to be
 // closed. What is still in flight afterwards is for the next batch or settle.
 func (s *session) execute(cmds []redcon.Command) {
-	s.client.used.Store(s.now().UnixMilli())
+	s.wall = s.srv.cfg.Now()
+	s.client.used.Store(s.wall.UnixMilli())
+	s.tick = s.srv.uptime()
 	for i := range cmds {
 		s.dispatch(cmds[i].Args)
 		if s.closing {
@@ -64,7 +66,7 @@ func (s *session) execute(cmds []redcon.Command) {
 // dispatch gates one command and starts or runs it.
 func (s *session) dispatch(args [][]byte) {
 	mute := s.muted()
-	began := time.Now()
+	began := s.tick
 	row, refused := s.srv.table.find(args)
 	if row != nil {
 		refused = s.gate(row, args)
@@ -167,10 +169,12 @@ func (s *session) adapt(n int) {
 }
 
 // answered books a reply that was just written at offset at, and sends what has
-// gathered when it is much.
-func (s *session) answered(row *command, began time.Time, at int, mute bool) {
+// gathered when it is much. A command's time is counted from the arrival of its
+// batch, or from the reply before it when it began after that.
+func (s *session) answered(row *command, began time.Duration, at int, mute bool) {
+	s.tick = s.srv.uptime()
 	row.stats.calls.Add(1)
-	row.stats.nanos.Add(int64(time.Since(began)))
+	row.stats.nanos.Add(int64(s.tick - began))
 	if len(s.reply.buf) > at && s.reply.buf[at] == '-' {
 		row.stats.failed.Add(1)
 	}

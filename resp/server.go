@@ -14,11 +14,11 @@ import (
 
 // A Server is one door of a node: an accept loop and the connections it made.
 type Server struct {
-	cfg     Config
-	table   *table
-	started time.Time // wall clock, for INFO
-	params  params
-	counts  counts
+	cfg    Config
+	table  *table
+	begun  time.Time // monotonic
+	params params
+	counts counts
 
 	query   budget      // bytes of unfinished commands
 	replies budget      // reply bytes being sent; past it pipelines slow down
@@ -57,7 +57,7 @@ func New(cfg Config) (*Server, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("resp: %w", err)
 	}
-	s := &Server{cfg: cfg, started: cfg.Now(), refused: make(chan struct{}, refusals), seed: maphash.MakeSeed()}
+	s := &Server{cfg: cfg, begun: time.Now(), refused: make(chan struct{}, refusals), seed: maphash.MakeSeed()}
 	table, err := newTable(commands())
 	if err != nil {
 		return nil, fmt.Errorf("resp: %w", err)
@@ -71,6 +71,9 @@ func New(cfg Config) (*Server, error) {
 	s.registerMetrics()
 	return s, nil
 }
+
+// uptime is a cheap monotonic clock.
+func (s *Server) uptime() time.Duration { return time.Since(s.begun) }
 
 // Serve accepts connections from ln until ctx ends or Shutdown is called, and
 // closes ln. The connections live on until Shutdown.

@@ -25,12 +25,14 @@ import (
 // fakeAdmin is a node whose readiness and map a test decides.
 type fakeAdmin struct {
 	dataAdmin
-	loading atomic.Bool
-	view    atomic.Pointer[View]
+	identity Identity
+	loading  atomic.Bool
+	view     atomic.Pointer[View]
 }
 
-func (a *fakeAdmin) Ready() bool { return !a.loading.Load() }
-func (a *fakeAdmin) View() *View { return a.view.Load() }
+func (a *fakeAdmin) Identity() Identity { return a.identity }
+func (a *fakeAdmin) Ready() bool        { return !a.loading.Load() }
+func (a *fakeAdmin) View() *View        { return a.view.Load() }
 func (a *fakeAdmin) RingStatus() RingStatus {
 	return RingStatus{Epoch: 0xabc, Units: 1024, N: 3, R: 2, W: 2, Members: []RingMember{{ID: 1, Addr: "h1:7001", Zone: "a", Weight: 100, Alive: true, Partitions: 3, First: 1}}}
 }

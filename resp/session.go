@@ -33,6 +33,9 @@ type session struct {
 	epoch  uint64      // map version the client has been told of
 	spare  []*call     // finished calls, for reuse (data_call.go)
 
+	wall time.Time     // when the present batch began
+	tick time.Duration // uptime at the last reply, or when the batch began
+
 	counted  int64 // received bytes already in the server's counts
 	closing  bool  // nothing more is read
 	broken   bool  // nothing more can be written
@@ -72,10 +75,18 @@ type settings struct {
 func (s *session) store() Store        { return s.srv.cfg.Store }
 func (s *session) admin() Admin        { return s.srv.cfg.Admin }
 func (s *session) door() Door          { return s.srv.cfg.Door }
-func (s *session) now() time.Time      { return s.srv.cfg.Now() }
 func (s *session) limits() *Limits     { return &s.srv.cfg.Limits }
 func (s *session) hlc() version.HLC    { return s.newest }
 func (s *session) mac() version.MACKey { return s.srv.cfg.TokenKey() }
+
+// now is the wall clock when the present batch began: as in Redis, commands that
+// arrived together see one time.
+func (s *session) now() time.Time {
+	if s.wall.IsZero() {
+		return s.srv.cfg.Now()
+	}
+	return s.wall
+}
 
 // owned reports whether key space walks cover only the slots this node is first
 // for (the cluster door), so that clients summing over masters are right.
