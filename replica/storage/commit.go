@@ -157,9 +157,10 @@ func (s *Store) Enqueue(ops []RowOp, mustSync bool, done func(error)) (seq uint6
 	return s.enqueue(ops, committedOnly, done)
 }
 
-// enqueue is Enqueue with every degree of durability.
+// enqueue is Enqueue with every degree of durability. Forced writes are few and
+// small and keep the node in order, so they pass when others are refused.
 func (s *Store) enqueue(ops []RowOp, d durability, done func(error)) (seq uint64, err error) {
-	if len(ops) > 0 {
+	if len(ops) > 0 && d != forced {
 		if err := s.admit(); err != nil {
 			s.meters.busy.Inc()
 			return 0, err
@@ -177,7 +178,7 @@ func (s *Store) enqueue(ops []RowOp, d durability, done func(error)) (seq uint64
 		return 0, s.failed()
 	case q.mu.closing:
 		return 0, ErrClosed
-	case q.mu.bytes+size > s.cfg.QueueBytes && q.mu.bytes > 0:
+	case q.mu.bytes+size > s.cfg.QueueBytes && q.mu.bytes > 0 && d != forced:
 		// A write larger than the queue passes alone.
 		s.meters.busy.Inc()
 		return 0, ErrBusy
@@ -342,7 +343,7 @@ func (s *Store) watch() {
 		case <-interval.C:
 			if s.committed.Load() != s.synced.Load() {
 				// Refused only by a store that is closing, which syncs anyway, or
-				// by a full queue, whose commits the next tick covers.
+				// that has failed.
 				_, _ = s.enqueue(nil, forced, nil)
 			}
 		}
