@@ -21,6 +21,9 @@ const entryOverhead = 256
 // record displaces many small ones over the next few calls.
 const evictSteps = 64
 
+// evictStripes bounds the other stripes that one call looks at for the same.
+const evictStripes = 4
+
 // entry is a cached row: the last state that was queued for it, or read.
 type entry struct {
 	key    string
@@ -166,8 +169,21 @@ func (r *Replica) chargeLocked(st *stripe, e *entry) {
 	}
 	total := r.cacheBytes.Add(size - e.size)
 	e.size = size
-	if total > r.cfg.CacheBytes {
-		r.evictLocked(st, e)
+	if total <= r.cfg.CacheBytes {
+		return
+	}
+	r.evictLocked(st, e)
+	for range evictStripes {
+		if r.cacheBytes.Load() <= r.cfg.CacheBytes {
+			return
+		}
+		// Nothing more to drop here. Trying, and never waiting, for the lock of
+		// another stripe cannot end in a deadlock.
+		other := &r.stripes[r.evicting.Add(1)%stripes]
+		if other != st && other.mu.TryLock() {
+			r.evictLocked(other, nil)
+			other.mu.Unlock()
+		}
 	}
 }
 

@@ -21,7 +21,8 @@ type Replica struct {
 
 	stripes    [stripes]stripe
 	cacheBytes atomic.Int64
-	scratch    sync.Pool // *[]byte, for encodings that nobody keeps
+	evicting   atomic.Uint32 // the stripe last looked at for room
+	scratch    sync.Pool     // *[]byte, for encodings that nobody keeps
 
 	counters []atomic.Uint64 // last counter minted, by partition
 
@@ -126,8 +127,8 @@ func (r *Replica) findTargets() error {
 // expired payloads, until ctx ends. It must be called once.
 func (r *Replica) Run(ctx context.Context) error {
 	if r.snapshot != nil {
-		err := r.countRows(ctx)
-		if err = errors.Join(err, r.snapshot.Close()); err != nil && ctx.Err() == nil {
+		err := errors.Join(r.countRows(ctx), r.releaseSnapshot())
+		if err != nil && ctx.Err() == nil {
 			return fmt.Errorf("replica: count: %w", err)
 		}
 	}
@@ -154,6 +155,15 @@ func (r *Replica) Run(ctx context.Context) error {
 	}
 }
 
+// releaseSnapshot lets go of the rows that were to be counted.
+func (r *Replica) releaseSnapshot() error {
+	if r.snapshot == nil {
+		return nil
+	}
+	defer func() { r.snapshot = nil }()
+	return r.snapshot.Close()
+}
+
 // measure publishes the totals.
 func (r *Replica) measure() {
 	s := r.Stats()
@@ -174,7 +184,7 @@ func (r *Replica) Close() error {
 		r.stripes[i].mu.Unlock() //nolint:staticcheck // an empty section is the point
 	}
 	if !r.tally.ready() {
-		return nil
+		return r.releaseSnapshot()
 	}
 	row, ok := r.encodeTallies()
 	if !ok {

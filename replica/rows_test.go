@@ -1,0 +1,512 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/redynamo/redynamo/membership/ring"
+	"github.com/redynamo/redynamo/replica/storage"
+	"github.com/redynamo/redynamo/replica/version"
+)
+
+// contextFor returns a context that ends with the test at the latest.
+func contextFor(t testing.TB) (context.Context, context.CancelFunc) {
+	return context.WithCancel(t.Context())
+}
+
+// census is what a slow look at all rows finds.
+type census struct {
+	keys    map[ring.Slot]int64
+	index   int64
+	hints   map[ring.NodeID]HintTotal
+	orphans []string // index rows without, and payloads without index rows
+}
+
+// look reads every row of the store.
+func look(t testing.TB, s *storage.Store) census {
+	t.Helper()
+	c := census{keys: map[ring.Slot]int64{}, hints: map[ring.NodeID]HintTotal{}}
+	want := map[string]bool{}
+	err := s.Scan([]byte("d"), []byte("e"), func(row, value []byte) bool {
+		slot, hash, key, _ := storage.ParseDataKey(row)
+		rec := record(t, value)
+		if rec.HasLive() {
+			c.keys[slot]++
+		}
+		for _, v := range rec.Versions {
+			if !v.Stub && v.Expiry.AtMS > 0 {
+				want[string(storage.AppendExpiryKey(nil, v.Expiry.AtMS, slot, hash, key))] = true
+			}
+		}
+		return true
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = s.Scan([]byte("e"), []byte("f"), func(row, _ []byte) bool {
+		c.index++
+		if !want[string(row)] {
+			c.orphans = append(c.orphans, fmt.Sprintf("index row %x", row))
+		}
+		delete(want, string(row))
+		return true
+	})
+	for row := range want {
+		c.orphans = append(c.orphans, fmt.Sprintf("no index row %x", row))
+	}
+	lo, hi := storage.AllHints()
+	err = errors.Join(err, s.Scan(lo, hi, func(row, value []byte) bool {
+		target, _, _, _, _ := storage.ParseHintKey(row)
+		h := c.hints[ring.NodeID(target)]
+		c.hints[ring.NodeID(target)] = HintTotal{ring.NodeID(target), h.Rows + 1, h.Bytes + int64(len(row)+len(value))}
+		return true
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// compare checks the counters of h against its rows.
+func compare(t testing.TB, what string, h *host) {
+	t.Helper()
+	c := look(t, h.store)
+	if len(c.orphans) != 0 {
+		t.Errorf("%s: expiry index: %v", what, c.orphans)
+	}
+	var total int64
+	for slot := range ring.Slots {
+		n, err := h.Count(ring.Slot(slot), ring.Slot(slot))
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		if n != c.keys[ring.Slot(slot)] {
+			t.Errorf("%s: slot %d counts %d, has %d", what, slot, n, c.keys[ring.Slot(slot)])
+		}
+		total += n
+	}
+	if n, _ := h.Count(0, ring.Slots-1); n != total {
+		t.Errorf("%s: all slots count %d, their sum is %d", what, n, total)
+	}
+	if got := h.Stats().Expires; got != c.index {
+		t.Errorf("%s: %d expiries counted, index has %d rows", what, got, c.index)
+	}
+	for _, got := range h.Hints() {
+		if got != c.hints[got.Target] {
+			t.Errorf("%s: hints %+v, rows %+v", what, got, c.hints[got.Target])
+		}
+		delete(c.hints, got.Target)
+	}
+	if len(c.hints) != 0 {
+		t.Errorf("%s: hints not counted: %v", what, c.hints)
+	}
+}
+
+// randomly does one random thing to h and, half of the time, sends the result
+// to other.
+func randomly(t testing.TB, rng *rand.Rand, h, other *host) {
+	t.Helper()
+	key := fmt.Sprint("k", rng.IntN(60))
+	target := ring.NodeID(max(0, rng.IntN(6)-3))
+	nowMS := h.cfg.Now().UnixMilli()
+	op := setOp(fmt.Sprint(rng.IntN(1000)))
+	switch rng.IntN(8) {
+	case 0:
+		op = version.Op{Kind: version.OpDelete}
+	case 1:
+		op = version.Op{Kind: version.OpExpire, ExpireAtMS: nowMS + 1 + rng.Int64N(3000)}
+	case 2:
+		op = version.Op{Kind: version.OpExpire}
+	case 3:
+		op.Expiry, op.ExpireAtMS = version.ExpiryAt, nowMS+1+rng.Int64N(3000)
+	case 4:
+		op.Explicit = true
+	case 5:
+		if rec, hash, _, err := h.Read([]byte(key), 2); err == nil && !rec.Absent() {
+			h.DropHint([]byte(key), 2, hash+uint64(rng.IntN(2)), func(err error) {
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		return
+	}
+	enc, _, err := h.Mutate([]byte(key), target, version.Record{}, op, rng.IntN(2) == 0, func(error) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(record(t, enc).Context) != 0 && rng.IntN(2) == 0 {
+		other.Merge([]byte(key), ring.NodeID(rng.IntN(3)), enc, false, func(err error) {
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestCountersAndIndexFollowEveryChange(t *testing.T) {
+	for range 4 {
+		seed := rand.Uint64()
+		synctest.Test(t, func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(seed, 5))
+			small := func(c *Config) { c.CacheBytes = 8 << 10 }
+			a, b := newHost(t, vfs.NewCrashableMem(), 1, small), newHost(t, vfs.NewCrashableMem(), 2, small)
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan error, 2)
+			for _, h := range []*host{a, b} {
+				go func() { ended <- h.Run(ctx) }()
+			}
+			for i := range 1500 {
+				if rng.IntN(2) == 0 {
+					randomly(t, rng, a, b)
+				} else {
+					randomly(t, rng, b, a)
+				}
+				if i%100 == 0 {
+					time.Sleep(time.Duration(rng.IntN(1500)) * time.Millisecond) // virtual time
+				}
+			}
+			synctest.Wait()
+			compare(t, fmt.Sprintf("seed %d, running", seed), a)
+			compare(t, fmt.Sprintf("seed %d, running", seed), b)
+			time.Sleep(6 * time.Second) // virtual time: all is expired and swept
+			if got := a.Stats().Expires; got != 0 {
+				t.Errorf("seed %d: %d payloads outlived their time", seed, got)
+			}
+			cancel()
+			if err := errors.Join(<-ended, <-ended); err != nil {
+				t.Error(err)
+			}
+			keys, _ := a.Count(0, ring.Slots-1)
+			a.close(t)
+			b.close(t)
+			a = newHost(t, a.disk, 3, nil)
+			if a.snapshot != nil {
+				t.Errorf("seed %d: counts again after a clean close", seed)
+			}
+			compare(t, fmt.Sprintf("seed %d, reopened", seed), a)
+			if n, _ := a.Count(0, ring.Slots-1); n != keys {
+				t.Errorf("seed %d: %d keys reopened as %d", seed, keys, n)
+			}
+			a.close(t)
+		})
+	}
+}
+
+func TestCountingAfterACrashAddsWhatChangesMeanwhile(t *testing.T) {
+	seed := rand.Uint64()
+	rng := rand.New(rand.NewPCG(seed, 6))
+	disk := vfs.NewCrashableMem()
+	h := newHost(t, disk, 1, nil)
+	for range 800 {
+		randomly(t, rng, h, h)
+	}
+	h.set(t, "last", "v")
+	clone := disk.CrashClone(vfs.CrashCloneCfg{})
+	h.close(t)
+
+	h = newHost(t, clone, 2, nil)
+	if h.snapshot == nil {
+		t.Fatal("an unclean stop was taken for a clean one")
+	}
+	other := newHost(t, vfs.NewMem(), 3, nil)
+	for range 300 { // before and while Run counts
+		randomly(t, rng, h, other)
+	}
+	ctx, cancel := contextFor(t)
+	ended := make(chan error, 1)
+	go func() { ended <- h.Run(ctx) }()
+	for range 300 {
+		randomly(t, rng, h, other)
+	}
+	if _, err := h.Count(0, 0); err != nil { // waits
+		t.Error(err)
+	}
+	h.set(t, "drained", "v")
+	other.set(t, "drained", "v")
+	compare(t, fmt.Sprintf("seed %d", seed), h)
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	h.close(t)
+	other.close(t)
+}
+
+func TestCountersOfACleanCloseServeOnlyOnce(t *testing.T) {
+	disk := vfs.NewCrashableMem()
+	h := newHost(t, disk, 1, nil)
+	h.set(t, "a", "v")
+	h.close(t)
+	h = newHost(t, disk, 2, nil)
+	h.set(t, "b", "v")
+	clone := disk.CrashClone(vfs.CrashCloneCfg{}) // crash after a clean start
+	h.close(t)
+	h = newHost(t, clone, 3, nil)
+	runFor(t, h, 0)
+	if n, err := h.Count(0, ring.Slots-1); n != 2 || err != nil {
+		t.Errorf("%d keys, %v; want 2", n, err)
+	}
+	h.close(t)
+}
+
+func TestCountGivesUpWhenNothingCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := vfs.NewCrashableMem()
+		h := newHost(t, disk, 1, nil)
+		h.set(t, "a", "v")
+		clone := disk.CrashClone(vfs.CrashCloneCfg{})
+		h.close(t)
+		h = newHost(t, clone, 2, nil)
+		if _, err := h.Count(0, ring.Slots-1); !errors.Is(err, ErrCounting) {
+			t.Errorf("count before the counting: %v", err)
+		}
+		h.close(t) // without Run having taken the snapshot
+		h = newHost(t, clone, 3, nil)
+		runFor(t, h, 0)
+		if n, err := h.Count(0, ring.Slots-1); n != 1 || err != nil {
+			t.Errorf("%d keys, %v", n, err)
+		}
+		h.close(t)
+	})
+}
+
+func TestExpiredPayloadGoesAfterASecondAndTheDotStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t, vfs.NewMem(), 1, nil)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- h.Run(ctx) }()
+		at := time.Now().UnixMilli() + 100
+		for i, key := range []string{"damaged", "k", "extended"} {
+			h.do(t, key, 0, version.Op{Kind: version.OpSet, Value: []byte("v"), Expiry: version.ExpiryAt, ExpireAtMS: at + int64(i)})
+		}
+		plant(t, h, "damaged", []byte("garbage"))
+		time.Sleep(900 * time.Millisecond)
+		rec, before, _, _ := h.Read([]byte("k"), 0)
+		if _, ok := rec.Winner(time.Now().UnixMilli()); ok || rec.Versions[0].Stub {
+			t.Errorf("at 900 ms: shown %v, stub %v", ok, rec.Versions[0].Stub)
+		}
+		// An extension that was made in time at another replica arrives late.
+		ext, _, _, _ := h.Read([]byte("extended"), 0)
+		ext = ext.SetExpiry(ext.Versions[0].Dot, version.Cell{HLC: ext.MaxHLC() + 1, AtMS: at + 3600_000})
+		if err := h.take("extended", 0, version.EncodeWire(nil, ext)); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Second)
+		rec, hash, _, _ := h.Read([]byte("k"), 0)
+		if len(rec.Versions) != 1 || !rec.Versions[0].Stub || rec.HasLive() || hash != before {
+			t.Errorf("after the sweep: %+v, hash %x, was %x", rec, hash, before)
+		}
+		if got := h.get(t, "extended"); got != "v" {
+			t.Errorf("extended key is %q", got)
+		}
+		if s := h.Stats(); s.Expired != 1 || s.Keys != 2 || s.Expires != 2 { // damaged and extended remain
+			t.Errorf("stats %+v", s)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		h.close(t)
+	})
+}
+
+// plant writes a row behind the replica's back and makes it forget the key.
+func plant(t testing.TB, h *host, key string, value []byte) {
+	t.Helper()
+	k := []byte(key)
+	row := storage.AppendDataKey(nil, ring.SlotOf(k), ring.KeyHash(k), k)
+	done := make(chan error, 1)
+	if _, err := h.store.Enqueue([]storage.RowOp{{Key: row, Value: value}}, true, func(err error) { done <- err }); err != nil || <-done != nil {
+		t.Fatal("could not plant the row")
+	}
+	st := h.stripeOf(ring.KeyHash(k))
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	for st.mu.hand = 0; st.mu.hand < len(st.mu.clock); st.mu.hand++ {
+		if st.mu.clock[st.mu.hand].key == key {
+			st.removeLocked()
+			return
+		}
+	}
+}
+
+// collidingKeys returns two keys of one slot with one key hash.
+func collidingKeys() (string, string) {
+	seen := map[uint32]string{}
+	for i := 0; ; i++ {
+		key := fmt.Sprintf("{t}%d", i)
+		h := ring.KeyHash([]byte(key))
+		if other, ok := seen[h]; ok {
+			return other, key
+		}
+		seen[h] = key
+	}
+}
+
+func TestScanPagesMissNoKey(t *testing.T) {
+	h := newHost(t, vfs.NewMem(), 1, nil)
+	defer h.close(t)
+	a, b := collidingKeys()
+	want := map[string]bool{a: true, b: true}
+	for i := range 300 {
+		want[fmt.Sprint("key", i)] = true
+		want[fmt.Sprintf("{t}x%d", i)] = true
+	}
+	for key := range want {
+		h.set(t, key, "v")
+	}
+	h.do(t, "key7", 0, version.Op{Kind: version.OpDelete})
+	h.do(t, "hinted", 9, setOp("v")) // no own row
+	for _, limit := range []int{1, 7, 10000} {
+		seen := map[string]int{}
+		p := Page{}
+		for !p.Done {
+			slot, hash := p.NextSlot, p.NextHash
+			var err error
+			if p, err = h.Scan(slot, hash, ring.Slots-1, limit); err != nil {
+				t.Fatal(err)
+			}
+			if !p.Done && (p.NextSlot < slot || p.NextSlot == slot && p.NextHash <= hash) {
+				t.Fatalf("limit %d: page from %d/%x goes on at %d/%x", limit, slot, hash, p.NextSlot, p.NextHash)
+			}
+			for _, e := range p.Entries {
+				seen[string(e.Key)]++
+				if e.Live != (string(e.Key) != "key7") || e.Slot != ring.SlotOf(e.Key) || e.KeyHash != ring.KeyHash(e.Key) {
+					t.Errorf("entry %+v", e)
+				}
+				if rec, hash, _, _ := h.Read(e.Key, 0); hash != e.StateHash || rec.Absent() {
+					t.Errorf("entry %q has state %x, record %x", e.Key, e.StateHash, hash)
+				}
+			}
+		}
+		for key := range want {
+			if seen[key] != 1 {
+				t.Errorf("limit %d: %q seen %d times", limit, key, seen[key])
+			}
+		}
+		if len(seen) != len(want) {
+			t.Errorf("limit %d: %d keys, want %d", limit, len(seen), len(want))
+		}
+	}
+	p, err := h.Scan(ring.SlotOf([]byte(a)), 0, ring.SlotOf([]byte(a)), 1000)
+	if err != nil || !p.Done || len(p.Entries) != 302 {
+		t.Errorf("scan of one slot: %d entries, done %v, %v", len(p.Entries), p.Done, err)
+	}
+}
+
+func TestRandomKeyIsLiveAndInTheRange(t *testing.T) {
+	h := newHost(t, vfs.NewMem(), 1, nil)
+	defer h.close(t)
+	if _, found, err := h.RandomKey(0, ring.Slots-1, 12345); found || err != nil {
+		t.Errorf("empty store: %v %v", found, err)
+	}
+	for i := range 300 {
+		key := fmt.Sprint("key", i)
+		h.set(t, key, "v")
+		if i%2 == 0 {
+			h.do(t, key, 0, version.Op{Kind: version.OpDelete})
+		}
+	}
+	seed := rand.Uint64()
+	rng := rand.New(rand.NewPCG(seed, 7))
+	seen := map[string]bool{}
+	for range 500 {
+		key, found, err := h.RandomKey(0, ring.Slots-1, rng.Uint64())
+		if err != nil || !found || h.get(t, string(key)) != "v" {
+			t.Fatalf("seed %d: %q %v %v", seed, key, found, err)
+		}
+		seen[string(key)] = true
+	}
+	if len(seen) < 50 {
+		t.Errorf("seed %d: only %d of 150 keys in 500 draws", seed, len(seen))
+	}
+	slot := ring.SlotOf([]byte("key1"))
+	if key, found, err := h.RandomKey(slot, slot, rng.Uint64()); !found || ring.SlotOf(key) != slot || err != nil {
+		t.Errorf("one slot: %q %v %v", key, found, err)
+	}
+}
+
+func TestHintsAreCoalescedCountedAndDroppedWhenDelivered(t *testing.T) {
+	disk := vfs.NewCrashableMem()
+	h := newHost(t, disk, 1, nil)
+	const target = ring.NodeID(42)
+	for i := range 20 {
+		for k := range 5 {
+			h.do(t, fmt.Sprint("k", k), target, setOp(fmt.Sprint("v", i)))
+		}
+	}
+	if err := h.take("k0", 43, mustEncode(9, 1, "other target")); err != nil {
+		t.Fatal(err)
+	}
+	compare(t, "written", h)
+	if got := h.Hints(); len(got) != 2 || got[0].Rows != 5 || got[0].Bytes != h.HintBytes(target) {
+		t.Errorf("totals %+v", got)
+	}
+	if rec, _, _, _ := h.Read([]byte("k0"), 0); !rec.Absent() {
+		t.Error("a hint became an own row")
+	}
+	var hints []Hint
+	for slot, hash, done := ring.Slot(0), uint32(0), false; !done; {
+		var page []Hint
+		var err error
+		page, slot, hash, done, err = h.HintPage(target, slot, hash, 1)
+		if err != nil || len(page) == 0 {
+			t.Fatalf("page of %d, %v", len(page), err)
+		}
+		hints = append(hints, page...)
+	}
+	if len(hints) != 5 {
+		t.Fatalf("%d hints delivered", len(hints))
+	}
+	h.do(t, "k3", target, setOp("came in during the delivery"))
+	for _, x := range hints {
+		if v, _ := record(t, x.Record).Winner(0); string(v.Value) != "v19" {
+			t.Errorf("hint of %s is %q", x.Key, v.Value)
+		}
+		done := make(chan error, 1)
+		h.DropHint(x.Key, target, x.StateHash, func(err error) { done <- err })
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	compare(t, "delivered", h)
+	if got := h.Hints(); got[0].Target != target || got[0].Rows != 1 {
+		t.Errorf("kept %+v, want the one that changed", got)
+	}
+	h.close(t)
+	h = newHost(t, disk, 2, nil)
+	compare(t, "reopened", h)
+	if held, err := h.Records(); !held || err != nil {
+		t.Errorf("records: %v %v", held, err)
+	}
+	h.close(t)
+}
+
+func TestClosedReplicaRefusesChanges(t *testing.T) {
+	h := newHost(t, vfs.NewMem(), 1, nil)
+	enc := h.set(t, "k", "v")
+	if err := h.Replica.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.take("k2", 0, enc); !errors.Is(err, storage.ErrClosed) {
+		t.Errorf("merge: %v", err)
+	}
+	if _, _, err := h.Mutate([]byte("k"), 0, version.Record{}, setOp("w"), true, nil); !errors.Is(err, storage.ErrClosed) {
+		t.Errorf("mutate: %v", err)
+	}
+	if err := h.Replica.Close(); !errors.Is(err, storage.ErrClosed) {
+		t.Errorf("second close: %v", err)
+	}
+	if err := h.store.Close(); err != nil {
+		t.Error(err)
+	}
+}
