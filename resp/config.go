@@ -55,6 +55,11 @@ type Limits struct {
 
 	// Window is how many commands of one connection may run at a time. 128.
 	Window int
+	// MaxInFlight is the same for all connections of this server together, in
+	// keys; past it each connection runs one command at a time. 1024.
+	MaxInFlight int
+	// MaxReply bounds one reply; a longer one becomes an error. 256 MiB.
+	MaxReply int
 	// MaxReplies bounds the reply bytes held for clients that read slowly; past
 	// it pipelines run one command at a time. Default 64 MiB.
 	MaxReplies int64
@@ -95,6 +100,8 @@ const (
 	defaultMaxLoginBulk = 16 * kib
 	defaultMaxClients   = 10000
 	defaultWindow       = 128
+	defaultMaxInFlight  = 1024
+	defaultMaxReply     = 256 * mib
 	defaultMaxReplies   = 64 * mib
 	defaultFlushBytes   = 64 * kib
 	defaultReadTimeout  = 60 * time.Second
@@ -122,6 +129,8 @@ func (l Limits) withDefaults() Limits {
 	orDefault(&l.MaxLoginBulk, defaultMaxLoginBulk)
 	orDefault(&l.MaxClients, defaultMaxClients)
 	orDefault(&l.Window, defaultWindow)
+	orDefault(&l.MaxInFlight, defaultMaxInFlight)
+	orDefault(&l.MaxReply, max(defaultMaxReply, 2*l.MaxBulk))
 	orDefault(&l.MaxReplies, defaultMaxReplies)
 	orDefault(&l.FlushBytes, defaultFlushBytes)
 	orDefault(&l.ReadTimeout, defaultReadTimeout)
@@ -148,6 +157,8 @@ func (l Limits) validate() error {
 	atLeast("max login bulk", l.MaxLoginBulk, 64)
 	atLeast("max clients", l.MaxClients, 1)
 	atLeast("window", l.Window, 1)
+	atLeast("max in flight", l.MaxInFlight, 1)
+	atLeast("max reply", l.MaxReply, l.MaxValue+kib)
 	atLeast("flush bytes", l.FlushBytes, 1)
 	if l.MaxQuery < int64(l.MaxCommand) {
 		errs = append(errs, fmt.Errorf("max query (%d) must be at least max command (%d)", l.MaxQuery, l.MaxCommand))

@@ -12,7 +12,8 @@ type flight struct {
 	pending pending
 	row     *command
 	began   time.Duration
-	mute    bool // CLIENT REPLY OFF or SKIP
+	weight  int64 // keys it asks for at once
+	mute    bool  // CLIENT REPLY OFF or SKIP
 }
 
 // touched is a key of a command in flight.
@@ -77,7 +78,7 @@ func (s *session) dispatch(args [][]byte) {
 		s.refuse(row, refused, mute)
 	case row.start == nil:
 		s.settle()
-		at := len(s.reply.buf)
+		at := s.reply.begin(s.limits().MaxReply)
 		s.client.last.Store(row)
 		row.run(s, args, &s.reply)
 		if row.replyMode {
@@ -85,13 +86,14 @@ func (s *session) dispatch(args [][]byte) {
 		}
 		s.answered(row, began, at, mute)
 	default:
-		s.admit(row, args)
-		s.flights = append(s.flights, flight{row.start(s, args), row, began, mute})
+		weight := s.admit(row, args)
+		s.srv.flying.Add(weight)
+		s.flights = append(s.flights, flight{row.start(s, args), row, began, weight, mute})
 	}
 }
 
 func (s *session) refuse(row *command, text string, mute bool) {
-	at := len(s.reply.buf)
+	at := s.reply.begin(s.limits().MaxReply)
 	if row != nil {
 		row.stats.rejected.Add(1)
 	}
@@ -101,15 +103,17 @@ func (s *session) refuse(row *command, text string, mute bool) {
 	}
 }
 
-// admit waits until row may start: for room in the window, and for commands in
-// flight that touch its keys unless all of them only read.
-func (s *session) admit(row *command, args [][]byte) {
+// admit waits until row may start: for room, and for commands in flight that
+// touch its keys unless all of them only read. It returns how many keys count as
+// in flight with it.
+func (s *session) admit(row *command, args [][]byte) (weight int64) {
 	first, last, step := row.keyRange(len(args))
 	if first == 0 {
 		s.settle()
-		return
+		return 1
 	}
-	if (last-first)/step >= batchKeys || len(s.keys) >= comparedKeys {
+	weight = int64((last-first)/step + 1)
+	if weight >= batchKeys || len(s.keys) >= comparedKeys {
 		s.settle()
 	}
 	mark := len(s.keys)
@@ -118,13 +122,38 @@ func (s *session) admit(row *command, args [][]byte) {
 		if s.conflicts(key, mark) {
 			s.settle()
 			// The earlier keys of this command went with those settled.
-			s.admit(row, args)
-			return
+			return s.admit(row, args)
 		}
 		s.keys = append(s.keys, key)
 	}
-	for len(s.flights)-s.head >= s.window || (s.srv.replies.used.Load() > s.srv.replies.limit && len(s.flights) > s.head) {
+	for len(s.flights) > s.head && (len(s.flights)-s.head >= s.window || s.srv.crowded()) {
 		s.land()
+	}
+	return min(weight, fanWidth)
+}
+
+// crowded reports that the server as a whole has enough in flight: then each
+// connection runs one command at a time. How much is enough depends on the size
+// of the replies lately seen, for their bytes are held until they are sent.
+func (s *Server) crowded() bool {
+	most := int64(s.cfg.Limits.MaxInFlight)
+	if large := s.large.Load(); large > 0 {
+		most = min(most, s.cfg.Limits.MaxReplies/large)
+	}
+	return s.flying.Load() >= most || s.replies.used.Load() > s.cfg.Limits.MaxReplies
+}
+
+// noteReply keeps the size of the largest recent reply: a large one counts at
+// once, and is forgotten over some hundred small ones.
+func (s *Server) noteReply(n int64) {
+	large := s.large.Load()
+	switch {
+	case n >= heldReply && n > large:
+		s.large.Store(n)
+	case large >= heldReply:
+		s.large.Store(large - large/64)
+	case large > 0:
+		s.large.Store(0)
 	}
 }
 
@@ -146,21 +175,31 @@ func (s *session) settle() {
 	s.flights, s.head, s.keys = s.flights[:0], 0, s.keys[:0]
 }
 
+// abandon forgets what is in flight, after a panic.
+func (s *session) abandon() {
+	for _, f := range s.flights[s.head:] {
+		s.srv.flying.Add(-f.weight)
+	}
+	s.flights, s.head = nil, 0
+}
+
 // land answers the oldest command in flight. Its keys stay in keys until the
 // pipeline is empty: a superfluous wait at worst.
 func (s *session) land() {
 	f := s.flights[s.head]
 	s.flights[s.head].pending = nil
 	s.head++
-	at := len(s.reply.buf)
+	at := s.reply.begin(s.limits().MaxReply)
 	s.client.last.Store(f.row)
 	f.pending.finish(&s.reply)
+	s.srv.flying.Add(-f.weight)
 	s.adapt(len(s.reply.buf) - at)
 	s.answered(f.row, f.began, at, f.mute)
 }
 
 // adapt moves the window after a reply of n bytes.
 func (s *session) adapt(n int) {
+	s.srv.noteReply(int64(n))
 	if fit := windowBytes / max(n, 1); s.window > fit {
 		s.window = max(1, fit)
 	} else if s.window < s.limits().Window {
@@ -173,6 +212,10 @@ func (s *session) adapt(n int) {
 // batch, or from the reply before it when it began after that.
 func (s *session) answered(row *command, began time.Duration, at int, mute bool) {
 	s.tick = s.srv.uptime()
+	if s.reply.overflow {
+		s.reply.buf = s.reply.buf[:at]
+		s.reply.Error(errReplyTooLong)
+	}
 	row.stats.calls.Add(1)
 	row.stats.nanos.Add(int64(s.tick - began))
 	if len(s.reply.buf) > at && s.reply.buf[at] == '-' {

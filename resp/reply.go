@@ -14,6 +14,28 @@ type Reply struct {
 	buf    []byte
 	proto  int    // 2 or 3
 	failed uint64 // error replies written, for INFO
+
+	// most is where the present reply must end, 0 for anywhere. One that would
+	// go past it is replaced by an error as a whole.
+	most     int
+	overflow bool
+}
+
+// begin marks the beginning of a reply of at most size bytes and returns its
+// offset.
+func (w *Reply) begin(size int) (at int) {
+	at = len(w.buf)
+	w.most, w.overflow = at+size, false
+	return at
+}
+
+// fits notes when n more bytes are too many.
+func (w *Reply) fits(n int) bool {
+	if w.most > 0 && len(w.buf)+n > w.most {
+		w.overflow = true
+		return false
+	}
+	return true
 }
 
 // Proto is the connection's protocol version, 2 or 3.
@@ -38,7 +60,11 @@ func (w *Reply) Fail(err error) { w.Error(errorText(err)) }
 func (w *Reply) Int(n int64) { w.buf = redcon.AppendInt(w.buf, n) }
 
 // Bulk writes a byte string; nil is the empty string, not null.
-func (w *Reply) Bulk(b []byte) { w.buf = redcon.AppendBulk(w.buf, b) }
+func (w *Reply) Bulk(b []byte) {
+	if w.fits(len(b)) {
+		w.buf = redcon.AppendBulk(w.buf, b)
+	}
+}
 
 // BulkString writes a byte string.
 func (w *Reply) BulkString(s string) { w.buf = redcon.AppendBulkString(w.buf, s) }
@@ -137,4 +163,8 @@ func (w *Reply) Bool(b bool) {
 }
 
 // Raw appends bytes that are already a reply in this protocol version.
-func (w *Reply) Raw(b []byte) { w.buf = append(w.buf, b...) }
+func (w *Reply) Raw(b []byte) {
+	if w.fits(len(b)) {
+		w.buf = append(w.buf, b...)
+	}
+}

@@ -20,9 +20,11 @@ type Server struct {
 	params params
 	counts counts
 
-	query   budget      // bytes of unfinished commands
-	replies budget      // reply bytes being sent; past it pipelines slow down
-	stop    atomic.Bool // no new connections, no new batches
+	query   budget       // bytes of unfinished commands
+	replies budget       // reply bytes being sent; past it pipelines slow down
+	flying  atomic.Int64 // keys of commands in flight
+	large   atomic.Int64 // size of the largest recent reply, 0 if all were small
+	stop    atomic.Bool  // no new connections, no new batches
 
 	// base ends when Shutdown has lost patience. It is kept here because a
 	// connection has no caller to pass it down.
@@ -203,6 +205,7 @@ func (s *Server) serve(c *client) {
 			s.cfg.Logger.Error("panic while serving a client", "client", c.id, "panic", r, "stack", string(debug.Stack()))
 		}
 		_ = c.conn.Close() // nothing is left to tell the client
+		ss.abandon()
 		ss.guard.release()
 		s.counts.netInput.Add(ss.guard.read - ss.counted)
 		s.mu.Lock()

@@ -438,6 +438,74 @@ func TestClientThatDoesNotReadHoldsLittleAndIsCutOff(t *testing.T) {
 	})
 }
 
+func TestManyWarmConnectionsTogetherHoldFewLargeReplies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := openDoor(t, func(c *Config) { c.Limits.MaxInFlight = 64 })
+		const conns = 40
+		var all []*dataWire
+		for range conns {
+			c := d.connect()
+			for range 64 {
+				c.do("GET", "small") // opens the window
+			}
+			all = append(all, c)
+		}
+		d.store.holdAll()
+		var gets [][]string
+		for i := range 64 {
+			gets = append(gets, []string{"GET", strconv.Itoa(i)})
+		}
+		before := len(d.store.started())
+		for _, c := range all {
+			c.send(gets...)
+		}
+		synctest.Wait()
+		if n := len(d.store.started()) - before; n > 64+conns {
+			t.Errorf("%d commands in flight", n)
+		}
+		if n := d.srv.flying.Load(); n > 64+conns {
+			t.Errorf("%d keys counted in flight", n)
+		}
+		value := make([]byte, 1*mib)
+		d.srv.noteReply(1 * mib)
+		d.store.values = func([]byte) []byte { return value }
+		if !d.srv.crowded() {
+			t.Error("not crowded with 64 MiB of replies in flight")
+		}
+		for _, c := range all {
+			_ = c.conn.Close()
+		}
+		d.store.mu.Lock()
+		d.store.mu.hold = false
+		d.store.mu.Unlock()
+		for i := range 64 {
+			for d.store.release(strconv.Itoa(i)) {
+			}
+		}
+		synctest.Wait()
+		if n := d.srv.flying.Load(); n != 0 {
+			t.Errorf("%d keys counted in flight at the end", n)
+		}
+		for range 1000 {
+			d.srv.noteReply(10)
+		}
+		if d.srv.large.Load() != 0 {
+			t.Error("a large reply is never forgotten")
+		}
+	})
+}
+
+func TestReplyLongerThanTheLimitBecomesAnError(t *testing.T) {
+	d := openDoor(t, func(c *Config) { c.Limits.MaxReply, c.Limits.MaxValue = 100*kib, 64*kib })
+	value := make([]byte, 40*kib)
+	d.store.values = func([]byte) []byte { return value }
+	c := d.connect()
+	got := c.pipeline([]string{"MGET", "a", "b"}, []string{"MGET", "a", "b", "c"}, []string{"GET", "a"}, []string{"PING"})
+	if len(got[0]) < 80*kib || got[1] != "-"+errReplyTooLong+"\r\n" || len(got[2]) < 40*kib || got[3] != "+PONG\r\n" {
+		t.Errorf("%d bytes, %.80q, %d bytes, %q", len(got[0]), got[1], len(got[2]), got[3])
+	}
+}
+
 func TestShutdownFinishesWhatWasBegunAndAnswersIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := openDoor(t)
