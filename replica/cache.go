@@ -56,9 +56,14 @@ type stripe struct {
 		hints map[hintKey]*entry
 		clock []*entry // all entries, in no order
 		hand  int
+
+		// Memory for the next change: the store copies what it is given.
+		rowKey []byte
+		row    []byte
+		ops    []storage.RowOp
 	}
 
-	_ [32]byte // keep neighbours out of each other's cache line
+	_ [64]byte // keep neighbours out of each other's cache line
 }
 
 // init makes the maps.
@@ -116,8 +121,8 @@ func (r *Replica) lookupLocked(st *stripe, key []byte, target ring.NodeID, keyHa
 	e := &entry{key: string(key), target: target, slot: ring.SlotOf(key), keyPos: keyHash}
 	// What is read now is in some batch up to this one.
 	e.seq = r.store.Committed()
-	var room [keyRoom]byte
-	rowKey := e.appendRowKey(room[:0])
+	rowKey := e.appendRowKey(st.mu.rowKey[:0])
+	st.mu.rowKey = keepSmall(rowKey)
 	row, err := r.store.Get(rowKey)
 	switch {
 	case errors.Is(err, storage.ErrNotFound):
@@ -134,9 +139,6 @@ func (r *Replica) lookupLocked(st *stripe, key []byte, target ring.NodeID, keyHa
 	r.chargeLocked(st, e)
 	return e, nil
 }
-
-// keyRoom is stack room for row keys of usual length.
-const keyRoom = 96
 
 // appendRowKey appends the row key of e to dst.
 func (e *entry) appendRowKey(dst []byte) []byte {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -22,7 +21,6 @@ type Replica struct {
 	stripes    [stripes]stripe
 	cacheBytes atomic.Int64
 	evicting   atomic.Uint32 // the stripe last looked at for room
-	scratch    sync.Pool     // *[]byte, for encodings that nobody keeps
 
 	counters []atomic.Uint64 // last counter minted, by partition
 
@@ -44,7 +42,6 @@ func New(cfg Config) (*Replica, error) {
 	r := &Replica{cfg: cfg, store: cfg.Store, meters: newMeters(cfg.Metrics)}
 	r.clock.now = cfg.Now
 	r.counters = make([]atomic.Uint64, cfg.Units)
-	r.scratch.New = func() any { return new([]byte) }
 	for i := range r.stripes {
 		r.stripes[i].init()
 	}

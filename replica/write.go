@@ -52,10 +52,8 @@ func (r *Replica) merge(key []byte, target ring.NodeID, in version.Record, enc [
 		return r.awaitLocked(e, durable, done)
 	}
 	if !sameAsSent(next, in) {
-		scratch := r.scratch.Get().(*[]byte)
-		defer r.scratch.Put(scratch)
-		enc = version.EncodeRecord((*scratch)[:0], next)
-		*scratch = keepSmall(enc)
+		enc = version.EncodeRecord(st.mu.row[:0], next)
+		st.mu.row = keepSmall(enc)
 	}
 	return false, r.storeLocked(st, e, next, enc, durable, done)
 }
@@ -69,7 +67,7 @@ func sameAsSent(merged, in version.Record) bool {
 		len(merged.Versions) == len(in.Versions) && (len(in.Versions) == 0 || &merged.Versions[0] == &in.Versions[0])
 }
 
-// scratchBytes bounds the encoding buffers that are kept for reuse.
+// scratchBytes bounds what a stripe keeps for the next encoding.
 const scratchBytes = 16 << 10
 
 // keepSmall returns b, or nothing if b is too large to keep.
@@ -124,7 +122,7 @@ func (r *Replica) mutate(key []byte, target ring.NodeID, base version.Record, op
 		return nil, out, false, r.mutationFailed(e, err)
 	}
 	r.clock.Observe(out.HLC)
-	enc = version.EncodeWire(nil, next)
+	enc = version.EncodeWire(make([]byte, 0, encodedRoom(next)), next)
 	if !out.Applied && held.Equal(e.rec) {
 		r.meters.unchanged.Inc()
 		settled, err = r.awaitLocked(e, durable, done)
@@ -135,6 +133,15 @@ func (r *Replica) mutate(key []byte, target ring.NodeID, base version.Record, op
 		row = version.EncodeRecord(nil, next) // rare: a mutation clears both, mostly
 	}
 	return enc, out, false, r.storeLocked(st, e, next, row, durable, done)
+}
+
+// encodedRoom is about what rec takes encoded, rather more than less.
+func encodedRoom(rec version.Record) int {
+	n := 16 + 24*len(rec.Context)
+	for i := range rec.Versions {
+		n += 32 + len(rec.Versions[i].Value)
+	}
+	return n
 }
 
 // mint returns what this replica contributes to a mutation of e's row.
@@ -195,15 +202,16 @@ func (r *Replica) awaitLocked(e *entry, durable bool, done func(error)) (settled
 // the expiry index, the counters, the cache. row is the encoding of next, or
 // nil to remove the row. On an error nothing has changed.
 func (r *Replica) storeLocked(st *stripe, e *entry, next version.Record, row []byte, durable bool, done func(error)) error {
-	var keys [keyRoom]byte
-	var room [4]storage.RowOp
-	rowKey := e.appendRowKey(keys[:0])
-	ops := append(room[:0], storage.RowOp{Key: rowKey, Value: row, Delete: row == nil})
+	rowKey := e.appendRowKey(st.mu.rowKey[:0])
+	ops := append(st.mu.ops[:0], storage.RowOp{Key: rowKey, Value: row, Delete: row == nil})
+	st.mu.rowKey = keepSmall(rowKey)
 	expiring := 0
 	if e.target == 0 {
 		ops, expiring = appendIndexOps(ops, e, next)
 	}
 	seq, err := r.store.Enqueue(ops, durable, done)
+	clear(ops)
+	st.mu.ops = ops[:0]
 	if err != nil {
 		r.meters.refused.Inc()
 		return err
