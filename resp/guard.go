@@ -38,6 +38,7 @@ type guard struct {
 	spans                []span
 	phase                phase
 	args                 int // arguments still missing in the unfinished command
+	parsed               int // arguments of it that are there
 	payload              int // bytes of the present argument still missing, with CRLF
 	err                  error
 	charged              int64     // bytes taken from query
@@ -76,6 +77,8 @@ const (
 	// copies is how often an unfinished command lies in memory while the buffer
 	// grows.
 	copies = 2
+	// argumentBytes is what parsing takes for each argument besides its bytes.
+	argumentBytes = 56
 )
 
 // A protocolError is answered and then ends the connection.
@@ -175,6 +178,9 @@ func (g *guard) surrender() {
 // reports whether the budget allows it; less is always allowed.
 func (g *guard) charge(size int) bool {
 	due := int64(max(0, size-keepBuffer)) * copies
+	if due > 0 {
+		due += int64(g.parsed) * argumentBytes
+	}
 	if more := due - g.charged; more > 0 && !g.query.take(more) {
 		return false
 	} else if more < 0 {
@@ -226,7 +232,7 @@ func (g *guard) advance() {
 
 // settle makes next the beginning of the next command.
 func (g *guard) settle(next int) {
-	g.ready, g.pos, g.phase, g.begun = next, next, atCommand, time.Time{}
+	g.ready, g.pos, g.phase, g.parsed, g.begun = next, next, atCommand, 0, time.Time{}
 }
 
 func (g *guard) step() step {
@@ -300,6 +306,7 @@ func (g *guard) skip() step {
 		return g.fail(errLength)
 	}
 	g.args--
+	g.parsed++
 	g.phase = atLength
 	if g.args == 0 {
 		return whole

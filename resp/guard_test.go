@@ -344,6 +344,17 @@ func TestGuardRefusesWhenAllUnfinishedCommandsTogetherAreTooMuch(t *testing.T) {
 	}
 }
 
+func TestGuardChargesManySmallArgumentsForWhatParsingThemTakes(t *testing.T) {
+	data := []byte("*1000000\r\n" + strings.Repeat("$0\r\n\r\n", 900_000))
+	g := newTestGuard(data, func(int) int { return 1000 })
+	if _, err := guarded(g); err != io.EOF {
+		t.Fatal(err)
+	}
+	if used := g.query.used.Load(); used < 400_000*argumentBytes {
+		t.Errorf("%d bytes charged", used)
+	}
+}
+
 func TestGuardGivesMemoryBackAfterALargeCommand(t *testing.T) {
 	data := slices.Concat(encodeCommand([]string{"SET", "k", strings.Repeat("x", 1*mib)}), encodeCommand([]string{"PING"}))
 	cut := func(left int) int { return max(1, left-14) } // PING comes by itself

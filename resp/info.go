@@ -296,7 +296,7 @@ func infoRedynamo(s *session) []Field {
 			live++
 		}
 	}
-	return slices.Concat([]Field{
+	own := []Field{
 		{"node_id", id.ID.String()},
 		{"door", s.door().String()},
 		{"ready", strconv.FormatBool(s.admin().Ready())},
@@ -318,5 +318,11 @@ func infoRedynamo(s *session) []Field {
 		{"protocol_errors", itoa(s.srv.counts.protocolErrors.Load())},
 		{"failed_logins", itoa(s.srv.counts.authFailed.Load())},
 		{"moved_sent", itoa(s.srv.counts.nudges.Load())},
-	}, st.Extra, st.Warnings)
+	}
+	for _, f := range slices.Concat(st.Extra, st.Warnings) {
+		if !slices.ContainsFunc(own, func(o Field) bool { return o.Name == f.Name }) {
+			own = append(own, f)
+		}
+	}
+	return own
 }
