@@ -9,12 +9,6 @@ import (
 // gate decides whether a command may be run now and returns the refusal, or "".
 // The order is Redis's: what concerns the client before what concerns the data.
 func (s *session) gate(row *command, args [][]byte) string {
-	if row.noAuth && row.name == "quit" {
-		return ""
-	}
-	if len(args) < -row.arity || (row.arity > 0 && len(args) != row.arity) {
-		return row.arityText()
-	}
 	if !s.guard.trust && !row.noAuth {
 		return errNoAuth
 	}

@@ -69,7 +69,7 @@ func (s *session) dispatch(args [][]byte) {
 	mute := s.muted()
 	began := s.tick
 	row, refused := s.srv.table.find(args)
-	if row != nil {
+	if refused == "" {
 		refused = s.gate(row, args)
 	}
 	switch {
