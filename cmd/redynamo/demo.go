@@ -20,10 +20,11 @@ import (
 // peers talk on Port+300+i and gossip on Port+400+i.
 type demoCmd struct {
 	serverFlags
-	Nodes   int    `help:"Nodes in the cluster." default:"5"`
-	Port    int    `help:"Port of the first node's plain door." default:"7001"`
-	DataDir string `help:"Where the nodes keep their data; a fresh temporary directory if not given." type:"path" placeholder:"DIR"`
-	Zones   int    `help:"Zones that the nodes are spread over." default:"3"`
+	Nodes    int    `help:"Nodes in the cluster." default:"5"`
+	Port     int    `help:"Port of the first node's plain door." default:"7001"`
+	DataDir  string `help:"Where the nodes keep their data; a fresh temporary directory if not given." type:"path" placeholder:"DIR"`
+	LogLevel string `help:"Least important message that is logged: ${enum}." enum:"debug,info,warn,error" default:"warn"`
+	Zones    int    `help:"Zones that the nodes are spread over." default:"3"`
 }
 
 const (

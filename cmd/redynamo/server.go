@@ -27,7 +27,6 @@ type serverFlags struct {
 	RecordCache    byteSize      `help:"Memory for decoded records." default:"64MiB"`
 	BlockCache     byteSize      `help:"Memory for blocks of the disk." default:"128MiB"`
 
-	LogLevel  string `help:"Least important message that is logged: ${enum}." enum:"debug,info,warn,error" default:"info"`
 	LogFormat string `help:"Shape of log lines: ${enum}." enum:"text,json" default:"text"`
 }
 
@@ -44,6 +43,7 @@ type serverCmd struct {
 	Join          []string `help:"Gossip addresses of the cluster to join." placeholder:"HOST:PORT"`
 	AutoJoin      bool     `help:"Add this node to the ring on its first boot." default:"true" negatable:""`
 	Expect        int      `help:"On the first boot, answer LOADING to data commands until this many nodes have joined." placeholder:"N"`
+	LogLevel      string   `help:"Least important message that is logged: ${enum}." enum:"debug,info,warn,error" default:"info"`
 	Zone          string   `help:"Failure zone; replicas are spread over zones."`
 	Weight        int      `help:"Share of the key space, relative to other nodes." default:"100"`
 }
