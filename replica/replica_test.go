@@ -2,9 +2,11 @@ package replica
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -560,8 +562,11 @@ func TestTalliesAreGolden(t *testing.T) {
 }
 
 func FuzzDecodeTallies(f *testing.F) {
-	f.Add([]byte{1, 0, 0, 0, 0, 0, 0, 0})
-	f.Fuzz(func(t *testing.T, b []byte) { _, _ = decodeTallies(b) }) // must not panic
+	f.Add([]byte{1, 1, 2, 3, 2, 0xfc, 0x7f, 0xac, 2, 1, 1, 2, 3, 4, 5, 6, 7, 8, 1, 40})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		_, _ = decodeTallies(b) // must not panic, with or without a right checksum
+		_, _ = decodeTallies(binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli))))
+	})
 }
 
 func TestConfigReportsEveryFault(t *testing.T) {
