@@ -264,7 +264,7 @@ func (v *View) leads(run, member int) bool {
 // A run without a live owner is still there: clients insist on every slot.
 func clusterSlots(s *session, _ [][]byte, w *Reply) {
 	v := s.view()
-	runs := v.served()
+	runs := introduced(v.served(), len(v.Members))
 	w.Array(len(runs))
 	for _, run := range runs {
 		w.Array(2 + len(run.Owners))
@@ -298,6 +298,34 @@ func (v *View) served() []SlotRun {
 		}
 	}
 	return runs
+}
+
+// introduced puts one slot of every first owner at the front, as a run without
+// its other owners. A client such as redis-py takes a node for what it meets it
+// as first; met as a replica, a node would be left out of what such a client
+// asks of all masters (SCAN, DBSIZE), though it is one.
+func introduced(runs []SlotRun, members int) []SlotRun {
+	met := make([]bool, members)
+	out := make([]SlotRun, 0, len(runs)+members)
+	for i := range runs {
+		run := &runs[i]
+		first := run.Owners[0]
+		if met[first] || len(run.Owners) < 2 {
+			continue
+		}
+		met[first] = true
+		out = append(out, SlotRun{First: run.First, Last: run.First, Owners: run.Owners[:1]})
+		if run.First == run.Last {
+			run.Owners = nil // told in full, but for its other owners
+		}
+		run.First++
+	}
+	for _, run := range runs {
+		if len(run.Owners) > 0 {
+			out = append(out, run)
+		}
+	}
+	return out
 }
 
 func clusterShards(s *session, _ [][]byte, w *Reply) {

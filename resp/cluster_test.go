@@ -68,8 +68,16 @@ func TestClusterCommandsPublishTheView(t *testing.T) {
 	d := openClusterDoor(t, threeNodes(1, 2))
 	c := d.connect()
 	slots := c.line("CLUSTER SLOTS")
-	if !strings.HasPrefix(slots, "*4\r\n*4\r\n:0\r\n:99\r\n*4\r\n$8\r\n10.0.0.1\r\n:7101\r\n$40\r\n"+ring.NodeID(1).Hex40()+"\r\n*0\r\n*4\r\n$8\r\n10.0.0.3\r\n:7103\r\n") {
-		t.Errorf("CLUSTER SLOTS: %q", slots)
+	member := func(id ring.NodeID) string {
+		return fmt.Sprintf("*4\r\n$8\r\n10.0.0.%d\r\n:710%d\r\n$40\r\n%s\r\n*0\r\n", id, id, id.Hex40())
+	}
+	// Both first owners are met as masters before they are met as replicas.
+	want := "*5\r\n*3\r\n:0\r\n:0\r\n" + member(1) + "*3\r\n:100\r\n:100\r\n" + member(3) +
+		"*4\r\n:1\r\n:99\r\n" + member(1) + member(3) +
+		"*4\r\n:101\r\n:5461\r\n" + member(1) + member(3) +
+		"*4\r\n:5462\r\n:16383\r\n" + member(3) + member(1)
+	if slots != want {
+		t.Errorf("CLUSTER SLOTS: %q, want %q", slots, want)
 	}
 	if strings.Contains(slots, "10.0.0.2") {
 		t.Errorf("CLUSTER SLOTS names the node that is down: %q", slots)
