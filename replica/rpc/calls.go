@@ -49,12 +49,6 @@ func (p *Peer) Count(m CountRequest, o Options, done func(CountReply, error)) {
 		func(b []byte) []byte { return AppendCountRequest(b, m) }, countDone(done))
 }
 
-// RandomKey asks for any live key.
-func (p *Peer) RandomKey(m RandomKeyRequest, o Options, done func(RandomKeyReply, error)) {
-	p.call(KindRandomKey, o, slotRangeBytes*len(m.Ranges),
-		func(b []byte) []byte { return AppendRandomKeyRequest(b, m) }, randomKeyDone(done))
-}
-
 // Status asks the peer about itself.
 func (p *Peer) Status(m StatusRequest, o Options, done func(StatusReply, error)) {
 	p.call(KindStatus, o, 0, func(b []byte) []byte { return AppendStatusRequest(b, m) }, statusDone(done))
@@ -80,14 +74,13 @@ type completion interface {
 }
 
 type (
-	ackDone       func(error)
-	readDone      func(ReadReply, error)
-	writeDone     func(WriteReply, error)
-	scanDone      func(ScanReply, error)
-	countDone     func(CountReply, error)
-	randomKeyDone func(RandomKeyReply, error)
-	statusDone    func(StatusReply, error)
-	inspectDone   func(InspectReply, error)
+	ackDone     func(error)
+	readDone    func(ReadReply, error)
+	writeDone   func(WriteReply, error)
+	scanDone    func(ScanReply, error)
+	countDone   func(CountReply, error)
+	statusDone  func(StatusReply, error)
+	inspectDone func(InspectReply, error)
 )
 
 func (d ackDone) complete(b []byte, err error) error {
@@ -113,10 +106,6 @@ func (d scanDone) complete(b []byte, err error) error {
 
 func (d countDone) complete(b []byte, err error) error {
 	return finish(d, DecodeCountReply, b, err)
-}
-
-func (d randomKeyDone) complete(b []byte, err error) error {
-	return finish(d, DecodeRandomKeyReply, b, err)
 }
 
 func (d statusDone) complete(b []byte, err error) error {

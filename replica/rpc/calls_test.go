@@ -20,7 +20,7 @@ func TestEveryRequestReachesItsHandlerAndBringsItsReply(t *testing.T) {
 		replies := []any{
 			ReadReply{Hash: 9, Record: []byte("rec")}, WriteReply{Outcome: []byte("out"), MaxHLC: 5},
 			ScanReply{Entries: []ScanEntry{{Slot: 3, KeyHash: 4, StateHash: 5, Live: true, Key: []byte("a")}}, NextSlot: 6, NextHash: 7, Done: true},
-			CountReply{Keys: 12}, RandomKeyReply{Found: true, Key: []byte("b")},
+			CountReply{Keys: 12},
 			StatusReply{Records: true, Ready: true, Epoch: 1, Members: 2, Boot: 3, Keys: 4},
 			InspectReply{Entries: []InspectEntry{{For: 3, Record: []byte("c")}}},
 		}
@@ -30,16 +30,15 @@ func TestEveryRequestReachesItsHandlerAndBringsItsReply(t *testing.T) {
 			write:  serveNoted[WriteRequest](note, replies[1].(WriteReply)),
 			scan:   serveNoted[ScanRequest](note, replies[2].(ScanReply)),
 			count:  serveNoted[CountRequest](note, replies[3].(CountReply)),
-			random: serveNoted[RandomKeyRequest](note, replies[4].(RandomKeyReply)),
-			status: serveNoted[StatusRequest](note, replies[5].(StatusReply)),
-			look:   serveNoted[InspectRequest](note, replies[6].(InspectReply)),
+			status: serveNoted[StatusRequest](note, replies[4].(StatusReply)),
+			look:   serveNoted[InspectRequest](note, replies[5].(InspectReply)),
 		}
 		r := newRig(t, h, PoolConfig{}, ServerConfig{})
 		requests := []any{
 			ReadRequest{Key: []byte("k"), For: 4, Have: 5, HaveAny: true, DigestOnly: true},
 			WriteRequest{Key: []byte("k"), Op: []byte("op"), R: 2, W: 3},
 			ScanRequest{FromSlot: 1, FromHash: 2, ToSlot: 3, Limit: 4},
-			CountRequest{Ranges: []SlotRange{{1, 2}, {3, 4}}}, RandomKeyRequest{Ranges: []SlotRange{{5, 6}}},
+			CountRequest{Ranges: []SlotRange{{1, 2}, {3, 4}}},
 			StatusRequest{}, InspectRequest{Key: []byte("k")},
 			MergeRequest{Key: []byte("k"), For: 9, Durable: true, Record: []byte("rec")},
 		}
@@ -49,11 +48,10 @@ func TestEveryRequestReachesItsHandlerAndBringsItsReply(t *testing.T) {
 		r.peer.Write(requests[1].(WriteRequest), o, collect[WriteReply](t, &answers))
 		r.peer.Scan(requests[2].(ScanRequest), o, collect[ScanReply](t, &answers))
 		r.peer.Count(requests[3].(CountRequest), o, collect[CountReply](t, &answers))
-		r.peer.RandomKey(requests[4].(RandomKeyRequest), o, collect[RandomKeyReply](t, &answers))
-		r.peer.Status(requests[5].(StatusRequest), o, collect[StatusReply](t, &answers))
-		r.peer.Inspect(requests[6].(InspectRequest), o, collect[InspectReply](t, &answers))
+		r.peer.Status(requests[4].(StatusRequest), o, collect[StatusReply](t, &answers))
+		r.peer.Inspect(requests[5].(InspectRequest), o, collect[InspectReply](t, &answers))
 		merged, pinged := errors.New("no reply"), errors.New("no reply")
-		r.peer.Merge(requests[7].(MergeRequest), o, func(err error) { merged = err })
+		r.peer.Merge(requests[6].(MergeRequest), o, func(err error) { merged = err })
 		r.peer.Ping(o, func(err error) { pinged = err })
 		synctest.Wait()
 		if merged != nil || pinged != nil {

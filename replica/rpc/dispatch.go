@@ -32,8 +32,6 @@ func (c *serverConn) dispatch(r *request, payload []byte, meta Meta) error {
 		err = serve(own, DecodeScanRequest, meta, h.ServeScan, r.scanReply)
 	case KindCount:
 		err = serve(own, DecodeCountRequest, meta, h.ServeCount, r.countReply)
-	case KindRandomKey:
-		err = serve(own, DecodeRandomKeyRequest, meta, h.ServeRandomKey, r.randomKeyReply)
 	case KindStatus:
 		err = serve(own, DecodeStatusRequest, meta, h.ServeStatus, r.statusReply)
 	case KindInspect:
@@ -88,10 +86,6 @@ func (r *request) scanReply(m ScanReply, err error) {
 
 func (r *request) countReply(m CountReply, err error) {
 	r.answer(err, func(b []byte) []byte { return AppendCountReply(b, m) })
-}
-
-func (r *request) randomKeyReply(m RandomKeyReply, err error) {
-	r.answer(err, func(b []byte) []byte { return AppendRandomKeyReply(b, m) })
 }
 
 func (r *request) statusReply(m StatusReply, err error) {

@@ -97,10 +97,9 @@
 //	                                                        1 flags: 1 live, key
 //	6 count      4 number of ranges, each             reply 8 keys
 //	             2 first slot, 2 last slot
-//	7 randomkey  as count                             reply 1 found, key...rest
-//	8 status     (nothing)                            reply 1 flags: 1 records, 2 ready
+//	7 status     (nothing)                            reply 1 flags: 1 records, 2 ready
 //	                                                        8 epoch, 4 members,
 //	                                                        8 boot actor, 8 keys
-//	9 inspect    key                                  reply 4 number of entries, each
+//	8 inspect    key                                  reply 4 number of entries, each
 //	                                                        8 for, record
 package rpc

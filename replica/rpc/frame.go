@@ -11,15 +11,14 @@ type Kind uint8
 
 // The requests. A reply has the kind of its request with replyBit set.
 const (
-	KindPing      Kind = 1
-	KindRead      Kind = 2
-	KindMerge     Kind = 3
-	KindWrite     Kind = 4
-	KindScan      Kind = 5
-	KindCount     Kind = 6
-	KindRandomKey Kind = 7
-	KindStatus    Kind = 8
-	KindInspect   Kind = 9
+	KindPing    Kind = 1
+	KindRead    Kind = 2
+	KindMerge   Kind = 3
+	KindWrite   Kind = 4
+	KindScan    Kind = 5
+	KindCount   Kind = 6
+	KindStatus  Kind = 7
+	KindInspect Kind = 8
 
 	lastKind  = KindInspect
 	replyBit  = Kind(0x80)
@@ -41,8 +40,6 @@ func (k Kind) String() string {
 		return "scan"
 	case KindCount:
 		return "count"
-	case KindRandomKey:
-		return "randomkey"
 	case KindStatus:
 		return "status"
 	case KindInspect:

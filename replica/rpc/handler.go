@@ -34,7 +34,6 @@ type Handler interface {
 	ServeWrite(m WriteRequest, meta Meta, reply func(WriteReply, error))
 	ServeScan(m ScanRequest, meta Meta, reply func(ScanReply, error))
 	ServeCount(m CountRequest, meta Meta, reply func(CountReply, error))
-	ServeRandomKey(m RandomKeyRequest, meta Meta, reply func(RandomKeyReply, error))
 	ServeStatus(m StatusRequest, meta Meta, reply func(StatusReply, error))
 	ServeInspect(m InspectRequest, meta Meta, reply func(InspectReply, error))
 }

@@ -86,18 +86,6 @@ type CountReply struct {
 	Keys int64
 }
 
-// RandomKeyRequest asks for any live key in the ranges, or anywhere when there
-// are none.
-type RandomKeyRequest struct {
-	Ranges []SlotRange
-}
-
-// RandomKeyReply answers a RandomKeyRequest.
-type RandomKeyReply struct {
-	Found bool
-	Key   []byte
-}
-
 // StatusRequest asks a node about itself.
 type StatusRequest struct{}
 
@@ -337,36 +325,6 @@ func AppendCountReply(dst []byte, m CountReply) []byte {
 func DecodeCountReply(b []byte) (CountReply, error) {
 	c := cursor{b: b}
 	m := CountReply{Keys: int64(c.u64())}
-	return m, c.end()
-}
-
-// AppendRandomKeyRequest appends the encoding of m.
-func AppendRandomKeyRequest(dst []byte, m RandomKeyRequest) []byte {
-	return appendRanges(dst, m.Ranges)
-}
-
-// DecodeRandomKeyRequest is the inverse of AppendRandomKeyRequest.
-func DecodeRandomKeyRequest(b []byte) (RandomKeyRequest, error) {
-	c := cursor{b: b}
-	m := RandomKeyRequest{Ranges: c.ranges()}
-	return m, c.end()
-}
-
-// AppendRandomKeyReply appends the encoding of m.
-func AppendRandomKeyReply(dst []byte, m RandomKeyReply) []byte {
-	if !m.Found {
-		return append(dst, 0)
-	}
-	return append(append(dst, 1), m.Key...)
-}
-
-// DecodeRandomKeyReply is the inverse of AppendRandomKeyReply.
-func DecodeRandomKeyReply(b []byte) (RandomKeyReply, error) {
-	c := cursor{b: b}
-	m := RandomKeyReply{Found: c.flags(1) != 0}
-	if m.Found && len(c.b) > 0 {
-		m.Key = c.take(len(c.b))
-	}
 	return m, c.end()
 }
 

@@ -26,7 +26,6 @@ type fakeHandler struct {
 	write  func(WriteRequest, Meta, func(WriteReply, error))
 	scan   func(ScanRequest, Meta, func(ScanReply, error))
 	count  func(CountRequest, Meta, func(CountReply, error))
-	random func(RandomKeyRequest, Meta, func(RandomKeyReply, error))
 	status func(StatusRequest, Meta, func(StatusReply, error))
 	look   func(InspectRequest, Meta, func(InspectReply, error))
 }
@@ -53,10 +52,6 @@ func (h *fakeHandler) ServeScan(m ScanRequest, x Meta, reply func(ScanReply, err
 
 func (h *fakeHandler) ServeCount(m CountRequest, x Meta, reply func(CountReply, error)) {
 	serveFake(h.count, m, x, reply)
-}
-
-func (h *fakeHandler) ServeRandomKey(m RandomKeyRequest, x Meta, reply func(RandomKeyReply, error)) {
-	serveFake(h.random, m, x, reply)
 }
 
 func (h *fakeHandler) ServeStatus(m StatusRequest, x Meta, reply func(StatusReply, error)) {

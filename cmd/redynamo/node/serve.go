@@ -115,8 +115,3 @@ func (h handler) ServeInspect(m rpc.InspectRequest, meta rpc.Meta, reply func(rp
 }
 
 var _ rpc.Handler = handler{}
-
-// ServeRandomKey is answered by scans instead.
-func (h handler) ServeRandomKey(_ rpc.RandomKeyRequest, _ rpc.Meta, reply func(rpc.RandomKeyReply, error)) {
-	reply(rpc.RandomKeyReply{}, rpc.ErrUnsupported)
-}
