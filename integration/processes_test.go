@@ -216,14 +216,6 @@ func await(t *testing.T, within time.Duration, what string, cond func() error) {
 	}
 }
 
-func (c *processes) pids() []int {
-	var ids []int
-	for _, p := range c.nodes {
-		ids = append(ids, p.cmd.Process.Pid)
-	}
-	return ids
-}
-
 // client is a plain go-redis client of node i.
 func (c *processes) client(i int) *redis.Client {
 	cl := redis.NewClient(&redis.Options{Addr: c.nodes[i].plain, MaxRetries: -1, DialTimeout: time.Second, ReadTimeout: 5 * time.Second})

@@ -176,9 +176,9 @@ func (r *Replica) Close() error {
 		return storage.ErrClosed
 	}
 	for i := range r.stripes {
-		// Whoever held the lock has queued its change by now, or sees closed.
 		r.stripes[i].mu.Lock()
-		r.stripes[i].mu.Unlock() //nolint:staticcheck // an empty section is the point
+		//lint:ignore SA2001 whoever held the lock has queued its change by now, or sees closed
+		r.stripes[i].mu.Unlock()
 	}
 	if !r.tally.ready() {
 		return r.releaseSnapshot()

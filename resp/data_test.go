@@ -14,14 +14,13 @@ import (
 
 func TestGetRemembersTheWholeReadForTheNextSet(t *testing.T) {
 	d := newDataDoor(t)
-	c := d.connect()
 	d.store.put(t, "k", "older", nil)
 	d.store.put(t, "k", "newer", nil)
 	read := d.store.record("k")
 	for _, get := range [][]string{
 		{"GET", "k"}, {"MGET", "x", "k"}, {"GETRANGE", "k", "0", "-1"}, {"GETEX", "k"},
 	} {
-		c = d.connect()
+		c := d.connect()
 		c.do(get...)
 		c.do("SET", "k", "v", "XX")
 		if op := d.store.lastOp(t); !op.Context.Covers(read.Context) || op.MinHLC < read.MaxHLC() {
