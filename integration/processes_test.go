@@ -27,6 +27,7 @@ var binary = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	binaryDir = dir
 	path := filepath.Join(dir, "redynamo")
 	cmd := exec.Command("go", "build", "-o", path, "../cmd/redynamo")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -36,10 +37,13 @@ var binary = sync.OnceValues(func() (string, error) {
 	return path, nil
 })
 
+// binaryDir is where binary built, or empty if no test asked for it.
+var binaryDir string
+
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if path, err := binary(); err == nil {
-		_ = os.RemoveAll(filepath.Dir(path)) // leftovers in the temporary directory harm nobody
+	if binaryDir != "" {
+		_ = os.RemoveAll(binaryDir) // leftovers in the temporary directory harm nobody
 	}
 	os.Exit(code)
 }
