@@ -32,5 +32,5 @@
 //
 // cmd/redynamo/node builds a Server per door and implements Store (the
 // coordinator) and Admin (what the node knows of itself and the ring). Nothing
-// else imports this package.
+// else imports this package, but a test that holds README against Rows.
 package resp

@@ -32,7 +32,7 @@ func ringCommands() []command {
 		rows[i].group, rows[i].since, rows[i].complexity = "server", "redynamo 0.1", "O(N) with N = members"
 	}
 	return []command{{name: "ring", arity: -2, group: "server", since: "redynamo 0.1", complexity: "O(N) with N = members",
-		summary: "Container of commands about the ring.", subcommands: rows}}
+		summary: "Container of commands about the ring; all but HELP, OWNERS and STATUS are refused in this version.", subcommands: rows}}
 }
 
 func ringRefused(_ *session, args [][]byte, w *Reply) {

@@ -89,6 +89,29 @@ func commands() []command {
 	return all
 }
 
+// A Row says what people want to know of one command.
+type Row struct {
+	Name        string // lower case
+	Arity       int    // as Redis counts it: with the name; negative = at least
+	Group       string // documentation group
+	Summary     string
+	Subcommands []string // in the order of the table
+}
+
+// Rows lists every command, group by group. README's list is made of it, by a
+// test in integration.
+func Rows() []Row {
+	var rows []Row
+	for _, c := range commands() {
+		r := Row{Name: c.name, Arity: c.arity, Group: c.group, Summary: c.summary}
+		for _, sub := range c.subcommands {
+			r.Subcommands = append(r.Subcommands, sub.name)
+		}
+		rows = append(rows, r)
+	}
+	return rows
+}
+
 // A table is the rows of one server, ready for lookup.
 type table struct {
 	rows   []*command // by name
