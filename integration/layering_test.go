@@ -1,10 +1,10 @@
 package integration
 
 import (
+	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -160,8 +160,9 @@ func TestForeignLibrariesHaveOneHome(t *testing.T) {
 	}
 }
 
-// TestSourceStaysLegible holds the sizes of the style guide: files of at most
-// 800 lines; and no package is named for being useful to others.
+// TestSourceStaysLegible holds the sizes of the style guide: functions of at
+// most 70 lines and files of at most 800; and no package is named for being
+// useful to others.
 func TestSourceStaysLegible(t *testing.T) {
 	for _, p := range packages(t) {
 		switch base := filepath.Base(p.path); base {
@@ -170,16 +171,31 @@ func TestSourceStaysLegible(t *testing.T) {
 		}
 		files, _ := filepath.Glob(filepath.Join("..", filepath.FromSlash(p.path), "*.go"))
 		for _, name := range files {
-			if strings.HasSuffix(name, "_test.go") {
-				continue
+			if !strings.HasSuffix(name, "_test.go") {
+				measureSource(t, name)
 			}
-			text, err := os.ReadFile(name)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if n := strings.Count(string(text), "\n"); n > 800 {
-				t.Errorf("%s has %d lines, over 800: a noun is hiding", name, n)
-			}
+		}
+	}
+}
+
+func measureSource(t *testing.T, name string) {
+	t.Helper()
+	const fileLines, functionLines = 800, 70
+	set := token.NewFileSet()
+	f, err := parser.ParseFile(set, name, nil, parser.SkipObjectResolution)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := set.File(f.FileStart).LineCount(); n > fileLines {
+		t.Errorf("%s has %d lines, over %d: a noun is hiding", name, n, fileLines)
+	}
+	for _, d := range f.Decls {
+		fn, ok := d.(*ast.FuncDecl)
+		if !ok {
+			continue
+		}
+		if n := set.Position(fn.End()).Line - set.Position(fn.Pos()).Line + 1; n > functionLines {
+			t.Errorf("%s: %s has %d lines, over %d: a noun is hiding", name, fn.Name.Name, n, functionLines)
 		}
 	}
 }
