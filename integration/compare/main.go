@@ -23,6 +23,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -38,10 +39,12 @@ func main() {
 	fsync := flag.String("fsync", "always", "fsync mode of the redynamo cluster")
 	keys := flag.Int("keys", 100_000, "distinct keys")
 	profile := flag.String("profile", "", "directory for CPU profiles of the first node, one per row")
+	ops := flag.String("ops", "set,get", "operations to measure")
+	depths := flag.String("pipelines", "1,16", "pipeline depths to measure")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	c := &comparison{rounds: *rounds, nodes: *nodes, port: *port, fsync: *fsync, profile: *profile,
+	c := &comparison{rounds: *rounds, nodes: *nodes, port: *port, fsync: *fsync, profile: *profile, ops: strings.Split(*ops, ","), depths: strings.Split(*depths, ","),
 		base: loadgen.Config{Clients: 50, Keys: *keys, ValueBytes: 100, Duration: *duration, Warmup: 500 * time.Millisecond}}
 	if err := c.run(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "compare:", err)
@@ -52,6 +55,7 @@ func main() {
 type comparison struct {
 	rounds, nodes, port int
 	fsync, profile      string
+	ops, depths         []string
 	base                loadgen.Config
 }
 
@@ -109,8 +113,12 @@ func (c *comparison) run(ctx context.Context) error {
 		c.base.ValueBytes, c.base.Clients, c.base.Keys, c.nodes, c.fsync, c.rounds, c.base.Duration)
 	tw := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(tw, "op\tpipeline\tstore\tops/s\tp50 ms\tp99 ms\tp99.9 ms\tcpu us/op\terrors\tcpu ratio\tops ratio\t")
-	for _, depth := range []int{1, 16} {
-		for _, op := range []string{"set", "get"} {
+	for _, text := range c.depths {
+		depth, err := strconv.Atoi(text)
+		if err != nil {
+			return fmt.Errorf("pipelines: %w", err)
+		}
+		for _, op := range c.ops {
 			if err := c.row(ctx, tw, op, depth, redis, ours); err != nil {
 				return err
 			}
