@@ -10,6 +10,7 @@ const (
 	kindData   = 'd'
 	kindHint   = 'h'
 	kindExpiry = 'e'
+	kindLog    = 'w'
 )
 
 const (
