@@ -26,7 +26,8 @@ const retainedBytes = 4 << 20
 // group is what one batch commits.
 type group struct {
 	seq     uint64
-	batch   *pebble.Batch
+	ops     int
+	body    []byte // the operations, as the log record has them
 	done    []func(error)
 	writes  int
 	bytes   int
@@ -34,21 +35,12 @@ type group struct {
 	force   bool
 }
 
-// add appends a write to the group. An error of the batch is impossible by its
-// contract and would mean that part of the write was kept.
+// add appends a write to the group.
 func (g *group) add(ops []RowOp, done func(error)) {
 	for i := range ops {
-		op := &ops[i]
-		var err error
-		if op.Delete {
-			err = g.batch.Delete(op.Key, nil)
-		} else {
-			err = g.batch.Set(op.Key, op.Value, nil)
-		}
-		if err != nil {
-			panic(fmt.Sprintf("storage: batch of %d bytes refused a row: %v", g.batch.Len(), err))
-		}
+		g.body = appendOp(g.body, &ops[i])
 	}
+	g.ops += len(ops)
 	if done != nil {
 		g.done = append(g.done, done)
 	}
@@ -65,13 +57,17 @@ func (g *group) finish(err error) {
 		g.done = nil
 	}
 	g.done = g.done[:0]
-	g.writes, g.bytes, g.durable, g.force = 0, 0, false, false
+	if cap(g.body) > retainedBytes {
+		g.body = nil
+	}
+	g.body = g.body[:0]
+	g.ops, g.writes, g.bytes, g.durable, g.force = 0, 0, 0, false, false
 }
 
 // queue holds the writes that are not yet being committed.
 //
 // Two groups take turns: callers fill one while the commit goroutine has the
-// other. Rows go straight into the batch of the filling group, so that a write
+// other. Rows go straight into the record of the filling group, so that a write
 // costs one copy and no memory of its own.
 type queue struct {
 	started atomic.Bool
@@ -86,13 +82,10 @@ type queue struct {
 	}
 }
 
-// open makes the two groups over db. Requires: mu.wake.L is set.
-func (q *queue) open(db *pebble.DB) {
-	newGroup := func() *group {
-		return &group{batch: db.NewBatch(pebble.WithMaxRetainedSizeBytes(retainedBytes))}
-	}
-	q.mu.fill, q.mu.spare = newGroup(), newGroup()
-	q.mu.fill.seq, q.mu.spare.seq = 1, 2
+// open makes the two groups; last is the number of the last batch before them.
+// Requires: mu.wake.L is set.
+func (q *queue) open(last uint64) {
+	q.mu.fill, q.mu.spare = &group{seq: last + 1}, &group{}
 }
 
 // close refuses further writes; false means that it was closed before.
@@ -197,8 +190,10 @@ func (s *Store) enqueue(ops []RowOp, d durability, done func(error)) (seq uint64
 
 // admit refuses writes that would only fill the queue or the disk.
 func (s *Store) admit() error {
-	if since := s.stalledSince.Load(); since != 0 && time.Now().UnixNano()-since > int64(s.cfg.StallGrace) {
-		return ErrBusy
+	for _, stall := range []*atomic.Int64{&s.stalledSince, &s.waitingSince} {
+		if since := stall.Load(); since != 0 && time.Now().UnixNano()-since > int64(s.cfg.StallGrace) {
+			return ErrBusy
+		}
 	}
 	if s.lowDisk.Load() {
 		return ErrDiskFull
@@ -223,50 +218,74 @@ func (s *Store) Synced() uint64 {
 // the store fails. However it ends, no callback is left uncalled.
 func (s *Store) commitLoop() {
 	var g *group
+	defer close(s.drained)
 	defer func() { s.abandon(g) }() // also when Fatalf ends the goroutine
+	batch := s.db.NewBatch(pebble.WithMaxRetainedSizeBytes(retainedBytes))
 	for {
 		if g = s.queue.next(); g == nil {
 			return
 		}
-		if err := s.commit(g); err != nil {
+		err := s.awaitRoom()
+		if err == nil {
+			err = s.commit(g, batch)
+		}
+		if err != nil {
 			s.fail(err)
 			return
 		}
+		batch.Reset()
 		bytes := g.bytes
 		g.finish(nil)
-		g.batch.Reset()
 		s.queue.recycle(g, bytes)
 	}
 }
 
-// commit applies the group as one batch. It syncs when a write asked for it.
-func (s *Store) commit(g *group) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			s.wedged.Store(true)
-			err = panicError(p)
+// awaitRoom waits while the pending rows are at their hard bound. Meanwhile
+// writes queue, and are refused as in a stall of the engine.
+func (s *Store) awaitRoom() error {
+	if !s.overlay.full() {
+		return nil
+	}
+	s.meters.stalls.Inc()
+	s.waitingSince.Store(time.Now().UnixNano())
+	defer s.waitingSince.Store(0)
+	for s.overlay.full() {
+		select {
+		case <-s.overlay.room:
+		case <-s.broken:
+			return s.failed()
 		}
-	}()
+	}
+	return nil
+}
+
+// commit logs the group as one record and makes its rows visible. It syncs when
+// a write asked for it. The batch is empty, and for its use.
+func (s *Store) commit(g *group, batch *pebble.Batch) error {
 	start := time.Now()
 	opts := pebble.NoSync
 	if g.force || g.durable && s.cfg.Fsync != FsyncInterval {
 		opts = pebble.Sync
 	}
-	if g.batch.Empty() {
-		if opts == pebble.NoSync {
-			s.committed.Store(g.seq)
-			return nil
-		}
+	var err error
+	switch {
+	case g.ops > 0:
+		err = putRecord(batch, g.seq, g.ops, g.body)
+	case opts == pebble.Sync:
 		// An empty batch would not reach the log, and so would not be synced.
-		if err := g.batch.LogData(nil, nil); err != nil {
-			return err
-		}
+		err = batch.LogData(nil, nil)
+	default:
+		s.committed.Store(g.seq)
+		return nil
 	}
-	if err := s.db.Apply(g.batch, opts); err != nil {
+	if err != nil {
 		return err
 	}
-	if s.failure.Load() != nil {
-		return s.failed() // the log may have failed under this very batch
+	if err := s.apply(batch, opts); err != nil {
+		return err
+	}
+	if g.ops > 0 {
+		s.overlay.add(g.seq, g.ops, g.body, start.UnixNano())
 	}
 	s.committed.Store(g.seq)
 	if opts == pebble.Sync {
@@ -311,6 +330,7 @@ func (s *Store) fail(err error) {
 	q.mu.failed = true
 	q.mu.wake.Broadcast()
 	q.mu.Unlock()
+	close(s.broken)
 	s.cfg.Logger.Error("storage: engine failed", "err", err)
 	s.cfg.Fatal(err)
 }
@@ -374,6 +394,7 @@ func (s *Store) measure() {
 	}
 	defer s.users.leave()
 	m := s.db.Metrics()
+	s.meters.pendingBytes.Set(float64(s.overlay.bytes()))
 	s.diskBytes.Store(int64(m.DiskSpaceUsage()))
 	s.meters.diskBytes.Set(float64(m.DiskSpaceUsage()))
 	s.meters.memTableBytes.Set(float64(m.MemTable.Size))

@@ -57,6 +57,15 @@ type Config struct {
 	// A simulated disk copies whole files at each sync and wants at most 1 MiB.
 	// Default: 64 MiB.
 	MemTableBytes int64
+	// PendingBytes is how much is logged before its rows are applied. Meanwhile
+	// it lies in memory, and once more in the memtable, which must be larger or
+	// the log is written out to tables. At twice as much, commits wait and
+	// writes are refused with ErrBusy as in a stall of the engine. Opening reads
+	// up to as much. Default: three quarters of MemTableBytes.
+	PendingBytes int
+	// PendingAge is after how long rows are applied though they are few; an
+	// idle store holds none for longer than twice this. Default: 10 s.
+	PendingAge time.Duration
 	// BlockCacheBytes bounds the cache of uncompressed blocks. Default: 64 MiB.
 	BlockCacheBytes int64
 	// QueueBytes bounds what is queued and not yet committed; beyond it writes
@@ -101,6 +110,12 @@ func (c Config) withDefaults() Config {
 	if c.MemTableBytes == 0 {
 		c.MemTableBytes = 64 << 20
 	}
+	if c.PendingBytes == 0 {
+		c.PendingBytes = int(c.MemTableBytes / 4 * 3)
+	}
+	if c.PendingAge == 0 {
+		c.PendingAge = 10 * time.Second
+	}
 	if c.BlockCacheBytes == 0 {
 		c.BlockCacheBytes = 64 << 20
 	}
@@ -139,6 +154,12 @@ func (c Config) validate() error {
 	}
 	if c.MemTableBytes < minMemTableBytes {
 		errs = append(errs, fmt.Errorf("memtable bytes (%d) must be at least %d", c.MemTableBytes, minMemTableBytes))
+	}
+	if c.PendingBytes < 0 {
+		errs = append(errs, fmt.Errorf("pending bytes (%d) must be positive", c.PendingBytes))
+	}
+	if c.PendingAge < 0 {
+		errs = append(errs, fmt.Errorf("pending age (%v) must be positive", c.PendingAge))
 	}
 	if c.BlockCacheBytes < 0 {
 		errs = append(errs, fmt.Errorf("block cache bytes (%d) must be positive", c.BlockCacheBytes))

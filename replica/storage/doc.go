@@ -11,6 +11,7 @@
 //	'd'   'd' slot(2) keyhash(4) key                      record of an owner
 //	'h'   'h' target(8) slot(2) keyhash(4) key            record kept for target
 //	'e'   'e' expiry ms(8) slot(2) keyhash(4) key         empty
+//	'w'   'w' batch(8)                                    log record of a batch
 //
 // Slot, then hash, then key is the order of a SCAN cursor, of the leaves of a
 // Merkle tree and of the partitions of the ring: all three are plain ranges.
@@ -18,21 +19,64 @@
 // expired payloads reads a prefix and not the store.
 //
 // The row "format" of kind 'm' holds one byte, the version of this layout (now
-// 1). A store written by a newer layout is refused, never guessed at.
+// 2). A store written by a newer layout is refused, never guessed at; one of
+// layout 1, which had no log, is taken over. The row "applied" of kind 'm' holds
+// the number(8) of the last batch whose rows are in place.
+//
+// A log record is the rows of one batch, in order:
+//
+//	1    version = 1
+//	4    number of operations
+//	uv   length of the row key
+//	uv   0: remove the row; else 1 + length of the value
+//	     key, value
+//	     ...
+//	4    CRC32C of all the above, little-endian
+//
+// Numbers are big-endian, uv is an unsigned varint.
 //
 // # Commits
 //
 // Writes are queued with [Store.Enqueue], which never waits for the disk, and
 // are committed by a single goroutine. It takes everything that is queued as
-// one batch, applies it with one sync if any write in it asked to be durable,
-// and then runs the Done callbacks in the order of the queue. While one batch
+// one batch, logs it with one sync if any write in it asked to be durable, and
+// then runs the Done callbacks in the order of the queue. While one batch
 // is being synced the next one fills, so the group grows with the load and the
 // price of a sync is shared. This is the local persistence engine of Dynamo §5.
 //
-// Each batch has a sequence number. [Store.Committed] and [Store.Synced] are
+// Each batch has a sequence number, which grows from one run to the next. [Store.Committed] and [Store.Synced] are
 // the numbers up to which everything is visible, and durable. Invariant: a
 // write is durable before its Done(nil) if it asked for it; a disk that cannot
 // keep that promise ends the store, never the promise: see [Config.Fatal].
+//
+// # Log first, rows later
+//
+// A batch reaches Pebble as a single row, its log record. Its rows are kept in
+// memory, in a generation, where Get and Scan look first. When a generation is
+// large or old, a second goroutine applies it: it writes the latest state of
+// each row, sorted, and removes the log records. Most of what a row costs is its
+// place in the order of a memtable. This way a row that is overwritten soon
+// never takes one, and a large generation is taken as a memtable as it is.
+//
+// Durability rests on three facts. A durable write is in a synced log record
+// before its Done(nil). The log record is removed in the batch that brings its
+// rows, or in a later one than those; Pebble writes batches to its own log in
+// their order, in one file after the other, and a file is synced before the
+// next one begins. A batch is one record of that log and is flushed to tables
+// as a whole together with those before it, also when it is taken as a memtable
+// of its own. So whatever a crash keeps of unsynced batches is a prefix: if the
+// removal is in it, so are the rows; if it is not, the log record is still
+// there, and opening applies it again. That is harmless, for what is applied are
+// the latest states, in the order of the log. This holds for one directory of
+// Pebble's log; fail-over to a second one is not used.
+//
+// A log record that cannot be read back refuses to open: behind it lie writes
+// that were acknowledged.
+//
+// Pending rows have a bound, and so has the time that opening takes. Where the
+// bound is reached commits wait, and writes are refused in the end. Reads never
+// wait: a scan merges the rows in memory with those of Pebble, and when they are
+// many it asks for them to be applied, for the benefit of the next one.
 //
 // # Who may call what
 //

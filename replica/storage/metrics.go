@@ -7,14 +7,18 @@ type meters struct {
 	commits     *metrics.Counter // batches applied
 	writes      *metrics.Counter // writes in those batches
 	syncs       *metrics.Counter // batches applied with a sync
+	applies     *metrics.Counter // generations applied
+	appliedRows *metrics.Counter // rows in them
+	replayed    *metrics.Counter // log records applied by opening
 	busy        *metrics.Counter // writes refused
-	stalls      *metrics.Counter // write stalls begun
+	stalls      *metrics.Counter // write stalls begun, of the engine or for want of room
 	corruptions *metrics.Counter // corruption reports of the engine
 	background  *metrics.Counter // background errors of the engine
 	slowDisk    *metrics.Counter // disk operations reported as slow
 
 	commitSeconds *metrics.Histogram // one batch, from swap to applied and synced
 
+	pendingBytes  *metrics.Gauge // logged rows that are not applied
 	diskBytes     *metrics.Gauge // space the engine uses
 	memTableBytes *metrics.Gauge
 	readAmp       *metrics.Gauge // sorted runs a read may have to look at
@@ -28,12 +32,16 @@ func newMeters(set *metrics.Set) meters {
 		commits:       set.GetOrCreateCounter(`storage_commits_total`),
 		writes:        set.GetOrCreateCounter(`storage_writes_total`),
 		syncs:         set.GetOrCreateCounter(`storage_syncs_total`),
+		applies:       set.GetOrCreateCounter(`storage_applies_total`),
+		appliedRows:   set.GetOrCreateCounter(`storage_applied_rows_total`),
+		replayed:      set.GetOrCreateCounter(`storage_replayed_total`),
 		busy:          set.GetOrCreateCounter(`storage_busy_total`),
 		stalls:        set.GetOrCreateCounter(`storage_stalls_total`),
 		corruptions:   set.GetOrCreateCounter(`storage_corruptions_total`),
 		background:    set.GetOrCreateCounter(`storage_background_errors_total`),
 		slowDisk:      set.GetOrCreateCounter(`storage_slow_disk_total`),
 		commitSeconds: set.GetOrCreateHistogram(`storage_commit_seconds`),
+		pendingBytes:  set.GetOrCreateGauge(`storage_pending_bytes`, nil),
 		diskBytes:     set.GetOrCreateGauge(`storage_disk_bytes`, nil),
 		memTableBytes: set.GetOrCreateGauge(`storage_memtable_bytes`, nil),
 		readAmp:       set.GetOrCreateGauge(`storage_read_amplification`, nil),

@@ -1,8 +1,10 @@
 package storage
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"sort"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,7 +13,7 @@ import (
 )
 
 // formatVersion is the version of the row layouts that this package writes.
-const formatVersion = 1
+const formatVersion = 2
 
 // Close waits this long for an engine that takes no writes, and this long for
 // one that has failed. What still runs then is left to the end of the process.
@@ -28,12 +30,14 @@ type Store struct {
 	db     *pebble.DB
 	cache  *pebble.Cache
 
-	queue queue
+	queue   queue
+	overlay overlay
 
 	committed atomic.Uint64 // batches up to this one are visible
 	synced    atomic.Uint64 // batches up to this one are durable
 
 	stalledSince atomic.Int64 // unix ns; 0 while writes flow
+	waitingSince atomic.Int64 // the same, for commits that wait for room
 	lowDisk      atomic.Bool
 	diskBytes    atomic.Int64
 
@@ -42,10 +46,13 @@ type Store struct {
 	retrying atomic.Bool           // flushes or compactions fail: see engineFS
 	wedged   atomic.Bool           // the engine panicked: its locks may be lost
 
-	users users // calls and snapshots that are inside the engine
+	turn  chan struct{} // held while a batch is given to the engine
+	users users         // calls and snapshots that are inside the engine
 
-	stop chan struct{} // closed by Close; ends the watch
-	wg   sync.WaitGroup
+	stop    chan struct{} // closed by Close; ends the watch
+	drained chan struct{} // closed when the commit loop has ended
+	broken  chan struct{} // closed by fail
+	wg      sync.WaitGroup
 }
 
 // Open opens or creates the store in cfg.Dir. It answers an error for a
@@ -55,33 +62,45 @@ func Open(cfg Config) (*Store, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("storage: config: %w", err)
 	}
-	s := &Store{cfg: cfg, meters: newMeters(cfg.Metrics), stop: make(chan struct{})}
+	s := &Store{
+		cfg: cfg, meters: newMeters(cfg.Metrics),
+		turn: make(chan struct{}, 1),
+		stop: make(chan struct{}), drained: make(chan struct{}), broken: make(chan struct{}),
+	}
 	s.users.init()
+	s.overlay.init(cfg.PendingBytes)
 	s.queue.mu.wake.L = &s.queue.mu.Mutex
 	s.cache = pebble.NewCache(cfg.BlockCacheBytes)
-	err := guarded(func() error {
-		db, err := pebble.Open(cfg.Dir, s.engineOptions(s.cache))
-		if err != nil {
-			return err
-		}
-		if err := checkFormat(db); err != nil {
-			return errors.Join(err, db.Close())
-		}
-		s.db = db
-		return nil
-	})
-	if err != nil {
+	if err := guarded(s.openEngine); err != nil {
 		if cause := s.failure.Load(); cause != nil {
 			err = *cause
 		}
 		s.cache.Unref()
 		return nil, fmt.Errorf("storage: open %s: %w", cfg.Dir, err)
 	}
-	s.queue.open(s.db)
 	return s, nil
 }
 
-// checkFormat refuses a newer layout and stamps a new store with ours.
+// openEngine opens the engine and applies what the last run had only logged.
+func (s *Store) openEngine() (err error) {
+	if s.db, err = pebble.Open(s.cfg.Dir, s.engineOptions(s.cache)); err != nil {
+		return err
+	}
+	if err := checkFormat(s.db); err != nil {
+		return errors.Join(err, s.db.Close())
+	}
+	last, err := s.replay()
+	if err != nil {
+		return errors.Join(err, s.db.Close())
+	}
+	s.queue.open(last)
+	s.committed.Store(last)
+	s.synced.Store(last)
+	return nil
+}
+
+// checkFormat refuses a newer layout and stamps a new or older store with ours:
+// a program that knows nothing of the log must not open it from here on.
 func checkFormat(db *pebble.DB) error {
 	key := metaKey("format")
 	v, closer, err := db.Get(key)
@@ -98,6 +117,9 @@ func checkFormat(db *pebble.DB) error {
 	if v[0] > formatVersion {
 		return fmt.Errorf("%w: layout %d, this program knows %d", ErrFormatTooNew, v[0], formatVersion)
 	}
+	if v[0] < formatVersion {
+		return db.Set(key, []byte{formatVersion}, pebble.Sync)
+	}
 	return nil
 }
 
@@ -106,11 +128,12 @@ func (s *Store) Start() {
 	s.queue.started.Store(true)
 	s.checkDisk()
 	s.wg.Go(s.commitLoop)
+	s.wg.Go(s.applyLoop)
 	s.wg.Go(s.watch)
 }
 
-// Close refuses new writes, commits the queued ones, runs their callbacks, waits
-// for reads to end and closes the engine. It must be called once; a second call
+// Close refuses new writes, commits the queued ones, runs their callbacks,
+// applies what is logged, waits for reads to end and closes the engine. It must be called once; a second call
 // answers ErrClosed. Snapshots must have been closed.
 func (s *Store) Close() error {
 	if !s.queue.close() {
@@ -121,6 +144,7 @@ func (s *Store) Close() error {
 	go func() {
 		if !s.queue.started.Load() {
 			s.wg.Go(s.commitLoop)
+			s.wg.Go(s.applyLoop)
 		}
 		s.wg.Wait()
 		close(ended)
@@ -163,7 +187,7 @@ func waitFor(ch <-chan struct{}, d time.Duration) bool {
 
 // Stalled reports that the engine takes no writes at the moment. They queue
 // until Config.StallGrace has passed and are refused from then on.
-func (s *Store) Stalled() bool { return s.stalledSince.Load() != 0 }
+func (s *Store) Stalled() bool { return s.stalledSince.Load() != 0 || s.waitingSince.Load() != 0 }
 
 // DiskBytes is the space that the store takes, as of the last second.
 func (s *Store) DiskBytes() int64 { return s.diskBytes.Load() }
@@ -174,6 +198,13 @@ func (s *Store) Get(row []byte) ([]byte, error) {
 		return nil, ErrClosed
 	}
 	defer s.users.leave()
+	// Here first: a row that leaves the overlay is in the engine by then.
+	if pending, ok := s.overlay.get(row); ok {
+		if pending.remove {
+			return nil, ErrNotFound
+		}
+		return append(make([]byte, 0, len(pending.value)), pending.value...), nil
+	}
 	v, closer, err := s.db.Get(row)
 	if err != nil {
 		return nil, readError(err)
@@ -194,26 +225,59 @@ func (s *Store) Scan(lo, hi []byte, fn func(row, value []byte) bool) error {
 		return ErrClosed
 	}
 	defer s.users.leave()
-	return scan(s.db, lo, hi, fn)
-}
-
-// scan is Scan over the store or a snapshot of it.
-func scan(r pebble.Reader, lo, hi []byte, fn func(row, value []byte) bool) error {
-	it, err := r.NewIter(&pebble.IterOptions{LowerBound: lo, UpperBound: hi})
+	var it *pebble.Iterator
+	rows, err := s.overlay.view(lo, hi, func() (err error) {
+		it, err = newIter(s.db, lo, hi)
+		return err
+	})
 	if err != nil {
 		return readError(err)
 	}
-	for ok := it.First(); ok; ok = it.Next() {
-		v, err := it.ValueAndErr()
-		if err != nil {
-			return readError(errors.Join(err, it.Close()))
-		}
-		if !fn(it.Key(), v) {
-			break
-		}
-	}
-	if err := it.Close(); err != nil {
+	return merge(it, rows, fn)
+}
+
+// newIter returns an iterator over [lo, hi) of the store or a snapshot of it.
+func newIter(r pebble.Reader, lo, hi []byte) (*pebble.Iterator, error) {
+	return r.NewIter(&pebble.IterOptions{LowerBound: lo, UpperBound: hi})
+}
+
+// merge calls fn for each row of it and of rows, in order, until fn answers
+// false, and closes it. rows hide those of it.
+func merge(it *pebble.Iterator, rows []pendingRow, fn func(row, value []byte) bool) error {
+	err := mergeRows(it, rows, fn)
+	if err = errors.Join(err, it.Close()); err != nil {
 		return readError(err)
+	}
+	return nil
+}
+
+// mergeRows is merge without the end of it.
+func mergeRows(it *pebble.Iterator, rows []pendingRow, fn func(row, value []byte) bool) error {
+	for ok := it.First(); ok || len(rows) > 0; {
+		order := -1 // of the first pending row to the iterator's
+		switch {
+		case len(rows) == 0:
+			order = 1
+		case ok:
+			order = bytes.Compare(rows[0].key, it.Key())
+		}
+		if order > 0 {
+			v, err := it.ValueAndErr()
+			if err != nil || !fn(it.Key(), v) {
+				return err
+			}
+			ok = it.Next()
+			continue
+		}
+		if err := it.Error(); err != nil {
+			return err // what it would have said first may be missing
+		}
+		if !rows[0].remove && !fn(rows[0].key, rows[0].value) {
+			return nil
+		}
+		if rows = rows[1:]; order == 0 {
+			ok = it.Next()
+		}
 	}
 	return nil
 }
@@ -234,6 +298,7 @@ func readError(err error) error {
 type Snapshot struct {
 	s    *Store
 	snap *pebble.Snapshot
+	rows []pendingRow // logged and not applied at that moment
 }
 
 // Snapshot returns the rows committed so far.
@@ -241,12 +306,25 @@ func (s *Store) Snapshot() (*Snapshot, error) {
 	if !s.users.enter() {
 		return nil, ErrClosed
 	}
-	return &Snapshot{s: s, snap: s.db.NewSnapshot()}, nil
+	n := &Snapshot{s: s}
+	n.rows, _ = s.overlay.view(nil, nil, func() error { // open answers no error
+		n.snap = s.db.NewSnapshot()
+		return nil
+	})
+	return n, nil
 }
 
 // Scan is Store.Scan over the snapshot.
 func (n *Snapshot) Scan(lo, hi []byte, fn func(row, value []byte) bool) error {
-	return scan(n.snap, lo, hi, fn)
+	it, err := newIter(n.snap, lo, hi)
+	if err != nil {
+		return readError(err)
+	}
+	at := func(key []byte) int {
+		return sort.Search(len(n.rows), func(i int) bool { return bytes.Compare(n.rows[i].key, key) >= 0 })
+	}
+	from := at(lo)
+	return merge(it, n.rows[from:max(from, at(hi))], fn)
 }
 
 // Close lets go of the snapshot.
