@@ -296,11 +296,16 @@ func quiet(err error) error {
 	return err
 }
 
-// abandon closes what build made before it failed.
+// abandon closes what build made before it failed. The replica may hold a
+// snapshot, which the store would wait for, and holds the counters of the last
+// clean close.
 func (n *Node) abandon() error {
 	var errs []error
 	for _, l := range n.listeners {
 		errs = append(errs, l.Close())
+	}
+	if n.replica != nil {
+		errs = append(errs, n.replica.Close())
 	}
 	if n.store != nil {
 		errs = append(errs, n.store.Close())
