@@ -234,7 +234,7 @@ func (n *Node) AwaitReady(ctx context.Context) error {
 	select {
 	case <-n.publish.ready:
 		return nil
-	case <-n.done:
+	case <-n.end.done:
 		return errors.Join(errors.New("the node has ended"), n.Err())
 	case <-ctx.Done():
 		return fmt.Errorf("%w: %w", ctx.Err(), n.notReady())

@@ -6,9 +6,9 @@
 // rule of the store lives here.
 //
 // Order of start: storage, replica, peer protocol, membership, coordinator,
-// background tasks, doors. A stop says goodbye to membership first, then
-// drains the doors and the coordinator, ends the tasks and closes storage
-// last, so that nothing is acknowledged that is not on disk.
+// background tasks, doors. A stop drains the doors, then ends membership, which
+// says goodbye, drains the coordinator, ends what requests stood on and closes
+// storage last, so that nothing is acknowledged that is not on disk.
 package node
 
 import (
@@ -54,9 +54,16 @@ type Node struct {
 	listeners []net.Listener // plain, cluster, peer, admin
 	base      *supervisor    // what requests stand on: peers, disk workers
 	tasks     *supervisor    // what may end before them: membership, sweeping, doors
-	done      chan struct{}  // closed when the node cannot go on, or is closed
-	endOnce   sync.Once
-	failure   atomic.Pointer[error]
+	end       ending
+}
+
+// ending is how a node comes to its end.
+type ending struct {
+	failure atomic.Pointer[error] // why it cannot go on
+	once    sync.Once             // closes done
+	done    chan struct{}         // the node cannot go on, or is closed
+	closing sync.Once             // sets closed
+	closed  error                 // what the close came to
 }
 
 // ParseFsync reads the name of an fsync mode.
@@ -78,7 +85,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		return nil, err
 	}
 	n := &Node{
-		cfg: cfg, set: metrics.NewSet(), started: cfg.Now(), done: make(chan struct{}),
+		cfg: cfg, set: metrics.NewSet(), started: cfg.Now(), end: ending{done: make(chan struct{})},
 		base: newSupervisor(), tasks: newSupervisor(), disk: newWorkers(),
 	}
 	for n.actor == 0 {
@@ -252,18 +259,18 @@ func (n *Node) watch(s *supervisor) {
 // fail notes why the node cannot go on; its owner sees Done and closes it. It
 // may be called from anywhere and does not wait.
 func (n *Node) fail(err error) {
-	if n.failure.CompareAndSwap(nil, &err) {
+	if n.end.failure.CompareAndSwap(nil, &err) {
 		n.cfg.Logger.Error("node cannot go on", "err", err)
 	}
-	n.endOnce.Do(func() { close(n.done) })
+	n.end.once.Do(func() { close(n.end.done) })
 }
 
 // Done is closed when the node has failed or was closed.
-func (n *Node) Done() <-chan struct{} { return n.done }
+func (n *Node) Done() <-chan struct{} { return n.end.done }
 
 // Err is why the node failed, or nil.
 func (n *Node) Err() error {
-	if p := n.failure.Load(); p != nil {
+	if p := n.end.failure.Load(); p != nil {
 		return *p
 	}
 	return nil
@@ -271,9 +278,15 @@ func (n *Node) Err() error {
 
 // Close stops the node in order: no new clients, requests under way finish,
 // peers are told, what is queued is committed. When ctx ends first, the rest is
-// cut off. It answers the failure of a node that had one.
+// cut off. It answers the failure of a node that had one. A second call waits
+// for the first and answers the same.
 func (n *Node) Close(ctx context.Context) error {
-	n.endOnce.Do(func() { close(n.done) })
+	n.end.closing.Do(func() { n.end.closed = n.close(ctx) })
+	return n.end.closed
+}
+
+func (n *Node) close(ctx context.Context) error {
+	n.end.once.Do(func() { close(n.end.done) })
 	var errs []error
 	for _, d := range n.doors {
 		errs = append(errs, quiet(d.Shutdown(ctx)))

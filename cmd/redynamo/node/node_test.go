@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -167,6 +168,27 @@ func TestAPortInUseEndsTheStart(t *testing.T) {
 			if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
 				t.Errorf("%s: %v still listens: %v", name, l.Addr(), err)
 			}
+		}
+	}
+}
+
+func TestClosingAgainAnswersTheSame(t *testing.T) {
+	n := start(t, lone(vfs.NewMem()))
+	var wg sync.WaitGroup
+	for range 3 {
+		wg.Go(func() {
+			if err := n.Close(t.Context()); err != nil {
+				t.Errorf("close: %v", err)
+			}
+		})
+	}
+	within(t, "closing three times", wg.Wait)
+	cause := errors.New("the disk is on fire")
+	n = start(t, lone(vfs.NewMem()))
+	n.fail(cause)
+	for range 2 {
+		if err := n.Close(t.Context()); !errors.Is(err, cause) {
+			t.Errorf("close answers %v, want the failure", err)
 		}
 	}
 }
