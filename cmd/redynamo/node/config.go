@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -63,7 +62,6 @@ type Config struct {
 	Now             func() time.Time     // wall clock for versions and expiry; time.Now
 	Rand            func() uint64        // randomness of identities and choices; seeded by the runtime
 	Logger          *slog.Logger         // silent if nil
-	CloseLog        io.Closer            // closed last, if given
 }
 
 func (c Config) withDefaults() Config {

@@ -295,9 +295,6 @@ func (n *Node) close(ctx context.Context) error {
 	errs = append(errs, quiet(n.coord.Drain(ctx)))
 	n.base.stop()
 	errs = append(errs, n.replica.Close(), n.store.Close(), n.Err())
-	if n.cfg.CloseLog != nil {
-		errs = append(errs, n.cfg.CloseLog.Close())
-	}
 	return errors.Join(errs...)
 }
 
