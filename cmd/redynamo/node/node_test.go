@@ -3,8 +3,12 @@ package node
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
+	"io"
 	"net"
+	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -211,5 +215,53 @@ func TestATaskThatCannotGoOnEndsTheNode(t *testing.T) {
 	}
 	if err := n.Close(t.Context()); err == nil || !strings.Contains(err.Error(), "task membership") {
 		t.Errorf("close answers %v, want the task named", err)
+	}
+}
+
+func TestAdminHTTPTellsHowTheNodeIs(t *testing.T) {
+	cfg := lone(vfs.NewMem())
+	cfg.RequirePass, cfg.Zone = "open-sesame", "cellar"
+	n := start(t, cfg)
+	get := func(path string) (int, string) {
+		t.Helper()
+		r, err := http.Get("http://" + n.listeners[listenAdmin].Addr().String() + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Body.Close()
+		text, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(text), cfg.RequirePass) {
+			t.Errorf("%s tells the password", path)
+		}
+		return r.StatusCode, string(text)
+	}
+	for path, want := range map[string]string{"/healthz": "ok\n", "/readyz": "ok\n", "/metrics": "membership_members 1", "/": `"ready": true`, "/debug/pprof/": "goroutine"} {
+		if code, text := get(path); code != http.StatusOK || !strings.Contains(text, want) {
+			t.Errorf("%s answers %d %q, want %q in it", path, code, text, want)
+		}
+	}
+	// The command line may hold the password.
+	for _, path := range []string{"/debug/pprof/cmdline", "/nothing", "/metrics/more"} {
+		if code, _ := get(path); code != http.StatusNotFound {
+			t.Errorf("%s answers %d, want 404", path, code)
+		}
+	}
+	var st nodeStatus
+	_, text := get("/")
+	if err := json.Unmarshal([]byte(text), &st); err != nil {
+		t.Fatal(err)
+	}
+	want := []memberState{{Node: st.Node, Address: st.Members[0].Address, Zone: "cellar", Up: true, Partitions: 1024}}
+	if !slices.Equal(st.Members, want) {
+		t.Errorf("members %+v, want %+v", st.Members, want)
+	}
+	n.fail(errors.New("the disk is on fire"))
+	for _, path := range []string{"/healthz", "/readyz"} {
+		if code, text := get(path); code != http.StatusServiceUnavailable || !strings.Contains(text, "on fire") {
+			t.Errorf("%s of a failed node answers %d %q", path, code, text)
+		}
 	}
 }
