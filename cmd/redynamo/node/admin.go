@@ -233,11 +233,15 @@ func (p *publisher) RingStatus() resp.RingStatus {
 func (n *Node) AwaitReady(ctx context.Context) error {
 	select {
 	case <-n.publish.ready:
-		return nil
 	case <-n.end.done:
-		return errors.Join(errors.New("the node has ended"), n.Err())
 	case <-ctx.Done():
 		return fmt.Errorf("%w: %w", ctx.Err(), n.notReady())
+	}
+	select {
+	case <-n.end.done: // it may have been ready before
+		return errors.Join(errors.New("the node has ended"), n.Err())
+	default:
+		return nil
 	}
 }
 
