@@ -56,7 +56,7 @@ func OpenToken(key, tok []byte, mac MACKey) (Token, error) {
 	}
 	d := decoder{b: tok[:body]}
 	d.format(tokenFormat)
-	t := Token{HLC: HLC(d.u64()), Context: d.context()}
+	t := Token{HLC: HLC(d.u64()), Context: d.context(nil)}
 	if !d.done() {
 		return Token{}, ErrBadToken
 	}
