@@ -91,15 +91,18 @@ func (d *demoCmd) Run(ctx context.Context, con *console) error {
 // start brings up all nodes side by side; on an error the ones that did start
 // are returned too.
 func (d *demoCmd) start(ctx context.Context, dir string, tune func(int, *node.Config)) ([]*node.Node, error) {
+	configs := make([]node.Config, d.Nodes)
+	for i := range configs {
+		var err error
+		if configs[i], err = d.nodeConfig(i, dir); err != nil {
+			return nil, fmt.Errorf("node %d: %w", i, err)
+		}
+	}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	var nodes []*node.Node
 	var errs []error
-	for i := range d.Nodes {
-		cfg, err := d.nodeConfig(i, dir)
-		if err != nil {
-			return nil, err
-		}
+	for i, cfg := range configs {
 		tune(i, &cfg)
 		wg.Go(func() {
 			n, err := node.Start(ctx, cfg)
