@@ -22,7 +22,7 @@ type serverFlags struct {
 
 	RequestTimeout time.Duration `help:"Every request is answered within this time." default:"1s"`
 	RequirePass    string        `name:"requirepass" help:"Password that clients must give." placeholder:"SECRET"`
-	MaxClients     int           `help:"Client connections at most." default:"10000"`
+	MaxClients     int           `help:"Client connections at most, on each door." default:"10000"`
 	MaxValue       byteSize      `help:"Largest value." default:"1MiB"`
 	RecordCache    byteSize      `help:"Memory for decoded records." default:"64MiB"`
 	BlockCache     byteSize      `help:"Memory for blocks of the disk." default:"128MiB"`

@@ -53,7 +53,7 @@ type Config struct {
 
 	RequestTimeout time.Duration // a request is answered, for good or ill, within it; 1 s
 	RequirePass    string        // password of the default user; "" for none
-	MaxClients     int           // connections over all doors; resp's default
+	MaxClients     int           // connections to each door; resp's default
 	MaxValue       int           // bytes of one value; 1 MiB
 
 	FS              vfs.FS               // disk; the machine's own
