@@ -167,6 +167,12 @@ data-dir = "/d"
 	if !slices.Equal(b.Pipeline, []int{1, 8}) || !slices.Equal(b.Op, []string{"get"}) {
 		t.Errorf("pipeline %v, op %q", b.Pipeline, b.Op)
 	}
+	if s := mustParse(t, "admin-listen = '-'\n", "server", "--data-dir", "d").Server; s.AdminListen != "-" {
+		t.Errorf("admin-listen %q, want none", s.AdminListen)
+	}
+	if s := mustParse(t, "", "server", "--data-dir", "d", "--admin-listen", "-").Server; s.AdminListen != "-" {
+		t.Errorf("admin-listen %q, want none", s.AdminListen)
+	}
 	if s := mustParse(t, "join = []\n", "server", "--data-dir", "d").Server; len(s.Join) != 0 {
 		t.Errorf("an empty list arrived as %q", s.Join)
 	}

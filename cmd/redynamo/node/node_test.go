@@ -218,6 +218,21 @@ func TestATaskThatCannotGoOnEndsTheNode(t *testing.T) {
 	}
 }
 
+func TestANodeWithoutAdminHTTPServesTheRest(t *testing.T) {
+	cfg := lone(vfs.NewMem())
+	cfg.AdminListen = "-"
+	n := start(t, cfg)
+	if len(n.listeners) != listenAdmin {
+		t.Errorf("%d listeners, want %d", len(n.listeners), listenAdmin)
+	}
+	if got := say(t, n, "PING"); got != "+PONG" {
+		t.Errorf("PING answers %q", got)
+	}
+	if err := n.Close(t.Context()); err != nil {
+		t.Errorf("close: %v", err)
+	}
+}
+
 func TestAdminHTTPTellsHowTheNodeIs(t *testing.T) {
 	cfg := lone(vfs.NewMem())
 	cfg.RequirePass, cfg.Zone = "open-sesame", "cellar"
