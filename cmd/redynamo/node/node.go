@@ -18,6 +18,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
@@ -96,7 +97,19 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		return nil, errors.Join(err, n.abandon())
 	}
 	n.run()
+	n.announce()
 	return n, nil
+}
+
+// announce logs where the doors are; with port 0 nobody else knows.
+func (n *Node) announce() {
+	args := []any{"version", n.cfg.Version, "node", n.id.node, "data_dir", n.cfg.DataDir}
+	for i, name := range []string{"plain", "cluster", "peer", "admin"} {
+		if i < len(n.listeners) {
+			args = append(args, name, n.listeners[i].Addr().String())
+		}
+	}
+	n.cfg.Logger.Info("listening", args...)
 }
 
 // build makes every part; it starts nothing but the commit loop, which the
@@ -123,14 +136,16 @@ func (n *Node) build(ctx context.Context) error {
 }
 
 func (n *Node) listen(ctx context.Context) error {
-	addrs := []string{n.cfg.Listen, n.cfg.ClusterListen, n.cfg.PeerListen}
-	if n.cfg.AdminListen != "-" {
-		addrs = append(addrs, n.cfg.AdminListen)
-	}
-	for _, a := range addrs {
-		l, err := n.cfg.Network.Listen(ctx, a)
+	for _, door := range []struct{ flag, addr string }{
+		{"--listen", n.cfg.Listen}, {"--cluster-listen", n.cfg.ClusterListen},
+		{"--peer-listen", n.cfg.PeerListen}, {"--admin-listen", n.cfg.AdminListen},
+	} {
+		if door.addr == "-" { // validate allows it for the admin HTTP alone
+			continue
+		}
+		l, err := n.cfg.Network.Listen(ctx, door.addr)
 		if err != nil {
-			return err
+			return fmt.Errorf("%s: %w", door.flag, err)
 		}
 		n.listeners = append(n.listeners, l)
 	}
@@ -145,6 +160,9 @@ func (n *Node) buildStorage(context.Context) error {
 		Fatal:  func(err error) { n.fail(fmt.Errorf("storage: %w", err)) },
 		Logger: n.cfg.Logger, Metrics: n.set,
 	})
+	if errors.Is(err, syscall.EAGAIN) { // what the lock of a file says
+		return fmt.Errorf("another process uses the data directory %s: %w", n.cfg.DataDir, err)
+	}
 	if err != nil {
 		return err
 	}
