@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -19,7 +20,13 @@ type tomlFile map[string]any
 // loadTOML reads a settings file. Its errors name line and column.
 func loadTOML(r io.Reader) (kong.Resolver, error) {
 	f := tomlFile{}
-	if err := toml.NewDecoder(r).Decode(&f); err != nil {
+	err := toml.NewDecoder(r).Decode(&f)
+	var broken *toml.DecodeError
+	if errors.As(err, &broken) {
+		line, column := broken.Position()
+		return nil, fmt.Errorf("settings file: line %d, column %d: %w", line, column, err)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("settings file: %w", err)
 	}
 	return f, nil
