@@ -50,7 +50,7 @@ type serverCmd struct {
 
 // Run starts the node and waits for ctx or for the node's own end.
 func (s *serverCmd) Run(ctx context.Context, con *console) error {
-	log, err := newLogger(con.err, s.LogLevel, s.LogFormat)
+	log, _, err := newLogger(con.err, s.LogLevel, s.LogFormat)
 	if err != nil {
 		return err
 	}
@@ -117,14 +117,16 @@ func (f serverFlags) config() (node.Config, error) {
 	}, nil
 }
 
-func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {
-	var l slog.Level
+// newLogger writes to w what is at least as important as level, which may be
+// raised later.
+func newLogger(w io.Writer, level, format string) (*slog.Logger, *slog.LevelVar, error) {
+	l := new(slog.LevelVar)
 	if err := l.UnmarshalText([]byte(level)); err != nil {
-		return nil, fmt.Errorf("log-level: %w", err)
+		return nil, nil, fmt.Errorf("log-level: %w", err)
 	}
 	opts := &slog.HandlerOptions{Level: l}
 	if format == "json" {
-		return slog.New(slog.NewJSONHandler(w, opts)), nil
+		return slog.New(slog.NewJSONHandler(w, opts)), l, nil
 	}
-	return slog.New(slog.NewTextHandler(w, opts)), nil
+	return slog.New(slog.NewTextHandler(w, opts)), l, nil
 }
