@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -58,6 +59,9 @@ func (s *serverCmd) Run(ctx context.Context, con *console) error {
 	if err != nil {
 		return err
 	}
+	if s.Weight == 0 {
+		return errors.New("weight must not be 0")
+	}
 	cfg.DataDir = s.DataDir
 	cfg.Listen, cfg.ClusterListen, cfg.PeerListen = s.Listen, s.ClusterListen, s.PeerListen
 	cfg.GossipListen, cfg.AdminListen, cfg.Advertise = s.GossipListen, s.AdminListen, s.Advertise
@@ -100,6 +104,9 @@ func stop(log *slog.Logger, nodes ...*node.Node) error {
 
 // config turns the shared flags into a node's Config.
 func (f serverFlags) config() (node.Config, error) {
+	if err := f.refuseZeros(); err != nil {
+		return node.Config{}, err
+	}
 	fsync, err := node.ParseFsync(f.Fsync)
 	if err != nil {
 		return node.Config{}, err
@@ -115,6 +122,26 @@ func (f serverFlags) config() (node.Config, error) {
 		RecordCache:    int64(f.RecordCache),
 		BlockCache:     int64(f.BlockCache),
 	}, nil
+}
+
+// refuseZeros reports every setting that was given as 0. To a Config that means
+// the default, which is not what somebody means who writes it.
+func (f serverFlags) refuseZeros() error {
+	var errs []error
+	for _, s := range []struct {
+		name string
+		zero bool
+	}{
+		{"n", f.N == 0}, {"r", f.R == 0}, {"w", f.W == 0},
+		{"fsync-interval", f.FsyncInterval == 0}, {"request-timeout", f.RequestTimeout == 0},
+		{"max-clients", f.MaxClients == 0}, {"max-value", f.MaxValue == 0},
+		{"record-cache", f.RecordCache == 0}, {"block-cache", f.BlockCache == 0},
+	} {
+		if s.zero {
+			errs = append(errs, fmt.Errorf("%s must not be 0", s.name))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // newLogger writes to w what is at least as important as level, which may be
