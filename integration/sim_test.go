@@ -142,8 +142,9 @@ func (c *simCluster) close() {
 
 // simClient speaks just enough RESP to use a door.
 type simClient struct {
-	conn net.Conn
-	br   *bufio.Reader
+	conn     net.Conn
+	br       *bufio.Reader
+	patience time.Duration // how long it waits for a reply
 }
 
 func (c *simCluster) dial(i int) (*simClient, error) {
@@ -153,7 +154,7 @@ func (c *simCluster) dial(i int) (*simClient, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &simClient{conn: conn, br: bufio.NewReader(conn)}, nil
+	return &simClient{conn: conn, br: bufio.NewReader(conn), patience: 10 * time.Second}, nil
 }
 
 // do sends one command and returns its reply: nil, string, int64, []any, or an
@@ -164,7 +165,7 @@ func (cl *simClient) do(words ...string) (any, error) {
 	for _, w := range words {
 		fmt.Fprintf(&b, "$%d\r\n%s\r\n", len(w), w)
 	}
-	if err := cl.conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := cl.conn.SetDeadline(time.Now().Add(cl.patience)); err != nil {
 		return nil, err
 	}
 	if _, err := cl.conn.Write([]byte(b.String())); err != nil {

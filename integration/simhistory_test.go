@@ -20,6 +20,8 @@ const (
 	denied              // certainly not made: it must never be seen
 )
 
+func (f fate) String() string { return []string{"unknown", "acked", "refused"}[f] }
+
 // set is a set of values of one key, by their number in its history.
 type set []uint64
 
@@ -52,8 +54,6 @@ type attempt struct {
 	value string // "" is a delete
 	past  set    // what its token is known to have seen; the real past may be larger
 	fate  fate
-	blind bool   // its token is that of a write, see covered
-	at    int    // number among the attempts on its key
 	nodes int    // W, how many nodes have it once it is acknowledged
 	acks  int    // number among all acknowledgements
 	dot   string // of the version, once somebody was shown it
@@ -133,7 +133,6 @@ func (h *history) issue(key string, a *attempt) set {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	k := h.keyLocked(key)
-	a.at = len(k.writes) + len(k.deletes)
 	if a.value == "" {
 		k.deletes = append(k.deletes, a)
 		return a.past
@@ -156,7 +155,7 @@ func (h *history) settle(a *attempt, f fate) {
 	if a.value == "" {
 		what = "delete "
 	}
-	h.mu.counts[what+[]string{"unknown", "acked", "refused"}[f]]++
+	h.mu.counts[what+f.String()]++
 }
 
 // shown is one value as a node shows it.
@@ -198,21 +197,13 @@ func (h *history) saw(key string, versions []shown, where string) set {
 
 // covered judges a read whose minimum was the token of an acknowledged write:
 // the write must be shown, or something that had seen it.
-//
-// The token of a write stands for more than its client has seen: for all that
-// its coordinator held but the live versions. What others had replaced there is
-// in it without what replaced it. A write with such a token can hide value from
-// a read that does not reach its replacement yet, so it is an excuse here.
 func (h *history) covered(key, value string, past set, where string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	k := h.keyLocked(key)
-	i := k.number[value]
-	hidden := func(a *attempt) bool { return a.blind && a.at > k.writes[i].at }
-	if past.has(i) || k.deletedLocked(i) || slices.ContainsFunc(k.writes, hidden) || slices.ContainsFunc(k.deletes, hidden) {
-		return
+	if i := k.number[value]; !past.has(i) && !k.deletedLocked(i) {
+		h.blameLocked(k, "I5 session: %s: a read of %s that had to cover %q does not", where, key, value)
 	}
-	h.blameLocked(k, "I5 session: %s: a read of %s that had to cover %q does not", where, key, value)
 }
 
 func (k *keyHistory) deletedLocked(i int) bool {
