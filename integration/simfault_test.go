@@ -615,10 +615,7 @@ func (s *session) share(until time.Time) {
 			delete(s.views, key) // a client that knows nothing
 			s.put(key)
 		default:
-			s.remove(key)
-			if s.rng.IntN(2) == 0 && s.connected() {
-				s.remove(key) // again, as a client does that is not sure
-			}
+			s.removeTwice(key)
 		}
 	}
 	s.leave()
@@ -686,11 +683,23 @@ func (s *session) put(key string) {
 	}
 }
 
-func (s *session) remove(key string) {
-	v := s.views[key]
-	if v.token == "" {
+// removeTwice deletes and, if the outcome is unknown and now and then anyway,
+// deletes again, as clients do. The second delete may find the first one's work
+// where that got no further, and must not take it for done.
+func (s *session) removeTwice(key string) {
+	if s.views[key].token == "" {
 		return
 	}
+	first := s.remove(key)
+	if (first == unknown || s.rng.IntN(2) == 0) && s.connected() {
+		if again := s.remove(key); first == unknown && again == acked {
+			s.c.crossCheck(s.h, "right after a delete was repeated on "+key)
+		}
+	}
+}
+
+func (s *session) remove(key string) fate {
+	v := s.views[key]
 	nodes, words := s.quorum()
 	a := &attempt{past: v.past, nodes: nodes, when: s.where()}
 	s.h.issue(key, a)
@@ -701,6 +710,7 @@ func (s *session) remove(key string) {
 	if f == acked && s.rng.IntN(2) == 0 {
 		s.views[key] = view{token: reply.([]any)[0].(string), past: v.past, own: deletion}
 	}
+	return f
 }
 
 // soleLog is what the only writer of some keys knows. A plain SET covers what
