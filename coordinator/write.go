@@ -70,7 +70,7 @@ type write struct {
 		quorum.Write
 		refs     int  // callbacks outstanding, the timer's included
 		running  bool // some goroutine is in run
-		noop     bool // the operation changed nothing: there is nothing to send
+		noop     bool // the operation changed nothing, and nothing is to be sent
 		answered bool
 		expired  bool // the deadline has passed
 		armed    bool // the timer is set
@@ -328,8 +328,17 @@ func (w *write) mint(base version.Record) {
 	}
 	w.enc, w.result.Outcome = enc, out
 	w.mu.Lock()
-	w.mu.noop = !out.Applied
+	w.mu.noop = w.promisesNothing(out)
 	w.run()
+}
+
+// promisesNothing reports whether the operation changed nothing and its answer
+// claims nothing that would have to last. A delete with nothing left to do does
+// claim it: it may be the repetition of one that got no further than this node,
+// and the token in its answer covers what is deleted here. So the record goes to
+// W nodes as if it were new, unless nobody ever wrote the key.
+func (w *write) promisesNothing(out version.Outcome) bool {
+	return !out.Applied && (w.op.Kind != version.OpDelete || len(out.Token.Context) == 0)
 }
 
 // mintFailed deals with a local copy that could not be written. Nothing was

@@ -478,6 +478,40 @@ func TestAnOperationThatChangesNothingSendsNothing(t *testing.T) {
 	})
 }
 
+// A delete that is repeated because its outcome was unknown finds nothing left
+// to do where it is repeated. Its answer still says that the key is gone from W
+// nodes, so it must be.
+func TestADeleteThatFindsNothingToDoIsStoredLikeOneThatDoes(t *testing.T) {
+	for _, explicit := range []bool{true, false} {
+		inBubble(t, 5, Config{}, func(t *testing.T, r *rig) {
+			owners := r.owners(key)
+			res, err := owners[0].write(key, set("v"), WriteOptions{W: 3})
+			if err != nil {
+				t.Fatal(err)
+			}
+			seen := res.Token.Context
+			owners[0].put(key, owners[0].get(key, 0).Delete(seen)) // and told nobody
+			for _, n := range r.others(key) {
+				n.set(broken)
+			}
+			owners[1].set(broken)
+			owners[2].set(broken)
+			op := version.Op{Kind: version.OpDelete, Explicit: explicit, Context: seen}
+			var uncertain *UncertainError
+			if _, err := owners[0].write(key, op, WriteOptions{R: 1}); !errors.As(err, &uncertain) {
+				t.Errorf("explicit %v: %v; only the coordinator has the delete", explicit, err)
+			}
+			owners[2].set(healthy)
+			if _, err := owners[0].write(key, op, WriteOptions{R: 1}); err != nil {
+				t.Errorf("explicit %v: %v", explicit, err)
+			}
+			if got := value(owners[2].get(key, 0)); got != "" {
+				t.Errorf("explicit %v: acknowledged, and %v still shows %q", explicit, owners[2], got)
+			}
+		})
+	}
+}
+
 // A connection's later write must win over its earlier one, whichever node
 // coordinates it.
 func TestTheSessionClockReachesTheMint(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,6 +32,7 @@ import (
 type simNode struct {
 	host string
 	disk *vfs.MemFS
+	wait atomic.Int64 // what a sync of the disk takes beyond its usual time
 	node *node.Node
 	boot int
 }
@@ -41,6 +43,7 @@ type simCluster struct {
 	seed  uint64
 	net   *simnet.Network
 	nodes []*simNode
+	disks sync.Mutex // held to exchange a disk
 }
 
 func newSimCluster(t *testing.T, seed uint64, nodes int) *simCluster {
@@ -59,16 +62,23 @@ func newSimCluster(t *testing.T, seed uint64, nodes int) *simCluster {
 
 func (c *simCluster) start(i int) {
 	c.t.Helper()
+	if err := c.boot(i); err != nil {
+		c.t.Fatalf("seed %d: node %d: %v", c.seed, i, err)
+	}
+}
+
+// boot starts node i on what its disk holds.
+func (c *simCluster) boot(i int) error {
 	s := c.nodes[i]
 	c.net.Start(s.host)
 	transport, err := c.net.Transport(s.host, 7946)
 	if err != nil {
-		c.t.Fatal(err)
+		return err
 	}
 	rng := rand.New(rand.NewPCG(c.seed, uint64(100*s.boot+i)))
 	var mu sync.Mutex
 	cfg := node.Config{
-		DataDir: "/data", FS: s.disk, Network: c.net.Host(s.host), GossipTransport: transport,
+		DataDir: "/data", FS: slowDisk{s.disk, &s.wait}, Network: c.net.Host(s.host), GossipTransport: transport,
 		Advertise: s.host, AdminListen: "-", Expect: len(c.nodes), Zone: fmt.Sprintf("z%d", i%3),
 		MemTableBytes: 256 << 10, BlockCache: 1 << 20, RecordCache: 1 << 20,
 		Rand: func() uint64 {
@@ -83,14 +93,13 @@ func (c *simCluster) start(i int) {
 	if level := os.Getenv("REDYNAMO_SIM_LOG"); level != "" {
 		var l slog.Level
 		if err := l.UnmarshalText([]byte(level)); err != nil {
-			c.t.Fatal(err)
+			return err
 		}
 		cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: l})).With("node", i)
 	}
 	s.boot++
-	if s.node, err = node.Start(c.t.Context(), cfg); err != nil {
-		c.t.Fatalf("seed %d: node %d: %v", c.seed, i, err)
-	}
+	s.node, err = node.Start(c.t.Context(), cfg)
+	return err
 }
 
 func (c *simCluster) awaitReady(i int) {
@@ -133,8 +142,9 @@ func (c *simCluster) close() {
 
 // simClient speaks just enough RESP to use a door.
 type simClient struct {
-	conn net.Conn
-	br   *bufio.Reader
+	conn     net.Conn
+	br       *bufio.Reader
+	patience time.Duration // how long it waits for a reply
 }
 
 func (c *simCluster) dial(i int) (*simClient, error) {
@@ -144,7 +154,7 @@ func (c *simCluster) dial(i int) (*simClient, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &simClient{conn: conn, br: bufio.NewReader(conn)}, nil
+	return &simClient{conn: conn, br: bufio.NewReader(conn), patience: 10 * time.Second}, nil
 }
 
 // do sends one command and returns its reply: nil, string, int64, []any, or an
@@ -155,7 +165,7 @@ func (cl *simClient) do(words ...string) (any, error) {
 	for _, w := range words {
 		fmt.Fprintf(&b, "$%d\r\n%s\r\n", len(w), w)
 	}
-	if err := cl.conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := cl.conn.SetDeadline(time.Now().Add(cl.patience)); err != nil {
 		return nil, err
 	}
 	if _, err := cl.conn.Write([]byte(b.String())); err != nil {
@@ -163,6 +173,11 @@ func (cl *simClient) do(words ...string) (any, error) {
 	}
 	return cl.reply()
 }
+
+// replyError is an error that a node answered.
+type replyError string
+
+func (e replyError) Error() string { return string(e) }
 
 func (cl *simClient) reply() (any, error) {
 	line, err := cl.br.ReadString('\n')
@@ -175,7 +190,7 @@ func (cl *simClient) reply() (any, error) {
 	case '+':
 		return body, nil
 	case '-':
-		return nil, fmt.Errorf("%s", body)
+		return nil, replyError(body)
 	case ':':
 		return int64(n), nil
 	case '$':
@@ -274,7 +289,8 @@ func (c *simCluster) settle(logs []*writerLog) {
 func (c *simCluster) checkEqual(cl *simClient, key string) {
 	reply, err := cl.do("VCTX.INSPECT", key)
 	if err != nil {
-		c.t.Fatalf("seed %d: VCTX.INSPECT %s: %v", c.seed, key, err)
+		c.t.Errorf("seed %d: VCTX.INSPECT %s: %v", c.seed, key, err)
+		return
 	}
 	states := map[string]int{}
 	for _, entry := range reply.([]any) {

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -41,7 +42,7 @@ func (g *gossip) addr() string { return net.JoinHostPort(g.ip.String(), strconv.
 // startGossip opens the sockets, settles what this node says of itself, and
 // makes it known to whoever comes.
 func (m *Membership) startGossip(ctx context.Context) (*gossip, error) {
-	logger := log.New(&logBridge{m.log}, "", 0)
+	logger := log.New(&logBridge{log: m.log}, "", 0)
 	transport, err := m.openTransport(logger)
 	if err != nil {
 		return nil, err
@@ -202,10 +203,40 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
+// linesPerMinute is how many of memberlist's log lines are passed on. It writes
+// one for each broken packet, and whoever reaches the port can send many.
+const linesPerMinute = 30
+
 // logBridge writes memberlist's log lines to slog. Its debug lines are dropped
 // (one for each stream), and the others lose a level: this package reports
-// what they mean itself.
-type logBridge struct{ log *slog.Logger }
+// what they mean itself. Past linesPerMinute they are dropped and counted; the
+// first line of the next minute tells how many.
+type logBridge struct {
+	log *slog.Logger
+	mu  struct {
+		sync.Mutex
+		since   time.Time // the minute began
+		lines   int       // passed on in it
+		dropped int
+	}
+}
+
+// admit reports whether one more line may be written, and how many could not
+// be since the last that was.
+func (b *logBridge) admit(now time.Time) (dropped int, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if now.Sub(b.mu.since) >= time.Minute {
+		b.mu.since, b.mu.lines = now, 0
+	}
+	if b.mu.lines == linesPerMinute {
+		b.mu.dropped++
+		return 0, false
+	}
+	b.mu.lines++
+	dropped, b.mu.dropped = b.mu.dropped, 0
+	return dropped, true
+}
 
 func (b *logBridge) Write(line []byte) (int, error) {
 	text := bytes.TrimSpace(line)
@@ -231,7 +262,18 @@ func (b *logBridge) Write(line []byte) (int, error) {
 			break
 		}
 	}
-	b.log.Log(context.Background(), level, string(bytes.TrimPrefix(text, []byte("memberlist: "))), "from", "memberlist")
+	if !b.log.Enabled(context.Background(), level) {
+		return len(line), nil
+	}
+	dropped, ok := b.admit(time.Now())
+	if !ok {
+		return len(line), nil
+	}
+	args := []any{"from", "memberlist"}
+	if dropped > 0 {
+		args = append(args, "lines_dropped", dropped)
+	}
+	b.log.Log(context.Background(), level, string(bytes.TrimPrefix(text, []byte("memberlist: "))), args...)
 	return len(line), nil
 }
 

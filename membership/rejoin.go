@@ -43,7 +43,7 @@ func (l *loop) startRound(ctx context.Context) {
 	}
 	l.due.round = time.Now().Add(time.Hour) // roundDone, or something urgent, sets it
 	l.metrics.rejoins.Add(len(seeds) + len(others))
-	l.rounding, l.stale = true, false
+	l.rounding, l.stale, l.seeded = true, false, true
 	l.tasks.Go(func() { l.rounds <- l.round(ctx, seeds, others) })
 }
 
@@ -74,7 +74,9 @@ func (l *loop) roundDone(r roundResult) error {
 // targets are the addresses to join now. Memberlist forgets a split and never
 // mends it (a join is one attempt), so every node goes on trying, for as long
 // as it lives, to reach each member it does not see alive; and the seeds too,
-// since such a member may have come back at another address.
+// since such a member may have come back at another address. The first round
+// has the seeds in any case: a node that has once become a cluster of its own
+// misses nobody, and only by asking learns that its seeds are another cluster.
 func (l *loop) targets() (seeds, others []string) {
 	missing := !l.state.ready()
 	for _, r := range l.state.Records {
@@ -88,7 +90,7 @@ func (l *loop) targets() (seeds, others []string) {
 		}
 	}
 	others = append(others, l.differing()...)
-	if missing || l.stale {
+	if missing || l.stale || !l.seeded {
 		seeds = l.cfg.Join
 	}
 	slices.Sort(others)

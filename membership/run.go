@@ -30,6 +30,7 @@ type loop struct {
 	told    map[string]time.Time                        // what was logged when
 
 	rounding bool
+	seeded   bool // the seeds were tried since the start
 	rounds   chan roundResult
 	lastErr  error // of the last round
 	asking   bool

@@ -29,6 +29,18 @@ func (r *Replica) TryRead(key []byte, target ring.NodeID) (rec version.Record, h
 	return rec, hash, true
 }
 
+// Cached reports whether the row of key for target can be had, and so changed,
+// without the disk. It counts as no read.
+func (r *Replica) Cached(key []byte, target ring.NodeID) bool {
+	st := r.stripeOf(ring.KeyHash(key))
+	if st.loading.Load() != 0 {
+		return false
+	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.findLocked(key, target) != nil
+}
+
 // Read returns the row of key for target and its state hash. An absent row is
 // the zero Record with hash 0. A row that cannot be read is an error,
 // version.ErrCorrupt if it is damaged. cached reports that the disk was not

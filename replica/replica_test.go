@@ -439,19 +439,6 @@ func TestMergeTakesTheWinnerAndKeepsSiblings(t *testing.T) {
 	}
 }
 
-func TestMergeDoesNotKeepTheCallersBytes(t *testing.T) {
-	h := newHost(t, vfs.NewMem(), 1, nil)
-	defer h.close(t)
-	enc := mustEncode(9, 1, "value")
-	if err := h.take("k", 0, enc); err != nil {
-		t.Fatal(err)
-	}
-	clear(enc)
-	if got := h.get(t, "k"); got != "value" {
-		t.Errorf("record changed with the caller's buffer: %q", got)
-	}
-}
-
 func TestAcknowledgedMutationsSurviveACrash(t *testing.T) {
 	for range 5 {
 		seed := rand.Uint64()

@@ -403,38 +403,6 @@ func TestScanPagesMissNoKey(t *testing.T) {
 	}
 }
 
-func TestRandomKeyIsLiveAndInTheRange(t *testing.T) {
-	h := newHost(t, vfs.NewMem(), 1, nil)
-	defer h.close(t)
-	if _, found, err := h.RandomKey(0, ring.Slots-1, 12345); found || err != nil {
-		t.Errorf("empty store: %v %v", found, err)
-	}
-	for i := range 300 {
-		key := fmt.Sprint("key", i)
-		h.set(t, key, "v")
-		if i%2 == 0 {
-			h.do(t, key, 0, version.Op{Kind: version.OpDelete})
-		}
-	}
-	seed := rand.Uint64()
-	rng := rand.New(rand.NewPCG(seed, 7))
-	seen := map[string]bool{}
-	for range 500 {
-		key, found, err := h.RandomKey(0, ring.Slots-1, rng.Uint64())
-		if err != nil || !found || h.get(t, string(key)) != "v" {
-			t.Fatalf("seed %d: %q %v %v", seed, key, found, err)
-		}
-		seen[string(key)] = true
-	}
-	if len(seen) < 50 {
-		t.Errorf("seed %d: only %d of 150 keys in 500 draws", seed, len(seen))
-	}
-	slot := ring.SlotOf([]byte("key1"))
-	if key, found, err := h.RandomKey(slot, slot, rng.Uint64()); !found || ring.SlotOf(key) != slot || err != nil {
-		t.Errorf("one slot: %q %v %v", key, found, err)
-	}
-}
-
 func TestHintsAreCoalescedCountedAndDroppedWhenDelivered(t *testing.T) {
 	disk := vfs.NewCrashableMem()
 	h := newHost(t, disk, 1, nil)

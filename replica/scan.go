@@ -72,25 +72,3 @@ func (r *Replica) Scan(slot ring.Slot, hash uint32, last ring.Slot, limit int) (
 	}
 	return p, bad
 }
-
-// RandomKey returns a live own key with slot in [first, last]: the first one at
-// or after the position that random picks, around the end of the range. found is
-// false if there is none.
-func (r *Replica) RandomKey(first, last ring.Slot, random uint64) (key []byte, found bool, err error) {
-	slot := first + ring.Slot(random>>32%(uint64(last-first)+1))
-	for _, run := range []struct {
-		slot ring.Slot
-		hash uint32
-		last ring.Slot
-	}{{slot, uint32(random), last}, {first, 0, slot}} {
-		for p := (Page{NextSlot: run.slot, NextHash: run.hash}); !p.Done; {
-			if p, err = r.Scan(p.NextSlot, p.NextHash, run.last, maxPage/32); err != nil {
-				return nil, false, err
-			}
-			if i := slices.IndexFunc(p.Entries, func(e ScanEntry) bool { return e.Live }); i >= 0 {
-				return p.Entries[i].Key, true, nil
-			}
-		}
-	}
-	return nil, false, nil
-}

@@ -12,11 +12,10 @@ import (
 // Merge joins an encoded record into the row of key for target. done is called
 // exactly once: with nil when everything that the record brought is committed,
 // and synced if the caller asks for durable, whether this call stored it or an
-// earlier one did. enc is not kept.
+// earlier one did. enc is kept by the cache and must not be modified: it should
+// be an allocation of its own, not a part of something large.
 func (r *Replica) Merge(key []byte, target ring.NodeID, enc []byte, durable bool, done func(error)) {
-	// The record is kept in the cache and its values alias what it is decoded
-	// from, so that must be ours.
-	in, err := version.DecodeRecord(bytes.Clone(enc))
+	in, err := version.DecodeRecord(enc)
 	if err != nil {
 		done(fmt.Errorf("replica: merge: %w", err))
 		return

@@ -118,8 +118,21 @@ func (s *session) farewell(err error) {
 		_ = s.flush()
 	case errors.Is(err, errCrossProtocol):
 		s.srv.counts.protocolErrors.Add(1)
-		s.srv.cfg.Logger.Warn("possible security attack: HTTP sent to the Redis port; connection closed", "peer", s.client.addr)
+		s.srv.logHTTP(s.client.addr)
 	}
+}
+
+// httpLogEvery is the time between log lines about HTTP, as in Redis: a browser
+// or a health check on the wrong port comes again and again.
+const httpLogEvery = time.Minute
+
+func (s *Server) logHTTP(peer string) {
+	now := time.Since(s.begun)
+	last := s.httpLogged.Load()
+	if last != 0 && now-time.Duration(last) < httpLogEvery || !s.httpLogged.CompareAndSwap(last, int64(max(now, 1))) {
+		return
+	}
+	s.cfg.Logger.Warn("possible security attack: HTTP sent to the Redis port; connection closed", "peer", peer)
 }
 
 // flush sends the replies there are. A client that does not take them within

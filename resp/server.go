@@ -26,6 +26,8 @@ type Server struct {
 	large   atomic.Int64 // size of the largest recent reply, 0 if all were small
 	stop    atomic.Bool  // no new connections, no new batches
 
+	httpLogged atomic.Int64 // when HTTP was last logged: time since begun, 0 for never
+
 	// base ends when Shutdown has lost patience. It is kept here because a
 	// connection has no caller to pass it down.
 	base   context.Context

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -50,7 +51,7 @@ func (d *demoCmd) Run(ctx context.Context, con *console) error {
 	if last := d.Port + demoGossip + d.Nodes - 1; d.Port < 1 || last > 65535 {
 		return fmt.Errorf("port (%d) must leave room up to %d below 65536", d.Port, last)
 	}
-	log, err := newLogger(con.err, d.LogLevel, d.LogFormat)
+	log, level, err := newLogger(con.err, d.LogLevel, d.LogFormat)
 	if err != nil {
 		return err
 	}
@@ -67,7 +68,11 @@ func (d *demoCmd) Run(ctx context.Context, con *console) error {
 		err = awaitReady(ctx, nodes)
 	}
 	if err != nil {
-		return errors.Join(err, stop(log, nodes...))
+		err = errors.Join(err, stop(log, nodes...))
+		if fresh { // nobody was told of it
+			err = errors.Join(err, os.RemoveAll(dir))
+		}
+		return err
 	}
 	d.greet(con, dir, fresh)
 	ended := make(chan struct{}, len(nodes))
@@ -85,28 +90,34 @@ func (d *demoCmd) Run(ctx context.Context, con *console) error {
 	case <-ended:
 		log.Error("a node ended by itself; stopping the others")
 	}
+	if level.Level() == slog.LevelWarn {
+		level.Set(slog.LevelError) // that the others go is no news to a node that goes
+	}
 	return stop(log, nodes...)
 }
 
 // start brings up all nodes side by side; on an error the ones that did start
 // are returned too.
 func (d *demoCmd) start(ctx context.Context, dir string, tune func(int, *node.Config)) ([]*node.Node, error) {
+	configs := make([]node.Config, d.Nodes)
+	for i := range configs {
+		var err error
+		if configs[i], err = d.nodeConfig(i, dir); err != nil {
+			return nil, fmt.Errorf("node %d: %w", i, err)
+		}
+	}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	var nodes []*node.Node
-	var errs []error
-	for i := range d.Nodes {
-		cfg, err := d.nodeConfig(i, dir)
-		if err != nil {
-			return nil, err
-		}
+	errs := make([]error, d.Nodes) // in the order of nodes
+	for i, cfg := range configs {
 		tune(i, &cfg)
 		wg.Go(func() {
 			n, err := node.Start(ctx, cfg)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
-				errs = append(errs, fmt.Errorf("node %d: %w", i, err))
+				errs[i] = fmt.Errorf("node %d: %w", i, err)
 				return
 			}
 			nodes = append(nodes, n)

@@ -19,13 +19,13 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// version is the release, set by the linker; a build from a checkout says so.
+// version is the release that this is, or will be.
 const version = "0.1.0"
 
 // cli is the tree of commands; kong reads its tags.
 type cli struct {
 	Config  kong.ConfigFlag  `help:"Read settings from this TOML file." placeholder:"FILE" type:"path"`
-	Version kong.VersionFlag `help:"Print the version and exit."`
+	Version kong.VersionFlag `help:"Print the version and exit." env:"-"`
 
 	Demo   demoCmd   `cmd:"" help:"Run a whole cluster in this process, on loopback."`
 	Server serverCmd `cmd:"" help:"Run one node."`
@@ -36,6 +36,7 @@ type cli struct {
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	switch {
 	case err == nil:
@@ -53,24 +54,13 @@ var errUsage = errors.New("usage")
 
 // run parses args and runs the command they name until it ends or ctx does.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	var c cli
-	exited := -1
-	parser, err := kong.New(&c,
-		kong.Name("redynamo"),
-		kong.Description("Amazon's Dynamo with a Redis front door: a leaderless, always-writable, persistent key-value store."),
-		kong.DefaultEnvars("REDYNAMO"),
-		kong.Configuration(loadTOML),
-		kong.Vars{"version": version},
-		kong.Writers(stdout, stderr),
-		kong.Exit(func(code int) { exited = code }),
-		kong.UsageOnError(),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true, Tree: true}),
-	)
+	exited := false
+	parser, err := newParser(new(cli), stdout, stderr, func(int) { exited = true })
 	if err != nil {
 		return err
 	}
 	parsed, err := parser.Parse(args)
-	if exited >= 0 { // --help or --version has answered
+	if exited { // --help or --version has answered
 		return nil
 	}
 	if err != nil {
@@ -79,6 +69,21 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	parsed.BindTo(ctx, (*context.Context)(nil))
 	return parsed.Run(&console{out: stdout, err: stderr})
+}
+
+// newParser makes the parser that fills c. exit is called by --help and
+// --version, which have then answered.
+func newParser(c *cli, stdout, stderr io.Writer, exit func(code int)) (*kong.Kong, error) {
+	return kong.New(c,
+		kong.Name("redynamo"),
+		kong.Description("Amazon's Dynamo with a Redis front door: a leaderless, always-writable, persistent key-value store."),
+		kong.DefaultEnvars("REDYNAMO"),
+		kong.Configuration(loadTOML),
+		kong.Vars{"version": version},
+		kong.Writers(stdout, stderr),
+		kong.Exit(exit),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, Tree: true}),
+	)
 }
 
 // console is where a command speaks to the person who typed it.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -22,7 +23,7 @@ type serverFlags struct {
 
 	RequestTimeout time.Duration `help:"Every request is answered within this time." default:"1s"`
 	RequirePass    string        `name:"requirepass" help:"Password that clients must give." placeholder:"SECRET"`
-	MaxClients     int           `help:"Client connections at most." default:"10000"`
+	MaxClients     int           `help:"Client connections at most, on each door." default:"10000"`
 	MaxValue       byteSize      `help:"Largest value." default:"1MiB"`
 	RecordCache    byteSize      `help:"Memory for decoded records." default:"64MiB"`
 	BlockCache     byteSize      `help:"Memory for blocks of the disk." default:"128MiB"`
@@ -50,13 +51,16 @@ type serverCmd struct {
 
 // Run starts the node and waits for ctx or for the node's own end.
 func (s *serverCmd) Run(ctx context.Context, con *console) error {
-	log, err := newLogger(con.err, s.LogLevel, s.LogFormat)
+	log, _, err := newLogger(con.err, s.LogLevel, s.LogFormat)
 	if err != nil {
 		return err
 	}
 	cfg, err := s.config()
 	if err != nil {
 		return err
+	}
+	if s.Weight == 0 {
+		return errors.New("weight must not be 0")
 	}
 	cfg.DataDir = s.DataDir
 	cfg.Listen, cfg.ClusterListen, cfg.PeerListen = s.Listen, s.ClusterListen, s.PeerListen
@@ -100,6 +104,9 @@ func stop(log *slog.Logger, nodes ...*node.Node) error {
 
 // config turns the shared flags into a node's Config.
 func (f serverFlags) config() (node.Config, error) {
+	if err := f.refuseZeros(); err != nil {
+		return node.Config{}, err
+	}
 	fsync, err := node.ParseFsync(f.Fsync)
 	if err != nil {
 		return node.Config{}, err
@@ -117,14 +124,36 @@ func (f serverFlags) config() (node.Config, error) {
 	}, nil
 }
 
-func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {
-	var l slog.Level
+// refuseZeros reports every setting that was given as 0. To a Config that means
+// the default, which is not what somebody means who writes it.
+func (f serverFlags) refuseZeros() error {
+	var errs []error
+	for _, s := range []struct {
+		name string
+		zero bool
+	}{
+		{"n", f.N == 0}, {"r", f.R == 0}, {"w", f.W == 0},
+		{"fsync-interval", f.FsyncInterval == 0}, {"request-timeout", f.RequestTimeout == 0},
+		{"max-clients", f.MaxClients == 0}, {"max-value", f.MaxValue == 0},
+		{"record-cache", f.RecordCache == 0}, {"block-cache", f.BlockCache == 0},
+	} {
+		if s.zero {
+			errs = append(errs, fmt.Errorf("%s must not be 0", s.name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// newLogger writes to w what is at least as important as level, which may be
+// raised later.
+func newLogger(w io.Writer, level, format string) (*slog.Logger, *slog.LevelVar, error) {
+	l := new(slog.LevelVar)
 	if err := l.UnmarshalText([]byte(level)); err != nil {
-		return nil, fmt.Errorf("log-level: %w", err)
+		return nil, nil, fmt.Errorf("log-level: %w", err)
 	}
 	opts := &slog.HandlerOptions{Level: l}
 	if format == "json" {
-		return slog.New(slog.NewJSONHandler(w, opts)), nil
+		return slog.New(slog.NewJSONHandler(w, opts)), l, nil
 	}
-	return slog.New(slog.NewTextHandler(w, opts)), nil
+	return slog.New(slog.NewTextHandler(w, opts)), l, nil
 }

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sort"
 	"strings"
 
@@ -18,7 +20,13 @@ type tomlFile map[string]any
 // loadTOML reads a settings file. Its errors name line and column.
 func loadTOML(r io.Reader) (kong.Resolver, error) {
 	f := tomlFile{}
-	if err := toml.NewDecoder(r).Decode(&f); err != nil {
+	err := toml.NewDecoder(r).Decode(&f)
+	var broken *toml.DecodeError
+	if errors.As(err, &broken) {
+		line, column := broken.Position()
+		return nil, fmt.Errorf("settings file: line %d, column %d: %w", line, column, err)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("settings file: %w", err)
 	}
 	return f, nil
@@ -27,10 +35,10 @@ func loadTOML(r io.Reader) (kong.Resolver, error) {
 // Validate refuses keys that no flag has: a mistyped setting must not be
 // silently without effect.
 func (f tomlFile) Validate(app *kong.Application) error {
-	known := flagNames(app.Node)
+	known := settingNames(app.Node)
 	commands := map[string]map[string]bool{}
 	for _, n := range app.Children {
-		commands[n.Name] = flagNames(n)
+		commands[n.Name] = settingNames(n)
 		for name := range commands[n.Name] {
 			known[name] = true
 		}
@@ -46,7 +54,7 @@ func (f tomlFile) Validate(app *kong.Application) error {
 					bad = append(bad, key+"."+sub)
 				}
 			}
-		case !known[key]:
+		case isTable || !known[key]:
 			bad = append(bad, key)
 		}
 	}
@@ -57,16 +65,25 @@ func (f tomlFile) Validate(app *kong.Application) error {
 	return fmt.Errorf("settings file: unknown keys: %s", strings.Join(bad, ", "))
 }
 
-func flagNames(n *kong.Node) map[string]bool {
+// settingNames are the flags of n that a file may set: not those that ask for
+// an answer, nor the one that names the file.
+func settingNames(n *kong.Node) map[string]bool {
 	names := map[string]bool{}
 	for _, flag := range n.Flags {
-		names[flag.Name] = true
+		names[flag.Name] = flag.Name != "help" && flag.Name != "version" && flag.Name != "config"
 	}
 	return names
 }
 
-// Resolve looks a flag up; nil means the file does not set it.
+// Resolve looks a flag up; nil means the file does not set it, or that the
+// environment does: kong asks after it has read the environment, and lets the
+// answer win.
 func (f tomlFile) Resolve(_ *kong.Context, parent *kong.Path, flag *kong.Flag) (any, error) {
+	for _, name := range flag.Envs {
+		if _, set := os.LookupEnv(name); set {
+			return nil, nil
+		}
+	}
 	if cmd := parent.Node(); cmd != nil {
 		if table, ok := f[cmd.Name].(map[string]any); ok {
 			if v, ok := table[flag.Name]; ok {

@@ -50,6 +50,7 @@ type Network struct {
 		rnd       *rand.Rand
 		cut       map[link]bool
 		down      map[string]bool
+		ends      map[string]int // how often what ran on a host was ended
 		slow      map[string]time.Duration
 		names     map[string]string
 		listeners map[string]*listener
@@ -80,6 +81,7 @@ func New(cfg Config) *Network {
 	n.mu.rnd = rand.New(rand.NewPCG(cfg.Seed, 0x73696d6e6574))
 	n.mu.cut = map[link]bool{}
 	n.mu.down = map[string]bool{}
+	n.mu.ends = map[string]int{}
 	n.mu.slow = map[string]time.Duration{}
 	n.mu.names = map[string]string{}
 	n.mu.listeners = map[string]*listener{}
@@ -157,7 +159,9 @@ func (n *Network) Resolve(_ context.Context, name string) ([]net.IP, error) {
 func (n *Network) Crash(host string) { n.end(host, true) }
 
 // Kill ends all that listens or is connected on a host, as if its process were
-// killed: the host stays and tells whoever asks.
+// killed: the host stays and tells whoever asks. Both leave the goroutines of
+// the process running, as nothing can end them; its handle of the host and its
+// gossip socket reach nobody any more.
 func (n *Network) Kill(host string) { n.end(host, false) }
 
 // Start brings a vanished host back, without any socket.
@@ -172,6 +176,7 @@ func (n *Network) end(host string, vanish bool) {
 	if vanish {
 		n.mu.down[host] = true
 	}
+	n.mu.ends[host]++
 	var (
 		listeners  []*listener
 		transports []*Transport
@@ -249,6 +254,11 @@ func (n *Network) delayLocked(from, to string) time.Duration {
 
 // Listen accepts connections on a host. Port 0 means any.
 func (n *Network) Listen(host string, port int) (net.Listener, error) {
+	return n.Host(host).listen(port)
+}
+
+func (h Host) listen(port int) (net.Listener, error) {
+	n, host := h.net, h.name
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if port == 0 {
@@ -256,7 +266,7 @@ func (n *Network) Listen(host string, port int) (net.Listener, error) {
 	}
 	l := &listener{net: n, host: host, addr: Addr{host, port}, queue: make(chan net.Conn, backlog), closed: make(chan struct{})}
 	key := l.addr.String()
-	if n.mu.down[host] {
+	if h.overLocked() {
 		return nil, &net.OpError{Op: "listen", Net: "tcp", Addr: l.addr, Err: syscall.ENETDOWN}
 	}
 	if n.mu.listeners[key] != nil {
@@ -274,6 +284,12 @@ func (n *Network) portLocked() int {
 // Dial connects a host to an address. It takes a round trip; an address that
 // nothing comes back from takes until ctx ends, or giveUp.
 func (n *Network) Dial(ctx context.Context, from, addr string) (net.Conn, error) {
+	return n.Host(from).Dial(ctx, addr)
+}
+
+// Dial connects this host to an address.
+func (h Host) Dial(ctx context.Context, addr string) (net.Conn, error) {
+	n, from := h.net, h.name
 	name, text, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, err
@@ -288,7 +304,7 @@ func (n *Network) Dial(ctx context.Context, from, addr string) (net.Conn, error)
 	}
 	deadline := time.Now().Add(giveUp)
 	for pause := retransmit; ; pause = min(2*pause, retransmitMax) {
-		if n.isDown(from) {
+		if h.over() {
 			return fail(syscall.ENETDOWN)
 		}
 		through := n.passes(from, to.host) && n.passes(to.host, from)
@@ -300,7 +316,7 @@ func (n *Network) Dial(ctx context.Context, from, addr string) (net.Conn, error)
 			return fail(err)
 		}
 		if through && n.passes(from, to.host) && n.passes(to.host, from) {
-			c, err := n.connect(from, to)
+			c, err := h.connect(to)
 			if err != nil {
 				return fail(err)
 			}
@@ -312,21 +328,29 @@ func (n *Network) Dial(ctx context.Context, from, addr string) (net.Conn, error)
 	}
 }
 
-func (n *Network) isDown(host string) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.mu.down[host]
+func (h Host) over() bool {
+	h.net.mu.Lock()
+	defer h.net.mu.Unlock()
+	return h.overLocked()
 }
 
+// overLocked reports whether the host is down, or was ended since the handle
+// was made.
+func (h Host) overLocked() bool { return h.net.mu.down[h.name] || h.net.mu.ends[h.name] != h.ends }
+
 // connect makes both ends of a connection and queues the far one.
-func (n *Network) connect(from string, to Addr) (net.Conn, error) {
+func (h Host) connect(to Addr) (net.Conn, error) {
+	n := h.net
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if h.overLocked() {
+		return nil, syscall.ENETDOWN
+	}
 	l := n.mu.listeners[to.String()]
 	if l == nil {
 		return nil, syscall.ECONNREFUSED
 	}
-	near, far := newPair(n, Addr{from, n.portLocked()}, to)
+	near, far := newPair(n, Addr{h.name, n.portLocked()}, to)
 	select {
 	case l.queue <- far:
 	default:
@@ -403,18 +427,19 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// Host is the network as one host sees it: what a node needs for its seam.
+// Host is the network as one process on a host sees it: what a node needs for
+// its seam. It is of no use after the host was ended, as its process is not.
 type Host struct {
 	net  *Network
 	name string
+	ends int
 }
 
-// Host is a handle of one host.
-func (n *Network) Host(name string) Host { return Host{n, name} }
-
-// Dial connects this host to an address.
-func (h Host) Dial(ctx context.Context, addr string) (net.Conn, error) {
-	return h.net.Dial(ctx, h.name, addr)
+// Host is a handle of one host, for a process that starts there now.
+func (n *Network) Host(name string) Host {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return Host{n, name, n.mu.ends[name]}
 }
 
 // Listen accepts connections on this host; of addr only the port counts.
@@ -427,5 +452,5 @@ func (h Host) Listen(_ context.Context, addr string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("simnet: port %q: %w", text, err)
 	}
-	return h.net.Listen(h.name, port)
+	return h.listen(port)
 }

@@ -218,6 +218,52 @@ func TestKilledProcessResetsItsConnectionsAndFreesItsPorts(t *testing.T) {
 	})
 }
 
+// What a killed process left running in the test must not speak for the process
+// that took its place.
+func TestWhatIsLeftOfAnEndedProcessReachesNobody(t *testing.T) {
+	for _, vanish := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			n := New(Config{})
+			l, err := n.Listen(hostA, 7)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			far, err := n.Transport(hostA, 8)
+			if err != nil {
+				t.Fatal(err)
+			}
+			before := n.Host(hostB)
+			gossip, err := n.Transport(hostB, 8)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n.end(hostB, vanish)
+			n.Start(hostB)
+			if _, err := before.Dial(context.Background(), hostA+":7"); !errors.Is(err, syscall.ENETDOWN) {
+				t.Errorf("vanished %v: dial: %v", vanish, err)
+			}
+			if _, err := before.Listen(context.Background(), ":9"); !errors.Is(err, syscall.ENETDOWN) {
+				t.Errorf("vanished %v: listen: %v", vanish, err)
+			}
+			if _, err := gossip.WriteTo([]byte("x"), hostA+":8"); !errors.Is(err, syscall.ENETDOWN) {
+				t.Errorf("vanished %v: packet: %v", vanish, err)
+			}
+			time.Sleep(time.Second)
+			if len(far.PacketCh()) > 0 {
+				t.Errorf("vanished %v: a packet arrived", vanish)
+			}
+			c, err := n.Host(hostB).Dial(context.Background(), hostA+":7")
+			if err != nil {
+				t.Fatalf("vanished %v: dial of the process that came next: %v", vanish, err)
+			}
+			_ = c.Close()
+			_ = gossip.Shutdown()
+			_ = far.Shutdown()
+		})
+	}
+}
+
 func TestNamesAreResolvedAtEachDial(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := New(Config{})

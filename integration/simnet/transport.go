@@ -18,6 +18,7 @@ const packetQueue = 1024
 // Transport is one gossip socket: packets and streams of memberlist.
 type Transport struct {
 	net     *Network
+	process Host
 	host    string
 	addr    Addr
 	ln      net.Listener
@@ -35,12 +36,13 @@ func (n *Network) Transport(host string, port int) (*Transport, error) {
 	if net.ParseIP(host) == nil {
 		return nil, fmt.Errorf("simnet: gossip host %q is not an IP address", host)
 	}
-	ln, err := n.Listen(host, port)
+	process := n.Host(host)
+	ln, err := process.listen(port)
 	if err != nil {
 		return nil, err
 	}
 	t := &Transport{
-		net: n, host: host, addr: ln.Addr().(Addr), ln: ln,
+		net: n, process: process, host: host, addr: ln.Addr().(Addr), ln: ln,
 		packets: make(chan *memberlist.Packet, packetQueue), streams: make(chan net.Conn),
 	}
 	t.closing, t.cut = context.WithCancel(context.Background())
@@ -92,11 +94,11 @@ func (t *Transport) WriteTo(b []byte, addr string) (time.Time, error) {
 	n.mu.Lock()
 	n.mu.stats.Packets++
 	n.mu.stats.PacketBytes += uint64(len(b))
-	lost := !n.passesLocked(t.host, to) || n.mu.rnd.Float64() < n.cfg.Loss
+	lost := t.process.overLocked() || !n.passesLocked(t.host, to) || n.mu.rnd.Float64() < n.cfg.Loss
 	if lost {
 		n.mu.stats.PacketsLost++
 	}
-	down, delay := n.mu.down[t.host], n.delayLocked(t.host, to)
+	down, delay := t.process.overLocked(), n.delayLocked(t.host, to)
 	n.mu.Unlock()
 	if down {
 		return now, &net.OpError{Op: "write", Net: "udp", Addr: t.addr, Err: syscall.ENETDOWN}
@@ -138,7 +140,7 @@ func (t *Transport) PacketCh() <-chan *memberlist.Packet { return t.packets }
 func (t *Transport) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(t.closing, timeout)
 	defer cancel()
-	return t.net.Dial(ctx, t.host, addr)
+	return t.process.Dial(ctx, addr)
 }
 
 // DialAddressTimeout connects to a node; its name is not used.

@@ -14,6 +14,10 @@ type NodeID uint64
 // String gives the 16 hexadecimal digits used in configuration, logs and gossip.
 func (id NodeID) String() string { return fmt.Sprintf("%016x", uint64(id)) }
 
+// MarshalText gives String, so that JSON (of log lines, too) has the same
+// digits and not a number that most readers would round.
+func (id NodeID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
 // Hex40 gives the 40 hexadecimal digits that Redis Cluster clients expect of a
 // node name. It is String followed by 24 digits derived from it, so names are
 // unique exactly when ids are, and an operator recognises one in the other.

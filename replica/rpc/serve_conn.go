@@ -44,13 +44,32 @@ type serverConn struct {
 	}
 }
 
+// refusedLogEvery is the time between log lines about refused connections:
+// whoever reaches the port can open many.
+const refusedLogEvery = 10 * time.Second
+
+// logRefused writes one line for all connections refused since the last.
+func (s *Server) logRefused(remote net.Addr, err error) {
+	s.mu.Lock()
+	now := time.Now()
+	if now.Sub(s.mu.refusedLogged) < refusedLogEvery {
+		s.mu.refusedSilent++
+		s.mu.Unlock()
+		return
+	}
+	silent := s.mu.refusedSilent
+	s.mu.refusedLogged, s.mu.refusedSilent = now, 0
+	s.mu.Unlock()
+	s.cfg.Logger.Warn("peer connection refused", "remote", remote, "err", err, "more_since_last", silent)
+}
+
 // serveConn owns one connection from its handshake to its end.
 func (s *Server) serveConn(ctx context.Context, conn net.Conn) {
 	c, err := s.welcome(conn)
 	if err != nil {
 		s.count.handshakes.Inc()
 		if ctx.Err() == nil {
-			s.cfg.Logger.Warn("peer connection refused", "remote", conn.RemoteAddr(), "err", err)
+			s.logRefused(conn.RemoteAddr(), err)
 		}
 		return
 	}

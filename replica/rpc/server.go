@@ -22,6 +22,9 @@ type Server struct {
 	mu struct {
 		sync.Mutex
 		conns map[net.Conn]struct{} // accepted and not closed
+
+		refusedLogged time.Time // of the last log line about a refused connection
+		refusedSilent int       // refused without one since then
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"hash/crc32"
 	"math"
+	"slices"
 )
 
 // ErrCorrupt is bytes that are not a record, an op or an outcome of a format
@@ -107,19 +108,27 @@ func DecodeRecord(b []byte) (Record, error) {
 		return Record{}, ErrCorrupt
 	}
 	d := decoder{b: b[:body:body]}
+	mem := &piece{}
 	d.format(recordFormat)
 	flags := d.flags(flagAmnesia | flagAllAcked | flagLWW)
 	r := Record{
 		Amnesia:  flags&flagAmnesia != 0,
 		AllAcked: flags&flagAllAcked != 0,
 		LWW:      flags&flagLWW != 0,
-		Context:  d.context(),
+		Context:  d.context(mem.spans[:0]),
 	}
-	r.Versions = d.versions(r.Context)
+	r.Versions = d.versions(mem.versions[:], r.Context)
 	if !d.done() {
 		return Record{}, ErrCorrupt
 	}
 	return r, nil
+}
+
+// piece is memory for a decoded record of usual size: in one piece, since the
+// time that a replica takes for a record is mostly that of reaching its memory.
+type piece struct {
+	spans    [3]Span
+	versions [1]Version
 }
 
 // actorWalk steps through the distinct actors of a context.
@@ -262,12 +271,15 @@ func (d *decoder) bytes() []byte {
 	return b
 }
 
-func (d *decoder) context() Context {
+// context reads a context, into c if that has room.
+func (d *decoder) context(c Context) Context {
 	actors := d.count(minActorBytes)
 	if actors == 0 {
 		return nil
 	}
-	c := make(Context, 0, actors)
+	if actors > cap(c) {
+		c = make(Context, 0, actors)
+	}
 	for i := 0; i < actors && !d.bad; i++ {
 		a := Actor(d.u64())
 		if i > 0 && a <= c[len(c)-1].Actor {
@@ -281,7 +293,7 @@ func (d *decoder) context() Context {
 		}
 		c = d.spans(c, a, n)
 	}
-	return c
+	return slices.Clip(c) // values are shared: nobody may append in place
 }
 
 // spans reads n spans of one actor. Sums that overflow are faults.
@@ -303,12 +315,16 @@ func (d *decoder) spans(c Context, a Actor, n int) Context {
 	return c
 }
 
-func (d *decoder) versions(ctx Context) []Version {
+// versions reads the versions of a record, into out if that has room.
+func (d *decoder) versions(out []Version, ctx Context) []Version {
 	n := d.count(minVersionBytes)
 	if n == 0 {
 		return nil
 	}
-	out := make([]Version, n)
+	if n > len(out) {
+		out = make([]Version, n)
+	}
+	out = out[:n]
 	walk := actorWalk{ctx: ctx}
 	for i := range out {
 		v := &out[i]

@@ -273,12 +273,17 @@ func (h *history) checkHLC(was held, past events, hlc HLC) {
 	}
 }
 
-// keepToken stores the reply token with what the client then really knows.
+// keepToken stores the reply token with what the client then really knows: all
+// that the record does or, beside versions unseen, its own past and write.
 func (h *history) keepToken(now held, out Outcome, dot Dot, past events) {
 	knows := maps.Clone(now.model.past)
 	for d := range now.model.live {
 		if d != dot && !past[d] {
-			delete(knows, d)
+			knows = maps.Clone(past)
+			if now.model.past[dot] {
+				knows[dot] = true
+			}
+			break
 		}
 	}
 	tok := out.Token

@@ -53,7 +53,7 @@ func DecodeOp(b []byte) (Op, error) {
 	op.MaxValue = d.int()
 	op.MaxSiblings = d.int()
 	op.MaxSiblingBytes = d.int()
-	op.Context = d.context()
+	op.Context = d.context(nil)
 	op.Value = d.bytes()
 	if !d.done() {
 		return Op{}, ErrCorrupt
@@ -102,7 +102,7 @@ func DecodeOutcome(b []byte) (Outcome, error) {
 		Length:        d.int63(),
 		Live:          d.int(),
 	}
-	o.Token = Token{HLC: HLC(d.u64()), Context: d.context()}
+	o.Token = Token{HLC: HLC(d.u64()), Context: d.context(nil)}
 	if flags&flagOld != 0 {
 		o.Old = d.bytes()
 	}

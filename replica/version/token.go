@@ -23,16 +23,37 @@ type Token struct {
 // be collapsed.
 func (r Record) ReadToken() Token { return Token{HLC: r.MaxHLC(), Context: r.Context} }
 
-// PutToken returns the token of a write: the whole context without the live
-// versions that its client has not seen, which are those that are neither me
-// nor in seen. With them in, the client's next write would destroy concurrent
-// values that nobody has looked at. A delete passes the zero Dot.
+// maxTokenSpans bounds the token of a client that writes on and on beside a
+// sibling it has not seen, without ever reading.
+const maxTokenSpans = 64
+
+// PutToken returns the token of a write by a client that had seen the context
+// given. A delete passes a dot that is not in the record.
+//
+// Beside live versions that the client has not seen it is what the client had
+// seen and its own dot, no more. With those versions in, the client's next write
+// would destroy concurrent values that nobody has looked at. With what they have
+// replaced in, it would drop the replaced value from replicas that do not have
+// the replacement yet: then what was on W disks hangs on those that do.
+//
+// With no such version, or beyond maxTokenSpans, it is the whole context without
+// the live versions unseen, which is a few spans however long the history.
 func (r Record) PutToken(me Dot, seen Context) Token {
 	t := Token{HLC: r.MaxHLC(), Context: r.Context}
+	whole := true
 	for i := range r.Versions {
 		if d := r.Versions[i].Dot; d != me && !seen.Contains(d) {
-			t.Context = t.Context.Without(d)
+			t.Context, whole = t.Context.Without(d), false
 		}
+	}
+	if whole {
+		return t
+	}
+	if r.Context.Contains(me) {
+		seen = seen.Add(me)
+	}
+	if len(seen) <= maxTokenSpans {
+		t.Context = seen
 	}
 	return t
 }
@@ -56,7 +77,7 @@ func OpenToken(key, tok []byte, mac MACKey) (Token, error) {
 	}
 	d := decoder{b: tok[:body]}
 	d.format(tokenFormat)
-	t := Token{HLC: HLC(d.u64()), Context: d.context()}
+	t := Token{HLC: HLC(d.u64()), Context: d.context(nil)}
 	if !d.done() {
 		return Token{}, ErrBadToken
 	}

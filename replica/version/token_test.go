@@ -124,3 +124,38 @@ func TestDeleteTokenSparesUnseenSiblings(t *testing.T) {
 		t.Errorf("a repeated delete was applied: %+v", out)
 	}
 }
+
+// W has replaced w with u, which Y has not seen. Y's token must not speak for w:
+// where u has not come yet, w would be dropped and nothing be there in its place.
+func TestPutTokenSparesWhatUnseenSiblingsReplaced(t *testing.T) {
+	t.Parallel()
+	w, u, y := Dot{7, 1}, Dot{7, 2}, Dot{7, 3}
+	held := Record{}.Put(Write{Dot: w, HLC: 1}).Put(Write{Dot: u, HLC: 2, Cover: Context{{7, 1, 1}}}).Put(Write{Dot: y, HLC: 3})
+	tok := held.PutToken(y, nil)
+	if want := (Context{{7, 3, 3}}); !tok.Context.Equal(want) {
+		t.Errorf("token %v, want %v", tok.Context, want)
+	}
+	elsewhere := Record{}.Put(Write{Dot: w, HLC: 1})
+	if r := elsewhere.Put(Write{Dot: Dot{8, 1}, HLC: 4, Cover: tok.Context}); r.find(w) < 0 {
+		t.Errorf("w is gone and u is not there: %v", r)
+	}
+	if tok := held.PutToken(Dot{7, 9}, nil); len(tok.Context) > 0 {
+		t.Errorf("a delete that saw nothing got %v", tok.Context)
+	}
+}
+
+func TestPutTokenStaysSmallBesideAnUnseenSibling(t *testing.T) {
+	t.Parallel()
+	r := Record{}.Put(Write{Dot: Dot{9, 1}, HLC: 1})
+	var seen Context
+	for n := uint64(1); n < 10_000; n++ { // every other counter goes to another key
+		dot := Dot{7, 2 * n}
+		r = r.Put(Write{Dot: dot, HLC: HLC(n), Cover: seen})
+		if seen = r.PutToken(dot, seen).Context; len(seen) > maxTokenSpans {
+			t.Fatalf("%d spans after %d writes", len(seen), n)
+		}
+	}
+	if seen.Contains(Dot{9, 1}) || len(r.Versions) != 2 {
+		t.Errorf("the sibling died unseen: %v", r)
+	}
+}

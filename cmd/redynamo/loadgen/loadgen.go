@@ -240,8 +240,12 @@ func Fill(ctx context.Context, cfg Config) error {
 					return
 				}
 				for range n {
-					if word, err := readReply(br); err != nil || word != "" {
-						errs[a] = fmt.Errorf("fill: %s %w", word, err)
+					word, err := readReply(br)
+					if err == nil && word != "" {
+						err = fmt.Errorf("the server answers %s", word)
+					}
+					if err != nil {
+						errs[a] = fmt.Errorf("fill through %s: %w", addr, err)
 						return
 					}
 				}

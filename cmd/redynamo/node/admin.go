@@ -114,12 +114,18 @@ func (p *publisher) wake() {
 
 // Run makes new maps until ctx ends.
 func (p *publisher) Run(ctx context.Context) error {
+	warned := ""
 	for version := uint64(1); ; version++ {
 		v, changed := p.n.members.Changes()
 		p.connect(v)
 		p.rebuild(version)
 		if v.Ready {
 			p.opened.Do(func() { close(p.ready) })
+		}
+		if warning := fewReplicas(v); v.Ready && warning != warned {
+			if warned = warning; warning != "" {
+				p.n.cfg.Logger.Warn(warning)
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -233,11 +239,15 @@ func (p *publisher) RingStatus() resp.RingStatus {
 func (n *Node) AwaitReady(ctx context.Context) error {
 	select {
 	case <-n.publish.ready:
-		return nil
-	case <-n.done:
-		return errors.Join(errors.New("the node has ended"), n.Err())
+	case <-n.end.done:
 	case <-ctx.Done():
 		return fmt.Errorf("%w: %w", ctx.Err(), n.notReady())
+	}
+	select {
+	case <-n.end.done: // it may have been ready before
+		return errors.Join(errors.New("the node has ended"), n.Err())
+	default:
+		return nil
 	}
 }
 
@@ -256,6 +266,16 @@ func (n *Node) notReady() error {
 	return fmt.Errorf("loading: %d of %d expected members have joined", len(v.Ring.Members()), n.cfg.Expect)
 }
 
+// fewReplicas says what is missing for the n that the cluster was created with,
+// whatever this node's own flag says; "" if nothing is.
+func fewReplicas(v *membership.View) string {
+	if v.Ring == nil || len(v.Ring.Members()) >= v.N {
+		return ""
+	}
+	members := len(v.Ring.Members())
+	return fmt.Sprintf("only %d members for n=%d: every key is on all of them, and r and w are capped", members, v.N)
+}
+
 // Stats is a snapshot for INFO.
 func (p *publisher) Stats() resp.Stats {
 	n := p.n
@@ -270,9 +290,8 @@ func (p *publisher) Stats() resp.Stats {
 	if v.Ring != nil {
 		members = len(v.Ring.Members())
 	}
-	if members < n.cfg.N && p.Ready() {
-		st.Warnings = append(st.Warnings, resp.Field{Name: "warning_replicas",
-			Value: fmt.Sprintf("only %d members for n=%d: every key is on all of them, and r and w are capped", members, n.cfg.N)})
+	if warning := fewReplicas(v); warning != "" && p.Ready() {
+		st.Warnings = append(st.Warnings, resp.Field{Name: "warning_replicas", Value: warning})
 	}
 	st.Extra = []resp.Field{
 		{Name: "cluster_members", Value: strconv.Itoa(members)},
@@ -289,6 +308,7 @@ func (n *Node) settings() []resp.Field {
 		{Name: "n", Value: strconv.Itoa(n.cfg.N)}, {Name: "r", Value: strconv.Itoa(n.cfg.R)}, {Name: "w", Value: strconv.Itoa(n.cfg.W)},
 		{Name: "units", Value: strconv.Itoa(n.cfg.Units)}, {Name: "zone", Value: n.cfg.Zone}, {Name: "weight", Value: strconv.Itoa(n.cfg.Weight)},
 		{Name: "fsync", Value: n.cfg.Fsync.String()}, {Name: "data-dir", Value: n.cfg.DataDir},
+		{Name: "max-value", Value: strconv.Itoa(n.cfg.MaxValue)},
 	}
 }
 

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -54,7 +54,7 @@ type Config struct {
 
 	RequestTimeout time.Duration // a request is answered, for good or ill, within it; 1 s
 	RequirePass    string        // password of the default user; "" for none
-	MaxClients     int           // connections over all doors; resp's default
+	MaxClients     int           // connections to each door; resp's default
 	MaxValue       int           // bytes of one value; 1 MiB
 
 	FS              vfs.FS               // disk; the machine's own
@@ -63,7 +63,6 @@ type Config struct {
 	Now             func() time.Time     // wall clock for versions and expiry; time.Now
 	Rand            func() uint64        // randomness of identities and choices; seeded by the runtime
 	Logger          *slog.Logger         // silent if nil
-	CloseLog        io.Closer            // closed last, if given
 }
 
 func (c Config) withDefaults() Config {
@@ -129,6 +128,7 @@ func (c Config) validate() error {
 	fault(c.Weight < 1 || c.Weight > 1000, "weight (%d) must be in 1..1000", c.Weight)
 	fault(c.Expect < 0, "expect (%d) must not be negative", c.Expect)
 	fault(len(c.Zone) > 64, "zone is longer than 64 bytes")
+	fault(!bareHost(c.Advertise), "advertise (%q) must be a host without a port", c.Advertise)
 	fault(c.MaxValue < 1 || c.MaxValue > 64<<20, "max-value (%d) must be in 1..64 MiB", c.MaxValue)
 	fault(c.MaxClients < 0, "max-clients (%d) must not be negative", c.MaxClients)
 	fault(c.RequestTimeout < 10*time.Millisecond, "request-timeout (%v) must be at least 10ms", c.RequestTimeout)
@@ -145,6 +145,12 @@ func (c Config) validate() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// bareHost reports whether text has no port: a name, an address, or nothing. An
+// IPv6 address has colons of its own, and no brackets.
+func bareHost(text string) bool {
+	return !strings.ContainsAny(text, ":[]") || net.ParseIP(text) != nil
 }
 
 // machineNetwork is the sockets of the machine.

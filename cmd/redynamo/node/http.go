@@ -41,8 +41,8 @@ func newAdminHTTP(ln net.Listener, n *Node, set *metrics.Set) *adminHTTP {
 		enc.SetIndent("", "  ")
 		_ = enc.Encode(n.status()) // the reader has gone
 	})
+	// Without pprof.Cmdline: the command line may hold the clients' password.
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)

@@ -63,7 +63,7 @@ func (l *localPeer) later(deadline time.Time, f func(error)) {
 }
 
 func (l *localPeer) Merge(req coordinator.MergeRequest, done func(error)) {
-	if _, _, ok := l.replica.TryRead(req.Key, req.For); ok {
+	if l.replica.Cached(req.Key, req.For) {
 		l.replica.Merge(req.Key, req.For, req.Record, req.Durable, done)
 		return
 	}

@@ -6,9 +6,9 @@
 // rule of the store lives here.
 //
 // Order of start: storage, replica, peer protocol, membership, coordinator,
-// background tasks, doors. A stop says goodbye to membership first, then
-// drains the doors and the coordinator, ends the tasks and closes storage
-// last, so that nothing is acknowledged that is not on disk.
+// background tasks, doors. A stop drains the doors, then ends membership, which
+// says goodbye, drains the coordinator, ends what requests stood on and closes
+// storage last, so that nothing is acknowledged that is not on disk.
 package node
 
 import (
@@ -18,6 +18,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
@@ -54,9 +55,16 @@ type Node struct {
 	listeners []net.Listener // plain, cluster, peer, admin
 	base      *supervisor    // what requests stand on: peers, disk workers
 	tasks     *supervisor    // what may end before them: membership, sweeping, doors
-	done      chan struct{}  // closed when the node cannot go on, or is closed
-	endOnce   sync.Once
-	failure   atomic.Pointer[error]
+	end       ending
+}
+
+// ending is how a node comes to its end.
+type ending struct {
+	failure atomic.Pointer[error] // why it cannot go on
+	once    sync.Once             // closes done
+	done    chan struct{}         // the node cannot go on, or is closed
+	closing sync.Once             // sets closed
+	closed  error                 // what the close came to
 }
 
 // ParseFsync reads the name of an fsync mode.
@@ -78,7 +86,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		return nil, err
 	}
 	n := &Node{
-		cfg: cfg, set: metrics.NewSet(), started: cfg.Now(), done: make(chan struct{}),
+		cfg: cfg, set: metrics.NewSet(), started: cfg.Now(), end: ending{done: make(chan struct{})},
 		base: newSupervisor(), tasks: newSupervisor(), disk: newWorkers(),
 	}
 	for n.actor == 0 {
@@ -89,7 +97,19 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		return nil, errors.Join(err, n.abandon())
 	}
 	n.run()
+	n.announce()
 	return n, nil
+}
+
+// announce logs where the doors are; with port 0 nobody else knows.
+func (n *Node) announce() {
+	args := []any{"version", n.cfg.Version, "node", n.id.node, "data_dir", n.cfg.DataDir}
+	for i, name := range []string{"plain", "cluster", "peer", "admin"} {
+		if i < len(n.listeners) {
+			args = append(args, name, n.listeners[i].Addr().String())
+		}
+	}
+	n.cfg.Logger.Info("listening", args...)
 }
 
 // build makes every part; it starts nothing but the commit loop, which the
@@ -116,14 +136,16 @@ func (n *Node) build(ctx context.Context) error {
 }
 
 func (n *Node) listen(ctx context.Context) error {
-	addrs := []string{n.cfg.Listen, n.cfg.ClusterListen, n.cfg.PeerListen}
-	if n.cfg.AdminListen != "-" {
-		addrs = append(addrs, n.cfg.AdminListen)
-	}
-	for _, a := range addrs {
-		l, err := n.cfg.Network.Listen(ctx, a)
+	for _, door := range []struct{ flag, addr string }{
+		{"--listen", n.cfg.Listen}, {"--cluster-listen", n.cfg.ClusterListen},
+		{"--peer-listen", n.cfg.PeerListen}, {"--admin-listen", n.cfg.AdminListen},
+	} {
+		if door.addr == "-" { // validate allows it for the admin HTTP alone
+			continue
+		}
+		l, err := n.cfg.Network.Listen(ctx, door.addr)
 		if err != nil {
-			return err
+			return fmt.Errorf("%s: %w", door.flag, err)
 		}
 		n.listeners = append(n.listeners, l)
 	}
@@ -138,6 +160,9 @@ func (n *Node) buildStorage(context.Context) error {
 		Fatal:  func(err error) { n.fail(fmt.Errorf("storage: %w", err)) },
 		Logger: n.cfg.Logger, Metrics: n.set,
 	})
+	if errors.Is(err, syscall.EAGAIN) { // what the lock of a file says
+		return fmt.Errorf("another process uses the data directory %s: %w", n.cfg.DataDir, err)
+	}
 	if err != nil {
 		return err
 	}
@@ -252,18 +277,18 @@ func (n *Node) watch(s *supervisor) {
 // fail notes why the node cannot go on; its owner sees Done and closes it. It
 // may be called from anywhere and does not wait.
 func (n *Node) fail(err error) {
-	if n.failure.CompareAndSwap(nil, &err) {
+	if n.end.failure.CompareAndSwap(nil, &err) {
 		n.cfg.Logger.Error("node cannot go on", "err", err)
 	}
-	n.endOnce.Do(func() { close(n.done) })
+	n.end.once.Do(func() { close(n.end.done) })
 }
 
 // Done is closed when the node has failed or was closed.
-func (n *Node) Done() <-chan struct{} { return n.done }
+func (n *Node) Done() <-chan struct{} { return n.end.done }
 
 // Err is why the node failed, or nil.
 func (n *Node) Err() error {
-	if p := n.failure.Load(); p != nil {
+	if p := n.end.failure.Load(); p != nil {
 		return *p
 	}
 	return nil
@@ -271,9 +296,15 @@ func (n *Node) Err() error {
 
 // Close stops the node in order: no new clients, requests under way finish,
 // peers are told, what is queued is committed. When ctx ends first, the rest is
-// cut off. It answers the failure of a node that had one.
+// cut off. It answers the failure of a node that had one. A second call waits
+// for the first and answers the same.
 func (n *Node) Close(ctx context.Context) error {
-	n.endOnce.Do(func() { close(n.done) })
+	n.end.closing.Do(func() { n.end.closed = n.close(ctx) })
+	return n.end.closed
+}
+
+func (n *Node) close(ctx context.Context) error {
+	n.end.once.Do(func() { close(n.end.done) })
 	var errs []error
 	for _, d := range n.doors {
 		errs = append(errs, quiet(d.Shutdown(ctx)))
@@ -282,9 +313,6 @@ func (n *Node) Close(ctx context.Context) error {
 	errs = append(errs, quiet(n.coord.Drain(ctx)))
 	n.base.stop()
 	errs = append(errs, n.replica.Close(), n.store.Close(), n.Err())
-	if n.cfg.CloseLog != nil {
-		errs = append(errs, n.cfg.CloseLog.Close())
-	}
 	return errors.Join(errs...)
 }
 
@@ -296,11 +324,16 @@ func quiet(err error) error {
 	return err
 }
 
-// abandon closes what build made before it failed.
+// abandon closes what build made before it failed. The replica may hold a
+// snapshot, which the store would wait for, and holds the counters of the last
+// clean close.
 func (n *Node) abandon() error {
 	var errs []error
 	for _, l := range n.listeners {
 		errs = append(errs, l.Close())
+	}
+	if n.replica != nil {
+		errs = append(errs, n.replica.Close())
 	}
 	if n.store != nil {
 		errs = append(errs, n.store.Close())

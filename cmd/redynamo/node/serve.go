@@ -60,7 +60,7 @@ func (h handler) ServeWrite(m rpc.WriteRequest, meta rpc.Meta, reply func(rpc.Wr
 			reply(rpc.WriteReply{Outcome: version.AppendOutcome(nil, r.Outcome), MaxHLC: uint64(r.HLC)}, nil)
 		})
 	}
-	if _, _, cached := h.n.replica.TryRead(m.Key, 0); cached {
+	if h.n.replica.Cached(m.Key, 0) {
 		serve(nil)
 		return
 	}

@@ -1,0 +1,104 @@
+package node
+
+import (
+	"bytes"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// logged is a log that many goroutines write and a test reads.
+type logged struct {
+	mu struct {
+		sync.Mutex
+		text bytes.Buffer
+	}
+}
+
+func (l *logged) Write(line []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mu.text.Write(line)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mu.text.String()
+}
+
+func TestStartNamesTheFlagWhoseAddressIsTaken(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	for flag, set := range map[string]func(*Config){
+		"--listen":         func(c *Config) { c.Listen = taken.Addr().String() },
+		"--cluster-listen": func(c *Config) { c.ClusterListen = taken.Addr().String() },
+		"--peer-listen":    func(c *Config) { c.PeerListen = taken.Addr().String() },
+		"--admin-listen":   func(c *Config) { c.AdminListen = taken.Addr().String() },
+	} {
+		cfg := lone(vfs.NewMem())
+		set(&cfg)
+		if _, err := Start(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), " "+flag+": ") {
+			t.Errorf("%s taken: %v, want the flag named", flag, err)
+		}
+	}
+}
+
+// inUse is a disk on which another process holds every lock.
+type inUse struct{ vfs.FS }
+
+func (inUse) Lock(string) (io.Closer, error) { return nil, syscall.EAGAIN }
+
+func TestStartSaysThatAnotherProcessHasTheDataDirectory(t *testing.T) {
+	_, err := Start(t.Context(), lone(inUse{vfs.NewMem()}))
+	if err == nil || !strings.Contains(err.Error(), "another process uses the data directory d") {
+		t.Errorf("start: %v", err)
+	}
+}
+
+func TestAdvertiseIsAHostAlone(t *testing.T) {
+	for host, good := range map[string]bool{
+		"": true, "node1": true, "node1.example.org": true, "10.0.0.7": true, "fd00::7": true, "::1": true,
+		"node1:6379": false, "10.0.0.7:99": false, "[fd00::7]": false, "[fd00::7]:6379": false, ":6379": false,
+	} {
+		cfg := lone(vfs.NewMem()).withDefaults()
+		cfg.Advertise = host
+		if err := cfg.validate(); (err == nil) != good {
+			t.Errorf("advertise %q: %v", host, err)
+		}
+	}
+}
+
+func TestLoneNodeLogsItsDoorsAndThatReplicasAreMissing(t *testing.T) {
+	var out logged
+	cfg := lone(vfs.NewMem())
+	cfg.Logger = slog.New(slog.NewTextHandler(&out, nil))
+	n := start(t, cfg)
+	for _, l := range n.listeners {
+		if !strings.Contains(out.String(), l.Addr().String()) {
+			t.Errorf("%v is not in the log:\n%s", l.Addr(), out.String())
+		}
+	}
+	const want = "only 1 members for n=3"
+	for deadline := time.Now().Add(patience); !strings.Contains(out.String(), want); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%q is not in the log:\n%s", want, out.String())
+		}
+	}
+	if got := n.publish.Stats().Warnings; len(got) != 1 || !strings.Contains(got[0].Value, want) {
+		t.Errorf("INFO warns %v, want %q", got, want)
+	}
+	if got := say(t, n, "CONFIG GET max-value"); got != "*2" {
+		t.Errorf("CONFIG GET max-value answers %q", got)
+	}
+}
