@@ -55,7 +55,7 @@ type Config struct {
 
 	// MemTableBytes is the size of one memtable; up to four exist at a time.
 	// A simulated disk copies whole files at each sync and wants at most 1 MiB.
-	// Default: 64 MiB.
+	// Default: 32 MiB.
 	MemTableBytes int64
 	// PendingBytes is how much is logged before its rows are applied. Meanwhile
 	// it lies in memory, and once more in the memtable, which must be larger or
@@ -108,7 +108,7 @@ func (c Config) withDefaults() Config {
 		c.FsyncInterval = time.Second
 	}
 	if c.MemTableBytes == 0 {
-		c.MemTableBytes = 64 << 20
+		c.MemTableBytes = 32 << 20
 	}
 	if c.PendingBytes == 0 {
 		c.PendingBytes = int(c.MemTableBytes / 4 * 3)

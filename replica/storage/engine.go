@@ -22,6 +22,11 @@ const engineFormat = pebble.FormatValueSeparation
 // tables, in blob files: less to rewrite in compactions.
 const separateValueBytes = 512
 
+// walBytesPerSync makes the system write the log out while it grows. A
+// generation is applied unsynced, and the sync that its log ends with would
+// otherwise find all of it still to be written, with every commit waiting.
+const walBytesPerSync = 512 << 10
+
 // engineOptions returns the options of the engine for s.
 func (s *Store) engineOptions(cache *pebble.Cache) *pebble.Options {
 	opts := &pebble.Options{
@@ -30,6 +35,7 @@ func (s *Store) engineOptions(cache *pebble.Cache) *pebble.Options {
 		FormatMajorVersion:          engineFormat,
 		MemTableSize:                uint64(s.cfg.MemTableBytes),
 		MemTableStopWritesThreshold: 4,
+		WALBytesPerSync:             walBytesPerSync,
 		L0StopWritesThreshold:       24,
 		Logger:                      engineLogger{s},
 		EventListener:               s.events(),
