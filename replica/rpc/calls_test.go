@@ -18,10 +18,10 @@ func TestEveryRequestReachesItsHandlerAndBringsItsReply(t *testing.T) {
 		var metas []Meta
 		note := func(m any, x Meta) { got, metas = append(got, m), append(metas, x) }
 		replies := []any{
-			ReadReply{Hash: 9, Record: []byte("rec")}, WriteReply{Outcome: []byte("out"), MaxHLC: 5},
+			ReadReply{Hash: 9, Record: []byte("rec")}, WriteReply{Outcome: []byte("out")},
 			ScanReply{Entries: []ScanEntry{{Slot: 3, KeyHash: 4, StateHash: 5, Live: true, Key: []byte("a")}}, NextSlot: 6, NextHash: 7, Done: true},
 			CountReply{Keys: 12},
-			StatusReply{Records: true, Ready: true, Epoch: 1, Members: 2, Boot: 3, Keys: 4},
+			StatusReply{Records: true, Ready: true, Epoch: 1, Members: 2, Boot: 3},
 			InspectReply{Entries: []InspectEntry{{For: 3, Record: []byte("c")}}},
 		}
 		h := &fakeHandler{

@@ -84,7 +84,7 @@ func goldenMessages() []any {
 		ReadReply{Hash: 0x0102030405060708, Record: []byte("rec")},
 		MergeRequest{Key: []byte("key"), For: 0x1122334455667788, Durable: true, Record: []byte("rec")},
 		WriteRequest{Key: []byte("key"), Op: []byte("op"), R: 2, W: 3},
-		WriteReply{Outcome: []byte("out"), MaxHLC: 0x0102030405060708},
+		WriteReply{Outcome: []byte("out")},
 		ScanRequest{FromSlot: 0x0102, FromHash: 0x03040506, ToSlot: 0x0708, Limit: 0x090a0b0c},
 		ScanReply{Done: true},
 		ScanReply{NextSlot: 0x0102, NextHash: 0x03040506, Entries: []ScanEntry{
@@ -94,7 +94,7 @@ func goldenMessages() []any {
 		CountRequest{Ranges: []SlotRange{{0, 0x3fff}, {1, 2}}},
 		CountReply{Keys: 0x0102030405060708},
 		StatusRequest{},
-		StatusReply{Records: true, Ready: true, Epoch: 0x0102030405060708, Members: 5, Boot: 0x1112131415161718, Keys: 6},
+		StatusReply{Records: true, Ready: true, Epoch: 0x0102030405060708, Members: 5, Boot: 0x1112131415161718},
 		InspectRequest{Key: []byte("key")},
 		InspectReply{Entries: []InspectEntry{{Record: []byte("own")}, {For: 0x1122334455667788, Record: []byte("hint")}}},
 		hello{mark: laneBulk, min: 1, max: 2, cluster: testCluster, from: 0x0102030405060708, to: 0x1112131415161718, maxFrame: 4 << 20},

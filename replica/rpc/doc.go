@@ -88,7 +88,7 @@
 //	             key                                        record...rest, if flagged
 //	3 merge      1 flags: 1 durable                   reply (nothing)
 //	             8 for, key, record
-//	4 write      1 r, 1 w, key, op                    reply 8 highest hlc, outcome
+//	4 write      1 r, 1 w, key, op                    reply outcome
 //	5 scan       2 from slot, 4 from hash,            reply 1 flags: 1 done
 //	             2 to slot, 4 limit                         2 next slot, 4 next hash
 //	                                                        4 number of entries, each
@@ -99,7 +99,7 @@
 //	             2 first slot, 2 last slot
 //	7 status     (nothing)                            reply 1 flags: 1 records, 2 ready
 //	                                                        8 epoch, 4 members,
-//	                                                        8 boot actor, 8 keys
+//	                                                        8 boot actor
 //	8 inspect    key                                  reply 4 number of entries, each
 //	                                                        8 for, record
 package rpc

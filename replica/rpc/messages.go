@@ -43,7 +43,6 @@ type WriteRequest struct {
 // WriteReply answers a WriteRequest.
 type WriteReply struct {
 	Outcome []byte // version.AppendOutcome
-	MaxHLC  uint64
 }
 
 // ScanRequest asks for a page of keys in the order slot, key hash, key.
@@ -96,7 +95,6 @@ type StatusReply struct {
 	Epoch   uint64 // digest of the ring it uses
 	Members uint32
 	Boot    uint64 // actor of this incarnation
-	Keys    int64  // live keys
 }
 
 // InspectRequest asks for every row the peer has of one key.
@@ -223,15 +221,13 @@ func DecodeWriteRequest(b []byte) (WriteRequest, error) {
 
 // AppendWriteReply appends the encoding of m.
 func AppendWriteReply(dst []byte, m WriteReply) []byte {
-	dst = binary.BigEndian.AppendUint64(dst, m.MaxHLC)
 	return appendBytes(dst, m.Outcome)
 }
 
 // DecodeWriteReply is the inverse of AppendWriteReply.
 func DecodeWriteReply(b []byte) (WriteReply, error) {
 	c := cursor{b: b}
-	m := WriteReply{MaxHLC: c.u64()}
-	m.Outcome = c.bytes()
+	m := WriteReply{Outcome: c.bytes()}
 	return m, c.end()
 }
 
@@ -342,8 +338,7 @@ func AppendStatusReply(dst []byte, m StatusReply) []byte {
 	dst = append(dst, flag(m.Records, flagRecords)|flag(m.Ready, flagReady))
 	dst = binary.BigEndian.AppendUint64(dst, m.Epoch)
 	dst = binary.BigEndian.AppendUint32(dst, m.Members)
-	dst = binary.BigEndian.AppendUint64(dst, m.Boot)
-	return binary.BigEndian.AppendUint64(dst, uint64(m.Keys))
+	return binary.BigEndian.AppendUint64(dst, m.Boot)
 }
 
 // DecodeStatusReply is the inverse of AppendStatusReply.
@@ -354,7 +349,6 @@ func DecodeStatusReply(b []byte) (StatusReply, error) {
 	m.Epoch = c.u64()
 	m.Members = c.u32()
 	m.Boot = c.u64()
-	m.Keys = int64(c.u64())
 	return m, c.end()
 }
 

@@ -57,7 +57,7 @@ func (h handler) ServeWrite(m rpc.WriteRequest, meta rpc.Meta, reply func(rpc.Wr
 				reply(rpc.WriteReply{}, toWire(err))
 				return
 			}
-			reply(rpc.WriteReply{Outcome: version.AppendOutcome(nil, r.Outcome), MaxHLC: uint64(r.HLC)}, nil)
+			reply(rpc.WriteReply{Outcome: version.AppendOutcome(nil, r.Outcome)}, nil)
 		})
 	}
 	if h.n.replica.Cached(m.Key, 0) {
