@@ -10,7 +10,7 @@ import (
 var ErrShape = errors.New("merkle: shapes differ")
 
 // stride is the number of levels a comparison goes down at a time.
-const stride = 5
+const stride = 2
 
 // Hashes appends to dst the hashes of the nodes at the given positions of a
 // level, which is how a replica answers another.

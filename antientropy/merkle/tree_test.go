@@ -2,6 +2,7 @@ package merkle
 
 import (
 	"errors"
+	"math/bits"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -23,40 +24,41 @@ type key struct {
 	hash uint32
 }
 
-// model is a partition's keys and the state hashes they have.
+// model is the keys of a partition that begins at slot 0, and their state hashes.
 type model map[key]uint64
 
-// tree builds the tree of the model from scratch, in map order.
-func (m model) tree(leaves int) *Tree {
-	t := New(leaves)
+// cells digests the model from scratch, in map order.
+func (m model) cells(slots int) []uint64 {
+	d := make([]uint64, slots*CellsPerSlot)
 	for k, state := range m {
-		t.Update(k.slot, k.hash, 0, state)
+		d[CellOf(k.slot, k.hash)] ^= Entry(k.slot, k.hash, state)
 	}
-	return t
+	return d
 }
 
-func randomModel(rnd *rand.Rand, keys int) model {
+func randomModel(rnd *rand.Rand, slots, keys int) model {
 	m := make(model)
 	for range keys {
-		m[key{uint16(rnd.IntN(16)), rnd.Uint32()}] = rnd.Uint64() | 1
+		m[key{uint16(rnd.IntN(slots)), rnd.Uint32()}] = rnd.Uint64() | 1
 	}
 	return m
 }
 
-func randomLeaves(rnd *rand.Rand) int { return MinLeaves << rnd.IntN(7) }
+// randomSlots is a number of slots that a partition may have.
+func randomSlots(rnd *rand.Rand) int { return 1 << rnd.IntN(5) }
 
-func TestUpdatesGiveTheTreeOfTheFinalKeys(t *testing.T) {
+func TestChangesGiveTheDigestsOfTheFinalKeys(t *testing.T) {
 	rnd := seedFor(t, 1)
 	for range 30 {
-		m := randomModel(rnd, rnd.IntN(300))
-		leaves := randomLeaves(rnd)
-		got := m.tree(leaves)
+		slots := randomSlots(rnd)
+		m := randomModel(rnd, slots, rnd.IntN(300))
+		got := m.cells(slots)
 		keys := make([]key, 0, len(m))
 		for k := range m {
 			keys = append(keys, k)
 		}
 		for range 300 {
-			k := key{uint16(rnd.IntN(16)), rnd.Uint32()}
+			k := key{uint16(rnd.IntN(slots)), rnd.Uint32()}
 			if len(keys) > 0 && rnd.IntN(3) > 0 {
 				k = keys[rnd.IntN(len(keys))]
 			}
@@ -65,27 +67,28 @@ func TestUpdatesGiveTheTreeOfTheFinalKeys(t *testing.T) {
 			if rnd.IntN(3) > 0 {
 				next = rnd.Uint64() | 1
 			}
-			got.Update(k.slot, k.hash, old, next)
+			got[CellOf(k.slot, k.hash)] ^= Change(k.slot, k.hash, old, next)
 			if m[k] = next; next == 0 {
 				delete(m, k)
 			}
 		}
-		if want := m.tree(leaves); !slices.Equal(got.nodes, want.nodes) {
-			t.Fatalf("%d keys, %d leaves: updates and rebuilding differ", len(m), leaves)
+		if !slices.Equal(got, m.cells(slots)) {
+			t.Fatalf("%d keys in %d slots: changes and a new digest differ", len(m), slots)
 		}
 		for k, state := range m {
-			got.Update(k.slot, k.hash, state, 0)
+			got[CellOf(k.slot, k.hash)] ^= Change(k.slot, k.hash, state, 0)
 		}
-		if got.Root() != 0 || slices.ContainsFunc(got.nodes, func(h uint64) bool { return h != 0 }) {
+		if Fold(got).Root() != 0 || slices.ContainsFunc(Fold(got).nodes, func(h uint64) bool { return h != 0 }) {
 			t.Fatal("a tree without keys is not zero")
 		}
 	}
 }
 
-func TestDiffFindsExactlyTheLeavesOfDifferingKeys(t *testing.T) {
+func TestDiffFindsExactlyTheCellsOfDifferingKeys(t *testing.T) {
 	rnd := seedFor(t, 2)
 	for range 200 {
-		leaves, a := randomLeaves(rnd), randomModel(rnd, rnd.IntN(500))
+		slots := randomSlots(rnd)
+		a := randomModel(rnd, slots, rnd.IntN(500))
 		b := make(model)
 		for k, state := range a {
 			b[k] = state
@@ -93,7 +96,7 @@ func TestDiffFindsExactlyTheLeavesOfDifferingKeys(t *testing.T) {
 		want := make(map[int]bool)
 		change := func(k key, state uint64) {
 			if b[k] != state {
-				want[New(leaves).LeafOf(k.hash)] = true
+				want[int(CellOf(k.slot, k.hash))] = true
 			}
 			if b[k] = state; state == 0 {
 				delete(b, k)
@@ -107,21 +110,22 @@ func TestDiffFindsExactlyTheLeavesOfDifferingKeys(t *testing.T) {
 			change(k, rnd.Uint64()*uint64(rnd.IntN(2)))
 		}
 		for range rnd.IntN(3) { // keys only b has
-			change(key{3, rnd.Uint32()}, rnd.Uint64()|1)
+			change(key{uint16(rnd.IntN(slots)), rnd.Uint32()}, rnd.Uint64()|1)
 		}
-		got, err := Diff(a.tree(leaves), b.tree(leaves))
+		x, y := Fold(a.cells(slots)), Fold(b.cells(slots))
+		got, err := Diff(x, y)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if len(got) != len(want) || !slices.IsSorted(got) {
-			t.Fatalf("%d leaves: %v differ, want %v", leaves, got, want)
+			t.Fatalf("%d slots: %v differ, want %v", slots, got, want)
 		}
 		for _, leaf := range got {
 			if !want[leaf] {
-				t.Fatalf("%d leaves: %v differ, want %v", leaves, got, want)
+				t.Fatalf("%d slots: %v differ, want %v", slots, got, want)
 			}
 		}
-		if (len(got) == 0) != (a.tree(leaves).Root() == b.tree(leaves).Root()) {
+		if (len(got) == 0) != (x.Root() == y.Root()) {
 			t.Fatalf("roots do not say whether %v differ", got)
 		}
 	}
@@ -133,7 +137,7 @@ func TestEachPartOfAnEntryChangesTheRoot(t *testing.T) {
 		key
 		state uint64
 	}{{key{1, 5}, 9}, {key{2, 5}, 9}, {key{1, 6}, 9}, {key{1, 5}, 8}, {key{1, 9}, 5}, {key{0, 0}, 1}, {key{0, 1}, 1}} {
-		root := model{e.key: e.state}.tree(MinLeaves).Root()
+		root := Fold(model{e.key: e.state}.cells(4)).Root()
 		if root == 0 || seen[root] {
 			t.Errorf("the root does not tell %v apart", e)
 		}
@@ -142,79 +146,41 @@ func TestEachPartOfAnEntryChangesTheRoot(t *testing.T) {
 }
 
 func TestSwappedLeavesChangeTheRoot(t *testing.T) {
-	a, b := New(MinLeaves), New(MinLeaves)
-	a.nodes[16], a.nodes[17] = 7, 8
-	b.nodes[16], b.nodes[17] = 8, 7
-	a.foldAll()
-	b.foldAll()
-	if a.Root() == b.Root() {
+	if Fold([]uint64{7, 8}).Root() == Fold([]uint64{8, 7}).Root() {
 		t.Error("children in another order fold to the same node")
 	}
 }
 
-func TestShrunkIsTheTreeOfTheSameKeysWithFewerLeaves(t *testing.T) {
-	rnd := seedFor(t, 3)
-	for range 50 {
-		m := randomModel(rnd, rnd.IntN(2000))
-		large, small := randomLeaves(rnd), randomLeaves(rnd)
-		if large < small {
-			large, small = small, large
-		}
-		if got := m.tree(large).Shrunk(small); !slices.Equal(got.nodes, m.tree(small).nodes) {
-			t.Fatalf("%d leaves shrunk to %d are not those of the keys", large, small)
-		}
-	}
-}
-
-func TestCloneKeepsWhatItWas(t *testing.T) {
-	a := model{{1, 2}: 3}.tree(MinLeaves)
-	b := a.Clone()
+func TestTreeKeepsTheMomentItWasMadeOf(t *testing.T) {
+	cells := model{{1, 2}: 3}.cells(2)
+	a := Fold(cells)
 	root := a.Root()
-	a.Update(1, 2, 3, 4)
-	if b.Root() != root || a.Root() == root {
-		t.Error("a clone shares nodes with its original")
+	clear(cells)
+	if a.Root() != root || a.nodes[a.Leaves()+int(CellOf(1, 2))] == 0 {
+		t.Error("a tree changes with the digests it was made of")
 	}
 }
 
-func TestLeavesPartitionTheKeyHashes(t *testing.T) {
-	for leaves := MinLeaves; leaves <= MaxLeaves; leaves *= 2 {
-		tree, next := New(leaves), uint64(0)
-		for leaf := range leaves {
-			lo, hi := tree.RangeOf(leaf)
-			if uint64(lo) != next || tree.LeafOf(lo) != leaf || tree.LeafOf(hi) != leaf {
-				t.Fatalf("%d leaves: leaf %d has %#x..%#x", leaves, leaf, lo, hi)
-			}
-			next = uint64(hi) + 1
+func TestCellsPartitionTheKeySpaceInRowOrder(t *testing.T) {
+	next := uint64(0) // slot and hash as one number
+	for c := range Cell(Cells) {
+		lo, hi := c.Hashes()
+		if at := uint64(c.Slot())<<32 | uint64(lo); at != next || CellOf(c.Slot(), lo) != c || CellOf(c.Slot(), hi) != c {
+			t.Fatalf("cell %d has slot %d, hashes %#x..%#x", c, c.Slot(), lo, hi)
 		}
-		if next != 1<<32 {
-			t.Fatalf("%d leaves end at %#x", leaves, next)
+		if c.Index() != int(c)%CellsPerSlot {
+			t.Fatalf("cell %d is number %d of its slot", c, c.Index())
 		}
+		next = uint64(c.Slot())<<32 | uint64(hi) + 1
 	}
-}
-
-func TestSizeFollowsTheKeysPatiently(t *testing.T) {
-	for _, c := range []struct {
-		keys   int64
-		leaves int
-	}{{0, 16}, {2048, 16}, {2049, 32}, {4096, 32}, {60_000, 512}, {100_000, 1024}, {1 << 40, 1024}} {
-		if got := LeavesFor(c.keys); got != c.leaves {
-			t.Errorf("%d keys: %d leaves, want %d", c.keys, got, c.leaves)
-		}
-		if !New(c.leaves).Fits(c.keys) {
-			t.Errorf("%d leaves do not fit the %d keys they were made for", c.leaves, c.keys)
-		}
-	}
-	tree := New(64) // for 4097..8192 keys
-	for keys, fits := range map[int64]bool{2048: false, 2049: true, 16_384: true, 16_385: false} {
-		if tree.Fits(keys) != fits {
-			t.Errorf("64 leaves for %d keys: fits is %v", keys, !fits)
-		}
+	if next != Slots<<32 {
+		t.Fatalf("the cells end at %#x", next)
 	}
 }
 
 func TestMismatchedShapesAreRefused(t *testing.T) {
-	a := New(64)
-	if _, err := Diff(a, New(32)); !errors.Is(err, ErrShape) {
+	a := Fold(make([]uint64, 64))
+	if _, err := Diff(a, Fold(make([]uint64, 32))); !errors.Is(err, ErrShape) {
 		t.Errorf("diff of unlike trees: %v", err)
 	}
 	for _, c := range []struct {
@@ -234,68 +200,50 @@ func TestMismatchedShapesAreRefused(t *testing.T) {
 }
 
 func TestInvalidSizesPanic(t *testing.T) {
-	for name, f := range map[string]func(){
-		"too few":      func() { New(8) },
-		"too many":     func() { New(2048) },
-		"no power":     func() { New(48) },
-		"shrunk to up": func() { New(16).Shrunk(32) },
-	} {
+	for _, n := range []int{0, 3, 48} {
 		func() {
 			defer func() {
 				if recover() == nil {
-					t.Errorf("%s: no panic", name)
+					t.Errorf("%d leaves: no panic", n)
 				}
 			}()
-			f()
+			Fold(make([]uint64, n))
 		}()
 	}
 }
 
-func TestOneDifferingKeyCostsFewHashes(t *testing.T) {
+func TestOneDifferingKeyCostsFourHashesForTwoLevels(t *testing.T) {
 	rnd := seedFor(t, 4)
-	m := randomModel(rnd, 5000)
-	a, b := m.tree(MaxLeaves), m.tree(MaxLeaves)
-	b.Update(0, rnd.Uint32(), 0, 1)
-	asked, level, at := 0, 0, []int{0}
-	for {
-		asked += len(at)
-		hashes, err := b.Hashes(nil, level, at)
-		if err != nil {
-			t.Fatal(err)
+	for slots := 1; slots <= 16; slots *= 2 {
+		m := randomModel(rnd, slots, 5000)
+		a := Fold(m.cells(slots))
+		m[key{0, rnd.Uint32()}] = 1
+		b := Fold(m.cells(slots))
+		asked, level, at := 0, 0, []int{0}
+		for {
+			asked += len(at)
+			hashes, err := b.Hashes(nil, level, at)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if at, err = a.Differing(nil, level, at, hashes); err != nil || len(at) != 1 {
+				t.Fatalf("level %d: %v differ, %v", level, at, err)
+			}
+			if level == a.Depth() {
+				break
+			}
+			level, at = a.Descend(nil, level, at)
 		}
-		if at, err = a.Differing(nil, level, at, hashes); err != nil || len(at) != 1 {
-			t.Fatalf("level %d: %v differ, %v", level, at, err)
+		levels := bits.TrailingZeros(uint(slots * CellsPerSlot))
+		if want := 1 + levels/2*4 + levels%2*2; asked != want {
+			t.Errorf("%d slots: %d hashes asked for, want %d", slots, asked, want)
 		}
-		if level == a.Depth() {
-			break
-		}
-		level, at = a.Descend(nil, level, at)
-	}
-	if asked != 1+32+32 {
-		t.Errorf("%d hashes asked for", asked)
-	}
-}
-
-func TestUpdateDoesNotAllocate(t *testing.T) {
-	tree := New(MaxLeaves)
-	if n := testing.AllocsPerRun(100, func() { tree.Update(1, 2, 3, 4) }); n != 0 {
-		t.Errorf("%v allocations", n)
 	}
 }
 
-func BenchmarkUpdate(b *testing.B) {
-	tree := New(MaxLeaves)
+func BenchmarkFold(b *testing.B) {
+	cells := randomModel(rand.New(rand.NewPCG(1, 2)), 16, 5000).cells(16)
 	for b.Loop() {
-		tree.Update(1, 2, 3, 4)
-	}
-}
-
-func BenchmarkDiffOfOneKey(b *testing.B) {
-	x := model{{1, 2}: 3}.tree(MaxLeaves)
-	y := New(MaxLeaves)
-	for b.Loop() {
-		if d, _ := Diff(x, y); len(d) != 1 {
-			b.Fatal(d)
-		}
+		Fold(cells)
 	}
 }
