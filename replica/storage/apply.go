@@ -82,6 +82,10 @@ func (s *Store) applyFresh() error {
 // or newer states of them. Whatever a crash leaves of an unsynced log is a
 // prefix: while the removal is in it, so are the rows.
 //
+// The digests of the slots it touches are written in that last batch too: they
+// are always those of the batch that the applied row names, and the log records
+// behind it have what changed since.
+//
 // Sorted and large is what the engine likes best: from half a memtable on it
 // takes a batch for a memtable of its own, without copying or sorting it. A
 // smaller generation goes in pieces, so that commits need not wait long.
@@ -104,9 +108,13 @@ func (s *Store) applyGeneration(g *generation, opts *pebble.WriteOptions) error 
 			}
 			b.Reset()
 		}
+		s.placed.note(g.key(&g.rows[i]), g.rows[i].change)
 		if err := setRow(b, g.row(&g.rows[i])); err != nil {
 			return errors.Join(err, b.Close())
 		}
+	}
+	if err := s.putDigests(b, g); err != nil {
+		return errors.Join(err, b.Close())
 	}
 	lo, hi := logRange(g.first, g.last)
 	mark := binary.BigEndian.AppendUint64(nil, g.last)
@@ -220,7 +228,7 @@ func (s *Store) replay() (last uint64, err error) {
 			bad = fmt.Errorf("log record %d: %w", seq, err)
 			return false
 		}
-		g.add(seq, ops, body, 0)
+		g.add(seq, ops, body, 0, nil)
 		records++
 		return true
 	})

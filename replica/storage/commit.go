@@ -14,6 +14,7 @@ type RowOp struct {
 	Key    []byte
 	Value  []byte
 	Delete bool
+	Change uint64 // of a data row: what it adds to the digest of its cell, by XOR
 }
 
 // writeOverhead is what a queued write costs beside its rows, for the bound of

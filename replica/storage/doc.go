@@ -11,6 +11,7 @@
 //	'd'   'd' slot(2) keyhash(4) key                      record of an owner
 //	'h'   'h' target(8) slot(2) keyhash(4) key            record kept for target
 //	'e'   'e' expiry ms(8) slot(2) keyhash(4) key         empty
+//	't'   't' slot(2)                                     digests of the cells of a slot
 //	'w'   'w' batch(8)                                    log record of a batch
 //
 // Slot, then hash, then key is the order of a SCAN cursor, of the leaves of a
@@ -19,21 +20,40 @@
 // expired payloads reads a prefix and not the store.
 //
 // The row "format" of kind 'm' holds one byte, the version of this layout (now
-// 2). A store written by a newer layout is refused, never guessed at; one of
-// layout 1, which had no log, is taken over. The row "applied" of kind 'm' holds
+// 3). A store written by another layout is refused, never guessed at. The row "applied" of kind 'm' holds
 // the number(8) of the last batch whose rows are in place.
 //
 // A log record is the rows of one batch, in order:
 //
-//	1    version = 1
+//	1    version = 2
 //	4    number of operations
 //	uv   length of the row key
 //	uv   0: remove the row; else 1 + length of the value
 //	     key, value
+//	8    of a 'd' row: what it adds to the digest of its cell
 //	     ...
 //	4    CRC32C of all the above, little-endian
 //
+// An operation on a 't' row corrects digests: its value is added to them by XOR.
 // Numbers are big-endian, uv is an unsigned varint.
+//
+// # Digests
+//
+// The key space is cut into cells, 64 to a slot by the top six bits of the key
+// hash, and each has a digest that two replicas compare. A digest is the XOR of
+// what its rows add to it; whoever changes a row says by how much (RowOp.Change),
+// so it is current without a look at other rows. The changes are in the log
+// record with the rows. The row of a slot's digests is
+//
+//	1    version = 1
+//	8    bit i (from the lowest): cell i has a digest that is not 0
+//	8    each of those, ascending
+//
+// and is always as of the batch that the row "applied" names: what came later is
+// added again from the log when the store is opened. In memory there are the
+// digests of the rows in place and those of all committed rows, at most 8 MiB
+// each, made slot by slot as rows appear. Digest rows that cannot be read do not
+// keep a store from opening: VerifySlot computes them anew.
 //
 // # Commits
 //

@@ -28,6 +28,10 @@ var (
 	// ErrCorrupt marks rows that are on the disk but cannot be read back.
 	ErrCorrupt = errors.New("storage: corrupt data")
 
+	// ErrFormatTooOld refuses a directory whose row layout was never part of a
+	// release.
+	ErrFormatTooOld = errors.New("storage: directory was written by a development version")
+
 	// ErrFormatTooNew refuses a directory written by a newer version of the row
 	// layout.
 	ErrFormatTooNew = errors.New("storage: directory was written by a newer version")

@@ -34,7 +34,8 @@ type rowRef struct {
 	chunk    uint32
 	offset   uint32 // of the key; the value follows it
 	keyLen   uint32
-	valueLen int32 // -1: the row is removed
+	valueLen int32  // -1: the row is removed
+	change   uint64 // of the digest of its cell, over all batches
 }
 
 // generation is what a run of batches wrote: the latest state of each row, in a
@@ -52,6 +53,8 @@ type generation struct {
 	chunks [][]byte
 	rows   []rowRef
 	table  []uint32 // 1 + index in rows, by hash, linear probing
+
+	corrections map[uint16]*cells // changes of digests without a change of rows
 }
 
 // newGeneration returns an empty generation.
@@ -69,9 +72,10 @@ func (g *generation) reset() {
 	*g = generation{seed: g.seed, rows: g.rows[:0], table: g.table}
 }
 
-// add takes in the operations of batch seq. The body is copied. Requires: it
-// is one that appendOp made or openRecord checked, and seq is above g.last.
-func (g *generation) add(seq uint64, ops int, body []byte, nowNS int64) {
+// add takes in the operations of batch seq, and their changes of digests also
+// into d unless it is nil. The body is copied. Requires: it is one that appendOp
+// made or openRecord checked, and seq is above g.last.
+func (g *generation) add(seq uint64, ops int, body []byte, nowNS int64, d *digests) {
 	if g.last == 0 {
 		g.first, g.bornNS = seq, nowNS
 	}
@@ -81,23 +85,52 @@ func (g *generation) add(seq uint64, ops int, body []byte, nowNS int64) {
 	buf := g.chunks[chunk]
 	rest := buf[len(buf)-len(body):]
 	for range ops {
-		key, value, remove, tail, ok := takeOp(rest)
+		op, tail, ok := takeOp(rest)
 		if !ok {
 			panic(fmt.Sprintf("storage: batch %d: bad operation %d bytes before its end", seq, len(rest)))
 		}
+		rest = tail
+		if slot, ok := parseDigestKey(op.Key); ok {
+			g.correct(slot, op.Value, d)
+			continue
+		}
+		if d != nil && op.Change != 0 {
+			d.change(op.Key, op.Change)
+		}
+		key := op.Key
 		ref := rowRef{
 			prefix:   prefixOf(key),
 			hash:     uint32(maphash.Bytes(g.seed, key)),
 			chunk:    chunk,
-			offset:   uint32(len(buf) - len(tail) - len(value) - len(key)),
+			offset:   uint32(len(buf) - len(tail) - op.trailer() - len(op.Value) - len(key)),
 			keyLen:   uint32(len(key)),
-			valueLen: int32(len(value)),
+			valueLen: int32(len(op.Value)),
+			change:   op.Change,
 		}
-		if remove {
+		if op.Delete {
 			ref.valueLen = -1
 		}
 		g.set(ref, key)
-		rest = tail
+	}
+}
+
+// correct notes changes of the digests of a slot that no row stands for.
+func (g *generation) correct(slot uint16, changes []byte, d *digests) {
+	c, err := decodeCells(changes)
+	if err != nil {
+		panic(fmt.Sprintf("storage: correction of slot %d: %v", slot, err))
+	}
+	if g.corrections == nil {
+		g.corrections = map[uint16]*cells{}
+	}
+	sum := g.corrections[slot]
+	if sum == nil {
+		sum = &cells{}
+		g.corrections[slot] = sum
+	}
+	sum.xor(&c)
+	if d != nil {
+		d.correct(slot, &c)
 	}
 }
 
@@ -116,7 +149,9 @@ func (g *generation) keep(body []byte) uint32 {
 func (g *generation) set(ref rowRef, key []byte) {
 	at, found := g.find(key, ref.prefix, ref.hash)
 	if found {
-		g.rows[g.table[at]-1] = ref
+		last := &g.rows[g.table[at]-1]
+		ref.change ^= last.change
+		*last = ref
 		return
 	}
 	g.rows = append(g.rows, ref)

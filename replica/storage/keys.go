@@ -10,6 +10,7 @@ const (
 	kindData   = 'd'
 	kindHint   = 'h'
 	kindExpiry = 'e'
+	kindDigest = 't'
 	kindLog    = 'w'
 )
 
@@ -39,6 +40,12 @@ func ParseDataKey(row []byte) (slot uint16, hash uint32, key []byte, ok bool) {
 // (slot, hash) whose slot is not above last.
 func DataRange(slot uint16, hash uint32, last uint16) (lo, hi []byte) {
 	return AppendDataKey(nil, slot, hash, nil), afterSlot([]byte{kindData}, last)
+}
+
+// PositionRange returns the bounds [lo, hi) of the records of a slot whose key
+// hash is from first to last.
+func PositionRange(slot uint16, first, last uint32) (lo, hi []byte) {
+	return AppendDataKey(nil, slot, first, nil), prefixEnd(AppendDataKey(nil, slot, last, nil))
 }
 
 // AppendHintKey appends the row key of the record of key kept for target.
@@ -92,6 +99,22 @@ func ParseExpiryKey(row []byte) (atMS int64, slot uint16, hash uint32, key []byt
 // not above lastMS.
 func ExpiryRange(lastMS int64) (lo, hi []byte) {
 	return []byte{kindExpiry}, binary.BigEndian.AppendUint64([]byte{kindExpiry}, uint64(lastMS)+1)
+}
+
+// isDataKey reports whether row is a row key of AppendDataKey.
+func isDataKey(row []byte) bool { return len(row) >= dataKeyHeader && row[0] == kindData }
+
+// appendDigestKey appends the row key of the digests of a slot to dst.
+func appendDigestKey(dst []byte, slot uint16) []byte {
+	return binary.BigEndian.AppendUint16(append(dst, kindDigest), slot)
+}
+
+// parseDigestKey splits a row key of appendDigestKey.
+func parseDigestKey(row []byte) (slot uint16, ok bool) {
+	if len(row) != 1+2 || row[0] != kindDigest {
+		return 0, false
+	}
+	return binary.BigEndian.Uint16(row[1:]), true
 }
 
 // appendPosition appends slot and hash to dst.

@@ -10,12 +10,13 @@ import (
 
 // recordVersion is the first byte of a log record; the package comment draws
 // the layout.
-const recordVersion = 1
+const recordVersion = 2
 
 const (
 	recordHeader  = 1 + 4
 	recordTrailer = 4
 	logKeyBytes   = 1 + 8
+	changeBytes   = 8
 )
 
 // castagnoli is the polynomial that processors compute.
@@ -43,36 +44,56 @@ func logRange(first, last uint64) (lo, hi []byte) {
 // appendOp appends one operation to the body of a log record.
 func appendOp(dst []byte, op *RowOp) []byte {
 	dst = binary.AppendUvarint(dst, uint64(len(op.Key)))
-	if op.Delete {
-		dst = append(dst, 0)
-		return append(dst, op.Key...)
+	size := uint64(0)
+	if !op.Delete {
+		size = uint64(len(op.Value)) + 1
 	}
-	dst = binary.AppendUvarint(dst, uint64(len(op.Value))+1)
-	dst = append(dst, op.Key...)
-	return append(dst, op.Value...)
+	dst = append(binary.AppendUvarint(dst, size), op.Key...)
+	if !op.Delete {
+		dst = append(dst, op.Value...)
+	}
+	if isDataKey(op.Key) {
+		dst = binary.BigEndian.AppendUint64(dst, op.Change)
+	}
+	return dst
 }
 
-// takeOp splits off the first operation of body. key and value alias body.
-func takeOp(body []byte) (key, value []byte, remove bool, rest []byte, ok bool) {
+// takeOp splits off the first operation of body. Its key and value alias body.
+func takeOp(body []byte) (op RowOp, rest []byte, ok bool) {
 	keyLen, n := binary.Uvarint(body)
 	if n <= 0 {
-		return nil, nil, false, nil, false
+		return RowOp{}, nil, false
 	}
 	body = body[n:]
 	valueLen, n := binary.Uvarint(body)
 	if n <= 0 {
-		return nil, nil, false, nil, false
+		return RowOp{}, nil, false
 	}
 	body = body[n:]
-	if remove = valueLen == 0; !remove {
+	if op.Delete = valueLen == 0; !op.Delete {
 		valueLen--
 	}
 	size := uint64(len(body))
 	if keyLen > size || valueLen > size-keyLen {
-		return nil, nil, false, nil, false
+		return RowOp{}, nil, false
 	}
 	end := keyLen + valueLen
-	return body[:keyLen], body[keyLen:end], remove, body[end:], true
+	op.Key, op.Value, body = body[:keyLen], body[keyLen:end], body[end:]
+	if isDataKey(op.Key) {
+		if len(body) < changeBytes {
+			return RowOp{}, nil, false
+		}
+		op.Change, body = binary.BigEndian.Uint64(body), body[changeBytes:]
+	}
+	return op, body, true
+}
+
+// trailer is how many bytes of the operation follow its value in a log record.
+func (op *RowOp) trailer() int {
+	if isDataKey(op.Key) {
+		return changeBytes
+	}
+	return 0
 }
 
 // putRecord adds the log record of batch seq, with so many operations in body,
@@ -109,8 +130,14 @@ func openRecord(b []byte) (body []byte, ops int, err error) {
 	ops = int(binary.BigEndian.Uint32(b[1:]))
 	rest, ok := body, true
 	for range ops {
-		if _, _, _, rest, ok = takeOp(rest); !ok {
+		var op RowOp
+		if op, rest, ok = takeOp(rest); !ok {
 			return nil, 0, fmt.Errorf("%w: log record ends within an operation", ErrCorrupt)
+		}
+		if _, is := parseDigestKey(op.Key); is {
+			if _, err := decodeCells(op.Value); err != nil {
+				return nil, 0, fmt.Errorf("log record: %w", err)
+			}
 		}
 	}
 	if len(rest) != 0 {

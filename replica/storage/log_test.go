@@ -12,13 +12,20 @@ import (
 	"testing"
 )
 
-// sampleOps are a row that is set, one that is removed and one without bytes.
+// sampleOps are a row that is set, one that is removed, one without bytes, and
+// two that change a digest.
 func sampleOps() []RowOp {
 	return []RowOp{
 		{Key: []byte("dab"), Value: []byte("xyz")},
 		{Key: []byte("dc"), Delete: true},
 		{Key: []byte("e"), Value: []byte{}},
+		{Key: AppendDataKey(nil, 258, 0x03040506, []byte("ab")), Value: []byte("xyz"), Change: 0x1122334455667788},
+		{Key: AppendDataKey(nil, 258, 0x03040506, nil), Delete: true, Change: 1},
 	}
+}
+
+func sameOp(a, b RowOp) bool {
+	return bytes.Equal(a.Key, b.Key) && bytes.Equal(a.Value, b.Value) && a.Delete == b.Delete && a.Change == b.Change
 }
 
 // record returns the log record of the operations.
@@ -36,7 +43,7 @@ func TestLogRecordIsGolden(t *testing.T) {
 		t.Fatal(err)
 	}
 	squeeze := strings.NewReplacer(" ", "", "\n", "")
-	got := fmt.Sprintf("key of batch 0x0102030405060708\n%x\nset dab=xyz, remove dc, set e to nothing\n%x\n",
+	got := fmt.Sprintf("key of batch 0x0102030405060708\n%x\nset dab=xyz, remove dc, set e to nothing, set and remove data rows\n%x\n",
 		appendLogKey(nil, 0x0102030405060708), record(sampleOps()))
 	if squeeze.Replace(got) != squeeze.Replace(string(want)) {
 		t.Errorf("log record changed:\n%s\nwant\n%s", got, want)
@@ -50,9 +57,9 @@ func TestLogRecordReadsBack(t *testing.T) {
 		t.Fatalf("%d operations, %v", n, err)
 	}
 	for i, op := range ops {
-		key, value, remove, rest, ok := takeOp(body)
-		if !ok || !bytes.Equal(key, op.Key) || !bytes.Equal(value, op.Value) || remove != op.Delete {
-			t.Errorf("operation %d: %q %q %v %v", i, key, value, remove, ok)
+		got, rest, ok := takeOp(body)
+		if !ok || !sameOp(got, op) {
+			t.Errorf("operation %d: %+v %v, want %+v", i, got, ok, op)
 		}
 		body = rest
 	}
@@ -97,11 +104,11 @@ func FuzzOpenRecord(f *testing.F) {
 		}
 		var ops []RowOp
 		for range n {
-			key, value, remove, rest, ok := takeOp(body)
+			op, rest, ok := takeOp(body)
 			if !ok {
 				t.Fatal("a checked record has a bad operation")
 			}
-			ops = append(ops, RowOp{Key: key, Value: value, Delete: remove})
+			ops = append(ops, op)
 			body = rest
 		}
 		again, m, err := openRecord(record(ops))
@@ -109,8 +116,8 @@ func FuzzOpenRecord(f *testing.F) {
 			t.Fatalf("%d operations encode to %d, %v", n, m, err)
 		}
 		for _, op := range ops {
-			key, value, remove, rest, ok := takeOp(again)
-			if !ok || remove != op.Delete || !bytes.Equal(key, op.Key) || !bytes.Equal(value, op.Value) {
+			got, rest, ok := takeOp(again)
+			if !ok || !sameOp(got, op) {
 				t.Fatalf("operation on %q changed", op.Key)
 			}
 			again = rest
@@ -136,7 +143,7 @@ func TestGenerationIsAMapOfTheLatestStates(t *testing.T) {
 				body = appendOp(body, &op)
 				model[string(op.Key)] = op
 			}
-			g.add(seq+1, ops, body, 7)
+			g.add(seq+1, ops, body, 7, nil)
 		}
 		if g.first != 1 || g.last != 200 || g.bornNS != 7 || len(g.rows) != len(model) {
 			t.Fatalf("seed %d: batches %d to %d, %d rows, want %d", seed, g.first, g.last, len(g.rows), len(model))

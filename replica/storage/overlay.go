@@ -22,6 +22,7 @@ type overlay struct {
 		fresh    *generation
 		applying *generation // nil unless a generation is being applied
 		spare    *generation // nil while applying
+		digests  digests     // of the rows of the store as a whole
 	}
 }
 
@@ -45,7 +46,7 @@ func signal(c chan struct{}) {
 func (o *overlay) add(seq uint64, ops int, body []byte, nowNS int64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.mu.fresh.add(seq, ops, body, nowNS)
+	o.mu.fresh.add(seq, ops, body, nowNS, &o.mu.digests)
 	if o.mu.fresh.bytes >= o.limit {
 		signal(o.ask)
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 // formatVersion is the version of the row layouts that this package writes.
-const formatVersion = 2
+const formatVersion = 3
 
 // Close waits this long for an engine that takes no writes, and this long for
 // one that has failed. What still runs then is left to the end of the process.
@@ -32,6 +32,8 @@ type Store struct {
 
 	queue   queue
 	overlay overlay
+	placed  placedDigests
+	doubt   atomic.Bool // the digests may be wrong: see VerifySlot
 
 	committed atomic.Uint64 // batches up to this one are visible
 	synced    atomic.Uint64 // batches up to this one are durable
@@ -89,18 +91,19 @@ func (s *Store) openEngine() (err error) {
 	if err := checkFormat(s.db); err != nil {
 		return errors.Join(err, s.db.Close())
 	}
+	s.loadDigests()
 	last, err := s.replay()
 	if err != nil {
 		return errors.Join(err, s.db.Close())
 	}
+	s.overlay.mu.digests.copyFrom(&s.placed.digests)
 	s.queue.open(last)
 	s.committed.Store(last)
 	s.synced.Store(last)
 	return nil
 }
 
-// checkFormat refuses a newer layout and stamps a new or older store with ours:
-// a program that knows nothing of the log must not open it from here on.
+// checkFormat refuses another layout and stamps a new store with ours.
 func checkFormat(db *pebble.DB) error {
 	key := metaKey("format")
 	v, closer, err := db.Get(key)
@@ -118,7 +121,7 @@ func checkFormat(db *pebble.DB) error {
 		return fmt.Errorf("%w: layout %d, this program knows %d", ErrFormatTooNew, v[0], formatVersion)
 	}
 	if v[0] < formatVersion {
-		return db.Set(key, []byte{formatVersion}, pebble.Sync)
+		return fmt.Errorf("%w: layout %d, this program knows %d", ErrFormatTooOld, v[0], formatVersion)
 	}
 	return nil
 }
