@@ -24,7 +24,8 @@ var layers = map[string][]string{
 	"coordinator/quorum": {"membership/ring", "replica/version"},
 	"replica/storage":    {"replica/version"},
 	"replica/rpc":        {"replica/version", "membership/ring", "antientropy/merkle"},
-	"replica":            {"replica/version", "replica/storage", "membership/ring"},
+	// A write knows by how much it changes the digest of its cell.
+	"replica": {"replica/version", "replica/storage", "membership/ring", "antientropy/merkle"},
 	"membership":         {"membership/ring"},
 	"coordinator":        {"coordinator/quorum", "membership/ring", "replica/version"},
 	// resp names the coordinator's types and errors, and speaks of slots,

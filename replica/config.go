@@ -30,6 +30,9 @@ type Config struct {
 	// SweepInterval is the pause between two looks for expired payloads.
 	// Default: 500 ms.
 	SweepInterval time.Duration
+	// ScrubPeriod is the time in which every own row is read and checked once.
+	// Default: 24 h.
+	ScrubPeriod time.Duration
 	// Now is the wall clock. Default: time.Now.
 	Now func() time.Time
 
@@ -49,6 +52,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.SweepInterval == 0 {
 		c.SweepInterval = 500 * time.Millisecond
+	}
+	if c.ScrubPeriod == 0 {
+		c.ScrubPeriod = 24 * time.Hour
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -79,6 +85,9 @@ func (c Config) validate() error {
 	}
 	if c.SweepInterval < 0 {
 		errs = append(errs, fmt.Errorf("sweep interval (%v) must be positive", c.SweepInterval))
+	}
+	if c.ScrubPeriod < 0 {
+		errs = append(errs, fmt.Errorf("scrub period (%v) must be positive", c.ScrubPeriod))
 	}
 	return errors.Join(errs...)
 }

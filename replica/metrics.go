@@ -16,6 +16,9 @@ type meters struct {
 	expired   *metrics.Counter // payloads dropped after their time
 	reused    *metrics.Counter // dots of this incarnation that it never minted
 
+	scrubbed     *metrics.Counter // slots read to their end
+	digestsWrong *metrics.Counter // digests that did not fit the rows
+
 	cacheBytes *metrics.Gauge
 	hintRows   *metrics.Gauge
 	hintBytes  *metrics.Gauge
@@ -24,19 +27,21 @@ type meters struct {
 // newMeters registers the counters in set.
 func newMeters(set *metrics.Set) meters {
 	return meters{
-		hits:       set.GetOrCreateCounter(`replica_reads_total{found="true"}`),
-		misses:     set.GetOrCreateCounter(`replica_reads_total{found="false"}`),
-		cached:     set.GetOrCreateCounter(`replica_lookups_total{from="cache"}`),
-		loaded:     set.GetOrCreateCounter(`replica_lookups_total{from="store"}`),
-		mutated:    set.GetOrCreateCounter(`replica_mutations_total`),
-		merged:     set.GetOrCreateCounter(`replica_merges_total`),
-		unchanged:  set.GetOrCreateCounter(`replica_unchanged_total`),
-		corrupt:    set.GetOrCreateCounter(`replica_corrupt_rows_total`),
-		refused:    set.GetOrCreateCounter(`replica_refused_total`),
-		expired:    set.GetOrCreateCounter(`replica_expired_total`),
-		reused:     set.GetOrCreateCounter(`replica_dots_reused_total`),
-		cacheBytes: set.GetOrCreateGauge(`replica_cache_bytes`, nil),
-		hintRows:   set.GetOrCreateGauge(`replica_hint_rows`, nil),
-		hintBytes:  set.GetOrCreateGauge(`replica_hint_bytes`, nil),
+		hits:         set.GetOrCreateCounter(`replica_reads_total{found="true"}`),
+		misses:       set.GetOrCreateCounter(`replica_reads_total{found="false"}`),
+		cached:       set.GetOrCreateCounter(`replica_lookups_total{from="cache"}`),
+		loaded:       set.GetOrCreateCounter(`replica_lookups_total{from="store"}`),
+		mutated:      set.GetOrCreateCounter(`replica_mutations_total`),
+		merged:       set.GetOrCreateCounter(`replica_merges_total`),
+		unchanged:    set.GetOrCreateCounter(`replica_unchanged_total`),
+		corrupt:      set.GetOrCreateCounter(`replica_corrupt_rows_total`),
+		refused:      set.GetOrCreateCounter(`replica_refused_total`),
+		expired:      set.GetOrCreateCounter(`replica_expired_total`),
+		reused:       set.GetOrCreateCounter(`replica_dots_reused_total`),
+		scrubbed:     set.GetOrCreateCounter(`replica_scrubbed_slots_total`),
+		digestsWrong: set.GetOrCreateCounter(`replica_wrong_digests_total`),
+		cacheBytes:   set.GetOrCreateGauge(`replica_cache_bytes`, nil),
+		hintRows:     set.GetOrCreateGauge(`replica_hint_rows`, nil),
+		hintBytes:    set.GetOrCreateGauge(`replica_hint_bytes`, nil),
 	}
 }

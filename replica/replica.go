@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -120,8 +121,8 @@ func (r *Replica) findTargets() error {
 	}
 }
 
-// Run counts the rows if a clean close has not left their number, and drops
-// expired payloads, until ctx ends. It must be called once.
+// Run counts the rows if a clean close has not left their number, drops expired
+// payloads and scrubs, until ctx ends. It must be called once.
 func (r *Replica) Run(ctx context.Context) error {
 	if r.snapshot != nil {
 		err := errors.Join(r.countRows(ctx), r.releaseSnapshot())
@@ -129,6 +130,9 @@ func (r *Replica) Run(ctx context.Context) error {
 			return fmt.Errorf("replica: count: %w", err)
 		}
 	}
+	var scrubbing sync.WaitGroup
+	scrubbing.Go(func() { r.scrub(ctx) })
+	defer scrubbing.Wait()
 	tick := time.NewTicker(r.cfg.SweepInterval)
 	defer tick.Stop()
 	failing := false

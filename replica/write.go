@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 
+	"github.com/redynamo/redynamo/antientropy/merkle"
 	"github.com/redynamo/redynamo/membership/ring"
 	"github.com/redynamo/redynamo/replica/storage"
 	"github.com/redynamo/redynamo/replica/version"
@@ -202,10 +203,12 @@ func (r *Replica) awaitLocked(e *entry, durable bool, done func(error)) (settled
 // nil to remove the row. On an error nothing has changed.
 func (r *Replica) storeLocked(st *stripe, e *entry, next version.Record, row []byte, durable bool, done func(error)) error {
 	rowKey := e.appendRowKey(st.mu.rowKey[:0])
+	hash := next.StateHash()
 	ops := append(st.mu.ops[:0], storage.RowOp{Key: rowKey, Value: row, Delete: row == nil})
 	st.mu.rowKey = keepSmall(rowKey)
 	expiring := 0
 	if e.target == 0 {
+		ops[0].Change = merkle.Change(e.slot, e.keyPos, e.hash, hash)
 		ops, expiring = appendIndexOps(ops, e, next)
 	}
 	seq, err := r.store.Enqueue(ops, durable, done)
@@ -227,7 +230,7 @@ func (r *Replica) storeLocked(st *stripe, e *entry, next version.Record, row []b
 	} else {
 		r.hints.change(e.target, e.rowBytes, rowBytes)
 	}
-	e.rec, e.hash, e.seq, e.rowBytes = next, next.StateHash(), seq, rowBytes
+	e.rec, e.hash, e.seq, e.rowBytes = next, hash, seq, rowBytes
 	r.chargeLocked(st, e)
 	return nil
 }
