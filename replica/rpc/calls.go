@@ -59,6 +59,15 @@ func (p *Peer) Inspect(m InspectRequest, o Options, done func(InspectReply, erro
 	p.call(KindInspect, o, len(m.Key), func(b []byte) []byte { return AppendInspectRequest(b, m) }, inspectDone(done))
 }
 
+// Deliver brings the peer rows that were kept for it.
+func (p *Peer) Deliver(m DeliverRequest, o Options, done func(DeliverReply, error)) {
+	payload := 0
+	for _, row := range m.Rows {
+		payload += deliverRowBytes + len(row.Key) + len(row.Record)
+	}
+	p.call(KindDeliver, o, payload, func(b []byte) []byte { return AppendDeliverRequest(b, m) }, deliverDone(done))
+}
+
 // fixedBytes is more than the fixed fields of any request take, so that header,
 // fixed fields and the lengths given above bound a frame from above.
 const fixedBytes = 64
@@ -81,6 +90,7 @@ type (
 	countDone   func(CountReply, error)
 	statusDone  func(StatusReply, error)
 	inspectDone func(InspectReply, error)
+	deliverDone func(DeliverReply, error)
 )
 
 func (d ackDone) complete(b []byte, err error) error {
@@ -114,6 +124,10 @@ func (d statusDone) complete(b []byte, err error) error {
 
 func (d inspectDone) complete(b []byte, err error) error {
 	return finish(d, DecodeInspectReply, b, err)
+}
+
+func (d deliverDone) complete(b []byte, err error) error {
+	return finish(d, DecodeDeliverReply, b, err)
 }
 
 func finish[R any](done func(R, error), decode func([]byte) (R, error), b []byte, err error) error {

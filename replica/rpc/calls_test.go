@@ -23,6 +23,7 @@ func TestEveryRequestReachesItsHandlerAndBringsItsReply(t *testing.T) {
 			CountReply{Keys: 12},
 			StatusReply{Records: true, Ready: true, Epoch: 1, Members: 2, Boot: 3},
 			InspectReply{Entries: []InspectEntry{{For: 3, Record: []byte("c")}}},
+			DeliverReply{Credit: 13},
 		}
 		h := &fakeHandler{
 			read:   serveNoted[ReadRequest](note, replies[0].(ReadReply)),
@@ -32,6 +33,7 @@ func TestEveryRequestReachesItsHandlerAndBringsItsReply(t *testing.T) {
 			count:  serveNoted[CountRequest](note, replies[3].(CountReply)),
 			status: serveNoted[StatusRequest](note, replies[4].(StatusReply)),
 			look:   serveNoted[InspectRequest](note, replies[5].(InspectReply)),
+			take:   serveNoted[DeliverRequest](note, replies[6].(DeliverReply)),
 		}
 		r := newRig(t, h, PoolConfig{}, ServerConfig{})
 		requests := []any{
@@ -40,7 +42,8 @@ func TestEveryRequestReachesItsHandlerAndBringsItsReply(t *testing.T) {
 			ScanRequest{FromSlot: 1, FromHash: 2, ToSlot: 3, Limit: 4},
 			CountRequest{Ranges: []SlotRange{{1, 2}, {3, 4}}},
 			StatusRequest{}, InspectRequest{Key: []byte("k")},
-			MergeRequest{Key: []byte("k"), For: 9, Durable: true, Record: []byte("rec")},
+			DeliverRequest{Durable: true, Rows: []DeliverRow{{Key: []byte("k"), Record: []byte("rec")}}},
+			MergeRequest{Key: []byte("k"), For: 9, Durable: true, Optional: true, Record: []byte("rec")},
 		}
 		o := Options{Deadline: time.Now().Add(1500 * time.Microsecond), Class: Repair}
 		var answers []any
@@ -50,8 +53,9 @@ func TestEveryRequestReachesItsHandlerAndBringsItsReply(t *testing.T) {
 		r.peer.Count(requests[3].(CountRequest), o, collect[CountReply](t, &answers))
 		r.peer.Status(requests[4].(StatusRequest), o, collect[StatusReply](t, &answers))
 		r.peer.Inspect(requests[5].(InspectRequest), o, collect[InspectReply](t, &answers))
+		r.peer.Deliver(requests[6].(DeliverRequest), o, collect[DeliverReply](t, &answers))
 		merged, pinged := errors.New("no reply"), errors.New("no reply")
-		r.peer.Merge(requests[6].(MergeRequest), o, func(err error) { merged = err })
+		r.peer.Merge(requests[7].(MergeRequest), o, func(err error) { merged = err })
 		r.peer.Ping(o, func(err error) { pinged = err })
 		synctest.Wait()
 		if merged != nil || pinged != nil {
@@ -94,7 +98,7 @@ func TestErrorsCrossTheWireAsThemselves(t *testing.T) {
 		r := newRig(t, h, PoolConfig{}, ServerConfig{})
 		for _, want := range []error{
 			ErrOverloaded, ErrNoReplicas, ErrUncertain, ErrTooManySiblings, ErrTooLarge, ErrCorrupt, ErrStrict,
-			ErrNotOwner, ErrLoading, ErrStale, ErrUnsupported, ErrTimeout, ErrInternal,
+			ErrNotOwner, ErrLoading, ErrStale, ErrUnsupported, ErrTimeout, ErrHintBudget, ErrInternal,
 		} {
 			fail = fmt.Errorf("read: %w", want)
 			_, err := r.read("k", Options{})

@@ -42,6 +42,8 @@ func codecs() []codec {
 		codecOf("status reply", DecodeStatusReply, AppendStatusReply),
 		codecOf("inspect request", DecodeInspectRequest, AppendInspectRequest),
 		codecOf("inspect reply", DecodeInspectReply, AppendInspectReply),
+		codecOf("deliver request", DecodeDeliverRequest, AppendDeliverRequest),
+		codecOf("deliver reply", DecodeDeliverReply, AppendDeliverReply),
 		codecOf("hello", decodeHello, appendHello),
 		codecOf("error", decodeError, appendError),
 		codecOf("frame", decodeTestFrame, appendTestFrame),
@@ -83,6 +85,7 @@ func goldenMessages() []any {
 		ReadReply{},
 		ReadReply{Hash: 0x0102030405060708, Record: []byte("rec")},
 		MergeRequest{Key: []byte("key"), For: 0x1122334455667788, Durable: true, Record: []byte("rec")},
+		MergeRequest{Key: []byte("key"), For: 0x1122334455667788, Optional: true, Record: []byte("rec")},
 		WriteRequest{Key: []byte("key"), Op: []byte("op"), R: 2, W: 3},
 		WriteReply{Outcome: []byte("out")},
 		ScanRequest{FromSlot: 0x0102, FromHash: 0x03040506, ToSlot: 0x0708, Limit: 0x090a0b0c},
@@ -97,8 +100,12 @@ func goldenMessages() []any {
 		StatusReply{Records: true, Ready: true, Epoch: 0x0102030405060708, Members: 5, Boot: 0x1112131415161718},
 		InspectRequest{Key: []byte("key")},
 		InspectReply{Entries: []InspectEntry{{Record: []byte("own")}, {For: 0x1122334455667788, Record: []byte("hint")}}},
+		DeliverRequest{},
+		DeliverRequest{For: 0x1122334455667788, Durable: true, Rows: []DeliverRow{{Key: []byte("a"), Record: []byte("rec")}, {Key: []byte("b"), Record: []byte("r")}}},
+		DeliverReply{Credit: 0x01020304},
 		hello{mark: laneBulk, min: 1, max: 2, cluster: testCluster, from: 0x0102030405060708, to: 0x1112131415161718, maxFrame: 4 << 20},
 		ErrNoReplicas,
+		ErrHintBudget,
 		&UncertainError{Acked: 1, Want: 2},
 		testFrame{header{kind: KindMerge, class: Repair, id: 0x0102030405060708, deadlineMS: 250}, []byte("payload")},
 	}
@@ -205,8 +212,9 @@ func lossy(c codec, b []byte) bool { return c.name == "error" && len(b) == 1 }
 
 func TestMalformedEntryCountsAllocateNothing(t *testing.T) {
 	bad := [][]byte{
-		{0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff}, // a scan reply of 2^32-1 entries
-		{0xff, 0xff, 0xff, 0xff},                      // ranges, inspect entries, a key
+		{0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff},       // a scan reply of 2^32-1 entries
+		{0xff, 0xff, 0xff, 0xff, 0xff},                      // ranges, inspect entries, a key
+		{0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff}, // rows to deliver
 	}
 	for _, b := range bad {
 		for _, c := range codecs() {
@@ -219,6 +227,7 @@ func TestMalformedEntryCountsAllocateNothing(t *testing.T) {
 		_, _ = DecodeScanReply(bad[0])
 		_, _ = DecodeCountRequest(bad[1])
 		_, _ = DecodeInspectReply(bad[1])
+		_, _ = DecodeDeliverRequest(bad[2])
 	})
 	if allocs != 0 {
 		t.Errorf("%v allocations", allocs)

@@ -36,6 +36,8 @@ func (c *serverConn) dispatch(r *request, payload []byte, meta Meta) error {
 		err = serve(own, DecodeStatusRequest, meta, h.ServeStatus, r.statusReply)
 	case KindInspect:
 		err = serve(own, DecodeInspectRequest, meta, h.ServeInspect, r.inspectReply)
+	case KindDeliver:
+		err = serve(own, DecodeDeliverRequest, meta, h.ServeDeliver, r.deliverReply)
 	default:
 		panic(fmt.Sprintf("rpc: request kind %d has no handler", r.h.kind))
 	}
@@ -94,4 +96,8 @@ func (r *request) statusReply(m StatusReply, err error) {
 
 func (r *request) inspectReply(m InspectReply, err error) {
 	r.answer(err, func(b []byte) []byte { return AppendInspectReply(b, m) })
+}
+
+func (r *request) deliverReply(m DeliverReply, err error) {
+	r.answer(err, func(b []byte) []byte { return AppendDeliverReply(b, m) })
 }

@@ -86,7 +86,7 @@
 //	             8 for                                        follows), 2 record
 //	             8 have, if flagged                         8 state hash
 //	             key                                        record...rest, if flagged
-//	3 merge      1 flags: 1 durable                   reply (nothing)
+//	3 merge      1 flags: 1 durable, 2 optional       reply (nothing)
 //	             8 for, key, record
 //	4 write      1 r, 1 w, key, op                    reply outcome
 //	5 scan       2 from slot, 4 from hash,            reply 1 flags: 1 done
@@ -102,4 +102,15 @@
 //	                                                        8 boot actor
 //	8 inspect    key                                  reply 4 number of entries, each
 //	                                                        8 for, record
+//	9 deliver    1 flags: 1 durable, 8 for            reply 4 credit
+//	             4 number of rows, each
+//	             key, record
+//
+// A merge is optional when the write that it belongs to can do without it: a
+// node that already keeps much for that owner then answers ErrHintBudget.
+//
+// The reply to deliver means that every row is committed, and synced if that
+// was asked for. Its credit is how many bytes of keys and records the receiver
+// takes in the next message; after 0 the sender pauses and asks again, with a
+// message without rows. One row that cannot be merged fails the whole message.
 package rpc

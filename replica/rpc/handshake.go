@@ -14,8 +14,8 @@ import (
 // The protocol versions this program speaks. A change of any frame or message
 // is a new version.
 const (
-	protocolMin = 1
-	protocolMax = 1
+	protocolMin = 2
+	protocolMax = 2
 )
 
 const (

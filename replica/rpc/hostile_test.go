@@ -309,12 +309,12 @@ func TestHelloThatDoesNotFitIsRefused(t *testing.T) {
 
 func TestAnAnswerThatDoesNotFitIsRefused(t *testing.T) {
 	h := helloTo2(1 << 20)
-	good, err := admit(h, hello{min: 1, max: 1, cluster: testCluster, from: 2, maxFrame: 1 << 20})
+	good, err := admit(h, hello{min: protocolMin, max: protocolMax, cluster: testCluster, from: 2, maxFrame: 1 << 20})
 	if err != nil || good.verdict(h) != nil {
 		t.Fatalf("a good answer: %v, %v", err, good.verdict(h))
 	}
 	for name, f := range map[string]func(*hello){
-		"version":     func(a *hello) { a.min, a.max = 2, 2 },
+		"version":     func(a *hello) { a.min, a.max = protocolMax+1, protocolMax+1 },
 		"no choice":   func(a *hello) { a.min = 0 },
 		"cluster":     func(a *hello) { a.cluster[3]++ },
 		"node":        func(a *hello) { a.from = 3 },

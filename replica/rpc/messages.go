@@ -30,7 +30,10 @@ type MergeRequest struct {
 	Key     []byte
 	For     ring.NodeID
 	Durable bool
-	Record  []byte // version.EncodeRecord
+	// Optional says that the write can do without this hint, so that the peer may
+	// refuse it with ErrHintBudget.
+	Optional bool
+	Record   []byte // version.EncodeRecord
 }
 
 // WriteRequest forwards a client's write to a node that can mint its dot.
@@ -113,6 +116,25 @@ type InspectReply struct {
 	Entries []InspectEntry
 }
 
+// DeliverRequest brings the peer rows that others kept for it. Without rows it
+// only asks for credit.
+type DeliverRequest struct {
+	For     ring.NodeID // 0: the peer's own rows; else the hints it keeps for that owner
+	Durable bool
+	Rows    []DeliverRow
+}
+
+// DeliverRow is one row of a DeliverRequest.
+type DeliverRow struct {
+	Key    []byte
+	Record []byte // version.EncodeWire
+}
+
+// DeliverReply answers a DeliverRequest once all its rows are committed.
+type DeliverReply struct {
+	Credit uint32 // bytes of keys and records that the next request may hold
+}
+
 const (
 	flagDigestOnly = 1
 	flagHave       = 2
@@ -120,7 +142,8 @@ const (
 	flagSame   = 1
 	flagRecord = 2
 
-	flagDurable = 1
+	flagDurable  = 1
+	flagOptional = 2
 
 	flagLive = 1
 	flagDone = 1
@@ -131,6 +154,7 @@ const (
 	scanEntryBytes    = 2 + 4 + 8 + 1 + 4
 	inspectEntryBytes = 8 + 4
 	slotRangeBytes    = 4
+	deliverRowBytes   = 4 + 4
 )
 
 // AppendReadRequest appends the encoding of m. The layouts of all messages are
@@ -187,7 +211,7 @@ func DecodeReadReply(b []byte) (ReadReply, error) {
 
 // AppendMergeRequest appends the encoding of m.
 func AppendMergeRequest(dst []byte, m MergeRequest) []byte {
-	dst = append(dst, flag(m.Durable, flagDurable))
+	dst = append(dst, flag(m.Durable, flagDurable)|flag(m.Optional, flagOptional))
 	dst = binary.BigEndian.AppendUint64(dst, uint64(m.For))
 	dst = appendBytes(dst, m.Key)
 	return appendBytes(dst, m.Record)
@@ -196,7 +220,8 @@ func AppendMergeRequest(dst []byte, m MergeRequest) []byte {
 // DecodeMergeRequest is the inverse of AppendMergeRequest.
 func DecodeMergeRequest(b []byte) (MergeRequest, error) {
 	c := cursor{b: b}
-	m := MergeRequest{Durable: c.flags(flagDurable) != 0}
+	f := c.flags(flagDurable | flagOptional)
+	m := MergeRequest{Durable: f&flagDurable != 0, Optional: f&flagOptional != 0}
 	m.For = ring.NodeID(c.u64())
 	m.Key = c.bytes()
 	m.Record = c.bytes()
@@ -387,5 +412,44 @@ func DecodeInspectReply(b []byte) (InspectReply, error) {
 		e.Record = c.bytes()
 		m.Entries = append(m.Entries, e)
 	}
+	return m, c.end()
+}
+
+// AppendDeliverRequest appends the encoding of m.
+func AppendDeliverRequest(dst []byte, m DeliverRequest) []byte {
+	dst = append(dst, flag(m.Durable, flagDurable))
+	dst = binary.BigEndian.AppendUint64(dst, uint64(m.For))
+	dst = binary.BigEndian.AppendUint32(dst, uint32(len(m.Rows)))
+	for _, row := range m.Rows {
+		dst = appendBytes(dst, row.Key)
+		dst = appendBytes(dst, row.Record)
+	}
+	return dst
+}
+
+// DecodeDeliverRequest is the inverse of AppendDeliverRequest.
+func DecodeDeliverRequest(b []byte) (DeliverRequest, error) {
+	c := cursor{b: b}
+	m := DeliverRequest{Durable: c.flags(flagDurable) != 0}
+	m.For = ring.NodeID(c.u64())
+	n := c.count(deliverRowBytes)
+	if n > 0 {
+		m.Rows = make([]DeliverRow, 0, n)
+	}
+	for range n {
+		m.Rows = append(m.Rows, DeliverRow{Key: c.bytes(), Record: c.bytes()})
+	}
+	return m, c.end()
+}
+
+// AppendDeliverReply appends the encoding of m.
+func AppendDeliverReply(dst []byte, m DeliverReply) []byte {
+	return binary.BigEndian.AppendUint32(dst, m.Credit)
+}
+
+// DecodeDeliverReply is the inverse of AppendDeliverReply.
+func DecodeDeliverReply(b []byte) (DeliverReply, error) {
+	c := cursor{b: b}
+	m := DeliverReply{Credit: c.u32()}
 	return m, c.end()
 }
