@@ -24,6 +24,9 @@ func TestEveryRequestReachesItsHandlerAndBringsItsReply(t *testing.T) {
 			StatusReply{Records: true, Ready: true, Epoch: 1, Members: 2, Boot: 3},
 			InspectReply{Entries: []InspectEntry{{For: 3, Record: []byte("c")}}},
 			DeliverReply{Credit: 13},
+			NodesReply{Hashes: []uint64{1, 2}},
+			ListReply{Cells: 1, NextHash: 2, Entries: []ListEntry{{Slot: 3, KeyHash: 4, State: 5}}},
+			FetchReply{Positions: 2, Rows: []FetchRow{{Key: []byte("k"), Record: []byte("rec")}}},
 		}
 		h := &fakeHandler{
 			read:   serveNoted[ReadRequest](note, replies[0].(ReadReply)),
@@ -34,6 +37,10 @@ func TestEveryRequestReachesItsHandlerAndBringsItsReply(t *testing.T) {
 			status: serveNoted[StatusRequest](note, replies[4].(StatusReply)),
 			look:   serveNoted[InspectRequest](note, replies[5].(InspectReply)),
 			take:   serveNoted[DeliverRequest](note, replies[6].(DeliverReply)),
+			nodes:  serveNoted[NodesRequest](note, replies[7].(NodesReply)),
+			list:   serveNoted[ListRequest](note, replies[8].(ListReply)),
+			fetch:  serveNoted[FetchRequest](note, replies[9].(FetchReply)),
+			sync:   func(m SessionRequest, x Meta, reply func(error)) { note(m, x); reply(nil) },
 		}
 		r := newRig(t, h, PoolConfig{}, ServerConfig{})
 		requests := []any{
@@ -43,7 +50,11 @@ func TestEveryRequestReachesItsHandlerAndBringsItsReply(t *testing.T) {
 			CountRequest{Ranges: []SlotRange{{1, 2}, {3, 4}}},
 			StatusRequest{}, InspectRequest{Key: []byte("k")},
 			DeliverRequest{Durable: true, Rows: []DeliverRow{{Key: []byte("k"), Record: []byte("rec")}}},
+			NodesRequest{Units: 1023, Level: 2, Nodes: []TreeNode{{Partition: 1, Index: 2}}},
+			ListRequest{Limit: 1, From: 2, Cells: []uint32{3, 4}},
+			FetchRequest{MaxBytes: 1, Positions: []Position{{Slot: 2, KeyHash: 3}}},
 			MergeRequest{Key: []byte("k"), For: 9, Durable: true, Optional: true, Record: []byte("rec")},
+			SessionRequest{End: true, Epoch: 1, First: 2, Last: 3},
 		}
 		o := Options{Deadline: time.Now().Add(1500 * time.Microsecond), Class: Repair}
 		var answers []any
@@ -54,12 +65,16 @@ func TestEveryRequestReachesItsHandlerAndBringsItsReply(t *testing.T) {
 		r.peer.Status(requests[4].(StatusRequest), o, collect[StatusReply](t, &answers))
 		r.peer.Inspect(requests[5].(InspectRequest), o, collect[InspectReply](t, &answers))
 		r.peer.Deliver(requests[6].(DeliverRequest), o, collect[DeliverReply](t, &answers))
-		merged, pinged := errors.New("no reply"), errors.New("no reply")
-		r.peer.Merge(requests[7].(MergeRequest), o, func(err error) { merged = err })
+		r.peer.Nodes(requests[7].(NodesRequest), o, collect[NodesReply](t, &answers))
+		r.peer.List(requests[8].(ListRequest), o, collect[ListReply](t, &answers))
+		r.peer.Fetch(requests[9].(FetchRequest), o, collect[FetchReply](t, &answers))
+		merged, pinged, synced := errors.New("no reply"), errors.New("no reply"), errors.New("no reply")
+		r.peer.Merge(requests[10].(MergeRequest), o, func(err error) { merged = err })
 		r.peer.Ping(o, func(err error) { pinged = err })
+		r.peer.Session(requests[11].(SessionRequest), o, func(err error) { synced = err })
 		synctest.Wait()
-		if merged != nil || pinged != nil {
-			t.Errorf("merge: %v, ping: %v", merged, pinged)
+		if merged != nil || pinged != nil || synced != nil {
+			t.Errorf("merge: %v, ping: %v, session: %v", merged, pinged, synced)
 		}
 		if !reflect.DeepEqual(got, requests) {
 			t.Errorf("handlers got  %+v\nwant          %+v", got, requests)

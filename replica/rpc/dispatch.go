@@ -38,6 +38,14 @@ func (c *serverConn) dispatch(r *request, payload []byte, meta Meta) error {
 		err = serve(own, DecodeInspectRequest, meta, h.ServeInspect, r.inspectReply)
 	case KindDeliver:
 		err = serve(own, DecodeDeliverRequest, meta, h.ServeDeliver, r.deliverReply)
+	case KindNodes:
+		err = serve(own, DecodeNodesRequest, meta, h.ServeNodes, r.nodesReply)
+	case KindList:
+		err = serve(own, DecodeListRequest, meta, h.ServeList, r.listReply)
+	case KindFetch:
+		err = serve(own, DecodeFetchRequest, meta, h.ServeFetch, r.fetchReply)
+	case KindSession:
+		err = serve(own, DecodeSessionRequest, meta, h.ServeSession, r.ackReply)
 	default:
 		panic(fmt.Sprintf("rpc: request kind %d has no handler", r.h.kind))
 	}

@@ -105,6 +105,18 @@
 //	9 deliver    1 flags: 1 durable, 8 for            reply 4 credit
 //	             4 number of rows, each
 //	             key, record
+//	10 nodes     2 number of partitions - 1, 1 level  reply 4 number of hashes, each
+//	             4 number of nodes, each                    8 hash
+//	             2 partition, 4 index
+//	11 list      4 limit, 4 from hash                 reply 4 whole cells, 4 next hash
+//	             4 number of cells, each                    4 number of entries, each
+//	             4 cell                                     2 slot, 4 key hash,
+//	                                                        8 state hash
+//	12 fetch     4 most bytes                         reply 4 positions answered
+//	             4 number of positions, each                4 number of rows, each
+//	             2 slot, 4 key hash                         key, record
+//	13 session   1 flags: 1 end, 8 epoch              reply (nothing)
+//	             2 first slot, 2 last slot
 //
 // A merge is optional when the write that it belongs to can do without it: a
 // node that already keeps much for that owner then answers ErrHintBudget.
@@ -113,4 +125,8 @@
 // was asked for. Its credit is how many bytes of keys and records the receiver
 // takes in the next message; after 0 the sender pauses and asks again, with a
 // message without rows. One row that cannot be merged fails the whole message.
+//
+// The replies to list and fetch may stop early: to list with the limit, to fetch
+// with the most bytes, but never without any progress. They say where. Nodes of
+// trees over another number of partitions are refused with ErrUnsupported.
 package rpc

@@ -20,8 +20,12 @@ const (
 	KindStatus  Kind = 7
 	KindInspect Kind = 8
 	KindDeliver Kind = 9
+	KindNodes   Kind = 10
+	KindList    Kind = 11
+	KindFetch   Kind = 12
+	KindSession Kind = 13
 
-	lastKind  = KindDeliver
+	lastKind  = KindSession
 	replyBit  = Kind(0x80)
 	kindError = Kind(0xff)
 )
@@ -47,6 +51,14 @@ func (k Kind) String() string {
 		return "inspect"
 	case KindDeliver:
 		return "deliver"
+	case KindNodes:
+		return "nodes"
+	case KindList:
+		return "list"
+	case KindFetch:
+		return "fetch"
+	case KindSession:
+		return "session"
 	default:
 		return fmt.Sprintf("kind(%d)", uint8(k))
 	}

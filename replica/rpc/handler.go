@@ -37,4 +37,8 @@ type Handler interface {
 	ServeStatus(m StatusRequest, meta Meta, reply func(StatusReply, error))
 	ServeInspect(m InspectRequest, meta Meta, reply func(InspectReply, error))
 	ServeDeliver(m DeliverRequest, meta Meta, reply func(DeliverReply, error))
+	ServeNodes(m NodesRequest, meta Meta, reply func(NodesReply, error))
+	ServeList(m ListRequest, meta Meta, reply func(ListReply, error))
+	ServeFetch(m FetchRequest, meta Meta, reply func(FetchReply, error))
+	ServeSession(m SessionRequest, meta Meta, reply func(error))
 }

@@ -29,6 +29,10 @@ type fakeHandler struct {
 	status func(StatusRequest, Meta, func(StatusReply, error))
 	look   func(InspectRequest, Meta, func(InspectReply, error))
 	take   func(DeliverRequest, Meta, func(DeliverReply, error))
+	nodes  func(NodesRequest, Meta, func(NodesReply, error))
+	list   func(ListRequest, Meta, func(ListReply, error))
+	fetch  func(FetchRequest, Meta, func(FetchReply, error))
+	sync   func(SessionRequest, Meta, func(error))
 }
 
 func (h *fakeHandler) ServeRead(m ReadRequest, x Meta, reply func(ReadReply, error)) {
@@ -53,6 +57,26 @@ func (h *fakeHandler) ServeScan(m ScanRequest, x Meta, reply func(ScanReply, err
 
 func (h *fakeHandler) ServeCount(m CountRequest, x Meta, reply func(CountReply, error)) {
 	serveFake(h.count, m, x, reply)
+}
+
+func (h *fakeHandler) ServeNodes(m NodesRequest, x Meta, reply func(NodesReply, error)) {
+	serveFake(h.nodes, m, x, reply)
+}
+
+func (h *fakeHandler) ServeList(m ListRequest, x Meta, reply func(ListReply, error)) {
+	serveFake(h.list, m, x, reply)
+}
+
+func (h *fakeHandler) ServeFetch(m FetchRequest, x Meta, reply func(FetchReply, error)) {
+	serveFake(h.fetch, m, x, reply)
+}
+
+func (h *fakeHandler) ServeSession(m SessionRequest, x Meta, reply func(error)) {
+	if h.sync == nil {
+		reply(ErrUnsupported)
+		return
+	}
+	h.sync(m, x, reply)
 }
 
 func (h *fakeHandler) ServeStatus(m StatusRequest, x Meta, reply func(StatusReply, error)) {
