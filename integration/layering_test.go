@@ -25,9 +25,10 @@ var layers = map[string][]string{
 	"replica/storage":    {"replica/version"},
 	"replica/rpc":        {"replica/version", "membership/ring", "antientropy/merkle"},
 	// A write knows by how much it changes the digest of its cell.
-	"replica": {"replica/version", "replica/storage", "membership/ring", "antientropy/merkle"},
-	"membership":         {"membership/ring"},
-	"coordinator":        {"coordinator/quorum", "membership/ring", "replica/version"},
+	"replica":     {"replica/version", "replica/storage", "membership/ring", "antientropy/merkle"},
+	"membership":  {"membership/ring"},
+	"antientropy": {"antientropy/merkle", "membership/ring", "replica/version"},
+	"coordinator": {"coordinator/quorum", "membership/ring", "replica/version"},
 	// resp names the coordinator's types and errors, and speaks of slots,
 	// contexts and tokens, which are kernel words.
 	"resp":                 {"coordinator", "membership/ring", "replica/version"},

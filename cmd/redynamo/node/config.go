@@ -52,6 +52,8 @@ type Config struct {
 	BlockCache    int64         // Pebble's block cache; storage's default
 	RecordCache   int64         // decoded records kept in memory; replica's default
 
+	ExchangeInterval time.Duration // between two comparisons of an owner with another; 10 s
+
 	RequestTimeout time.Duration // a request is answered, for good or ill, within it; 1 s
 	RequirePass    string        // password of the default user; "" for none
 	MaxClients     int           // connections to each door; resp's default
@@ -90,6 +92,9 @@ func (c Config) withDefaults() Config {
 	number(&c.MaxValue, 1<<20)
 	if c.FsyncInterval == 0 {
 		c.FsyncInterval = time.Second
+	}
+	if c.ExchangeInterval == 0 {
+		c.ExchangeInterval = 10 * time.Second
 	}
 	if c.RequestTimeout == 0 {
 		c.RequestTimeout = time.Second
@@ -132,6 +137,7 @@ func (c Config) validate() error {
 	fault(c.MaxValue < 1 || c.MaxValue > 64<<20, "max-value (%d) must be in 1..64 MiB", c.MaxValue)
 	fault(c.MaxClients < 0, "max-clients (%d) must not be negative", c.MaxClients)
 	fault(c.RequestTimeout < 10*time.Millisecond, "request-timeout (%v) must be at least 10ms", c.RequestTimeout)
+	fault(c.ExchangeInterval < 100*time.Millisecond, "exchange-interval (%v) must be at least 100ms", c.ExchangeInterval)
 	fault(c.FsyncInterval < time.Millisecond, "fsync-interval (%v) must be at least 1ms", c.FsyncInterval)
 	for _, a := range []struct{ name, addr string }{
 		{"listen", c.Listen}, {"cluster-listen", c.ClusterListen}, {"peer-listen", c.PeerListen},

@@ -47,20 +47,8 @@ func localReply(req coordinator.ReadRequest, rec version.Record, hash uint64) co
 	return coordinator.ReadReply{Hash: hash, Record: rec}
 }
 
-// later runs f on a disk worker: with nil, or with the reason why f must not
-// do its work, which is too late or would be too much.
-func (l *localPeer) later(deadline time.Time, f func(error)) {
-	ok := l.disk.try(func() {
-		if !deadline.IsZero() && time.Now().After(deadline) {
-			f(coordinator.ErrLost)
-			return
-		}
-		f(nil)
-	})
-	if !ok {
-		f(coordinator.ErrOverloaded)
-	}
-}
+// later runs f on a disk worker.
+func (l *localPeer) later(deadline time.Time, f func(error)) { l.disk.later(deadline, f) }
 
 func (l *localPeer) Merge(req coordinator.MergeRequest, done func(error)) {
 	if l.replica.Cached(req.Key, req.For) {

@@ -23,6 +23,7 @@ import (
 
 	"github.com/VictoriaMetrics/metrics"
 
+	"github.com/redynamo/redynamo/antientropy"
 	"github.com/redynamo/redynamo/coordinator"
 	"github.com/redynamo/redynamo/membership"
 	"github.com/redynamo/redynamo/replica"
@@ -41,16 +42,19 @@ type Node struct {
 	runID   string
 	started time.Time
 
-	store   *storage.Store
-	replica *replica.Replica
-	disk    *workers
-	local   *localPeer
-	pool    *rpc.Pool
-	server  *rpc.Server
-	members *membership.Membership
-	coord   *coordinator.Coordinator
-	doors   []*resp.Server
-	publish *publisher
+	store     *storage.Store
+	replica   *replica.Replica
+	disk      *workers
+	back      *workers // for what no client waits for
+	local     *localPeer
+	pool      *rpc.Pool
+	server    *rpc.Server
+	members   *membership.Membership
+	coord     *coordinator.Coordinator
+	responder *antientropy.Responder
+	exchange  *antientropy.Exchanger
+	doors     []*resp.Server
+	publish   *publisher
 
 	listeners []net.Listener // plain, cluster, peer, admin
 	base      *supervisor    // what requests stand on: peers, disk workers
@@ -87,7 +91,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	}
 	n := &Node{
 		cfg: cfg, set: metrics.NewSet(), started: cfg.Now(), end: ending{done: make(chan struct{})},
-		base: newSupervisor(), tasks: newSupervisor(), disk: newWorkers(),
+		base: newSupervisor(), tasks: newSupervisor(), disk: newWorkers(diskWorkers, diskQueue), back: newWorkers(backWorkers, backQueue),
 	}
 	for n.actor == 0 {
 		n.actor = version.Actor(cfg.Rand())
@@ -125,6 +129,7 @@ func (n *Node) build(ctx context.Context) error {
 		{"peers", n.buildPeers},
 		{"membership", n.buildMembership},
 		{"coordinator", n.buildCoordinator},
+		{"antientropy", n.buildExchange},
 		{"doors", n.buildDoors},
 	}
 	for _, s := range steps {
@@ -187,7 +192,7 @@ func (n *Node) buildPeers(context.Context) error {
 	var err error
 	n.pool, err = rpc.NewPool(rpc.PoolConfig{
 		Node: n.id.node, ClusterID: clusterID, Dial: n.cfg.Network.Dial,
-		OnChange: func(_ nodeID, _ bool) { n.publish.wake() },
+		OnChange: n.peerChanged,
 		Rand:     n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set,
 	})
 	if err != nil {
@@ -198,6 +203,18 @@ func (n *Node) buildPeers(context.Context) error {
 	})
 	return err
 }
+
+// peerChanged is told when a peer is suspected and when it is back.
+func (n *Node) peerChanged(id nodeID, up bool) {
+	n.publish.wake()
+	if up {
+		n.exchange.PeerUp(id)
+	}
+}
+
+// durableRows reports whether a copy brought by another node counts only once it
+// is synced.
+func (n *Node) durableRows() bool { return n.cfg.Fsync != storage.FsyncOne }
 
 func (n *Node) buildMembership(context.Context) error {
 	var err error
@@ -241,11 +258,13 @@ func (n *Node) buildDoors(context.Context) error {
 // run sets all long work going.
 func (n *Node) run() {
 	n.base.start(task{"disk workers", n.disk.Run})
+	n.base.start(task{"background workers", n.back.Run})
 	n.base.start(task{"peers", n.pool.Run})
 	n.base.start(task{"peer server", func(ctx context.Context) error { return n.server.Serve(ctx, n.listeners[listenPeer]) }})
 	n.base.start(task{"replica", n.replica.Run})
 	n.tasks.start(task{"membership", n.members.Run})
 	n.tasks.start(task{"publisher", n.publish.Run})
+	n.tasks.start(task{"antientropy", n.exchange.Run})
 	for i, d := range n.doors {
 		n.tasks.start(task{"door", func(ctx context.Context) error { return d.Serve(ctx, n.listeners[i]) }})
 	}

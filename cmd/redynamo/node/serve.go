@@ -1,6 +1,7 @@
 package node
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/redynamo/redynamo/coordinator"
@@ -114,9 +115,36 @@ func (h handler) ServeInspect(m rpc.InspectRequest, meta rpc.Meta, reply func(rp
 	})
 }
 
-// ServeDeliver refuses: no node of this version sends it.
-func (h handler) ServeDeliver(_ rpc.DeliverRequest, _ rpc.Meta, reply func(rpc.DeliverReply, error)) {
-	reply(rpc.DeliverReply{}, rpc.ErrUnsupported)
+// deliverCredit is how many bytes of rows a sender may bring next.
+const deliverCredit = 256 << 10
+
+// ServeDeliver merges rows and answers when all are committed.
+func (h handler) ServeDeliver(m rpc.DeliverRequest, meta rpc.Meta, reply func(rpc.DeliverReply, error)) {
+	h.n.back.later(meta.Deadline, func(err error) {
+		if err != nil || len(m.Rows) == 0 {
+			reply(rpc.DeliverReply{Credit: deliverCredit}, toWire(err))
+			return
+		}
+		var left atomic.Int64
+		var failure atomic.Pointer[error]
+		left.Store(int64(len(m.Rows)))
+		done := func(err error) {
+			if err != nil {
+				failure.CompareAndSwap(nil, &err)
+			}
+			if left.Add(-1) > 0 {
+				return
+			}
+			if f := failure.Load(); f != nil {
+				reply(rpc.DeliverReply{}, toWire(*f))
+				return
+			}
+			reply(rpc.DeliverReply{Credit: deliverCredit}, nil)
+		}
+		for _, row := range m.Rows {
+			h.n.replica.Merge(row.Key, m.For, row.Record, m.Durable, done)
+		}
+	})
 }
 
 var _ rpc.Handler = handler{}

@@ -3,6 +3,9 @@ package node
 import (
 	"context"
 	"sync"
+	"time"
+
+	"github.com/redynamo/redynamo/coordinator"
 )
 
 // workers run what must wait for the disk on behalf of goroutines that must
@@ -20,7 +23,31 @@ const (
 	diskQueue   = 4096
 )
 
-func newWorkers() *workers { return &workers{queue: make(chan func(), diskQueue), count: diskWorkers} }
+// Work that no client waits for gets few workers: it must not stand in the way
+// of what does.
+const (
+	backWorkers = 2
+	backQueue   = 256
+)
+
+func newWorkers(count, queue int) *workers {
+	return &workers{queue: make(chan func(), queue), count: count}
+}
+
+// later has a worker run f: with nil, or with the reason why f must not do its
+// work, which is too late or would be too much.
+func (w *workers) later(deadline time.Time, f func(error)) {
+	ok := w.try(func() {
+		if !deadline.IsZero() && time.Now().After(deadline) {
+			f(coordinator.ErrLost)
+			return
+		}
+		f(nil)
+	})
+	if !ok {
+		f(coordinator.ErrOverloaded)
+	}
+}
 
 // try hands f over, or reports false if the queue is full.
 func (w *workers) try(f func()) bool {

@@ -1,0 +1,348 @@
+package antientropy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/redynamo/redynamo/antientropy/merkle"
+	"github.com/redynamo/redynamo/membership/ring"
+)
+
+// exchangeAll runs one exchange from a to b.
+func exchangeAll(t *testing.T, a, b *host) Tally {
+	t.Helper()
+	tally, err := a.x.exchange(t.Context(), b.id, 0, ring.Slots-1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tally
+}
+
+func TestOneExchangeMakesBothSidesEqualAndMovesOnlyWhatDiffers(t *testing.T) {
+	for range 20 {
+		seed := rand.Uint64()
+		rng := rand.New(rand.NewPCG(seed, 1))
+		synctest.Test(t, func(t *testing.T) {
+			a, b := pair(t, Config{RowBytes: 1 + rng.IntN(100), ListKeys: 1 + rng.IntN(50), CellBatch: 1 + rng.IntN(20)})
+			pulls, pushes := 0, 0
+			for i := range 300 {
+				key := fmt.Sprintf("%s%d", []string{"k", "@", "="}[min(rng.IntN(20), 2)], i)
+				if key[0] == '=' && i > 20 {
+					continue // few keys share one position
+				}
+				a.put(key, 1)
+				b.put(key, 1)
+				switch rng.IntN(8) {
+				case 0: // only here
+					a.put(key+"a", 2)
+					pushes++
+				case 1: // only there
+					b.put(key+"b", 2)
+					pulls++
+				case 2: // newer here
+					a.put(key, 3)
+					pulls, pushes = pulls+1, pushes+1
+				case 3: // newer there
+					b.put(key, 3)
+					pulls++
+				case 4: // concurrent
+					a.put(key, 4)
+					b.put(key, 5)
+					pulls, pushes = pulls+1, pushes+1
+				}
+			}
+			tally := exchangeAll(t, a, b)
+			if bad := a.world.unequal(); len(bad) > 0 {
+				t.Fatalf("seed %d: %d keys differ after an exchange: %v", seed, len(bad), bad[0])
+			}
+			// Keys of one position travel together: a few more may be pulled.
+			if tally.Pulled < int64(pulls) || tally.Pulled > int64(pulls)+30 || tally.Pushed != int64(pushes) {
+				t.Errorf("seed %d: pulled %d and pushed %d rows, %d and %d differed", seed, tally.Pulled, tally.Pushed, pulls, pushes)
+			}
+			again := exchangeAll(t, a, b)
+			if again.Differing != 0 || again.Pulled+again.Pushed != 0 || again.Partitions != 1024 {
+				t.Errorf("seed %d: a second exchange found %+v", seed, again)
+			}
+		})
+	}
+}
+
+func TestEqualSidesReadNoRows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := pair(t, Config{})
+		for i := range 1000 {
+			a.put(fmt.Sprint("k", i), 1)
+			b.put(fmt.Sprint("k", i), 1)
+		}
+		exchangeAll(t, a, b)
+		if b.calls["nodes"] != 1 || b.calls["list"]+b.calls["fetch"]+b.calls["deliver"] != 0 {
+			t.Errorf("questions: %v", b.calls)
+		}
+	})
+}
+
+func TestWritesUnderWayAreNotMoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := pair(t, Config{Settle: time.Second})
+		a.put("k", 1)
+		time.AfterFunc(500*time.Millisecond, func() { b.put("k", 1) }) // it was on its way
+		if tally := exchangeAll(t, a, b); tally.Differing != 1 || tally.Pulled+tally.Pushed != 0 {
+			t.Errorf("moved %+v", tally)
+		}
+	})
+}
+
+func TestDeliveriesWaitForCredit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := pair(t, Config{RowBytes: 10, Settle: time.Millisecond})
+		for i := range 50 {
+			a.put(fmt.Sprint("k", i), 1)
+		}
+		b.credits = []int{0, 0, 0, 1}
+		began := time.Now()
+		exchangeAll(t, a, b)
+		if bad := a.world.unequal(); len(bad) > 0 {
+			t.Errorf("differ: %v", bad)
+		}
+		if waited := time.Since(began); waited < creditPause+2*creditPause+4*creditPause {
+			t.Errorf("waited only %v", waited)
+		}
+	})
+}
+
+func TestSessionsAreProofsForBothSidesAndOnlyWhenTheySucceed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := pair(t, Config{})
+		p := a.world.ring.Partition(9)
+		none := func(when string) {
+			t.Helper()
+			for _, h := range []*host{a, b} {
+				for _, o := range []*host{a, b} {
+					if began, ok := h.x.Session(p, o.id); ok {
+						t.Errorf("%s: node %v has a session with %v of %v", when, h.id, o.id, began)
+					}
+				}
+			}
+		}
+		none("at first")
+		b.fail = errors.New("no answer")
+		if _, err := a.x.exchange(t.Context(), b.id, 0, ring.Slots-1); !errors.Is(err, b.fail) {
+			t.Errorf("exchange: %v", err)
+		}
+		none("after a failure")
+		b.fail = nil
+		time.Sleep(time.Second)
+		began := time.Now()
+		a.put("k", 1)
+		exchangeAll(t, a, b) // takes Settle
+		for _, c := range []struct{ at, with *host }{{a, b}, {b, a}} {
+			if s, ok := c.at.x.Session(p, c.with.id); !ok || !s.Equal(began) {
+				t.Errorf("node %v: session with %v began %v %v, want %v", c.at.id, c.with.id, s, ok, began)
+			}
+		}
+		if a.barriers != 1 || b.barriers != 1 {
+			t.Errorf("%d and %d barriers", a.barriers, b.barriers)
+		}
+	})
+}
+
+func TestSessionOfAnotherRingOrWithoutBeginningProvesNothing(t *testing.T) {
+	a, b := pair(t, Config{})
+	r := a.world.ring
+	ended := false
+	end := func(s Session) {
+		ended = false
+		b.x.ServeEnd(a.id, s, func(err error) { ended = err == nil })
+	}
+	s := Session{Epoch: r.Epoch(), Last: ring.Slots - 1}
+	end(s)
+	b.x.ServeBegin(a.id, Session{Epoch: r.Epoch() + 1, Last: s.Last})
+	end(Session{Epoch: r.Epoch() + 1, Last: s.Last})
+	b.x.ServeBegin(a.id, Session{Epoch: r.Epoch(), First: 5, Last: s.Last})
+	end(s)
+	b.x.ServeBegin(77, s) // no member
+	if _, ok := b.x.Session(0, a.id); ok || !ended {
+		t.Errorf("proven %v, ended %v", ok, ended)
+	}
+	if n := len(b.x.ledger.mu.opened); n != 0 {
+		t.Errorf("%d sessions are kept open", n)
+	}
+	b.x.ServeBegin(a.id, s)
+	end(s)
+	if _, ok := b.x.Session(0, a.id); !ok {
+		t.Error("a good session is no proof")
+	}
+}
+
+// run starts the Exchangers of a world; the function it returns stops them.
+func (w *world) run(t *testing.T) (stop func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	for _, h := range w.hosts {
+		go func() { done <- h.x.Run(ctx) }()
+	}
+	return func() {
+		cancel()
+		for range w.hosts {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+func TestAllOwnersConvergeByThemselves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 5, Config{})
+		rng := rand.New(rand.NewPCG(7, 7))
+		for i := range 600 {
+			w.owners(fmt.Sprint("k", i), 1, func(int) bool { return rng.IntN(2) == 0 })
+			w.owners(fmt.Sprint("k", i), 2, func(int) bool { return rng.IntN(3) == 0 })
+		}
+		stop := w.run(t)
+		time.Sleep(time.Minute)
+		if bad := w.unequal(); len(bad) > 0 {
+			t.Errorf("%d keys differ after a minute: %v", len(bad), bad[0])
+		}
+		for _, h := range w.hosts {
+			for p := range w.ring.Units() {
+				for _, o := range w.ring.Owners(p) {
+					if began, ok := h.x.Session(p, o); w.ring.Owns(h.id, p) && o != h.id && (!ok || time.Since(began) > 40*time.Second) {
+						t.Fatalf("node %v: last session of partition %d with %v was %v %v", h.id, p, o, began, ok)
+					}
+				}
+			}
+		}
+		stop()
+	})
+}
+
+func TestPeerThatIsBackIsMetSoonAndOneThatIsAwayIsNotAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := pair(t, Config{Interval: time.Hour, Return: 5 * time.Second})
+		a.put("k", 1)
+		a.world.down.Store(b.id, true)
+		stop := a.world.run(t)
+		time.Sleep(3 * time.Hour)
+		if n := b.asked("begin"); n != 0 {
+			t.Errorf("a peer that is away was asked %d times", n)
+		}
+		a.world.down.Delete(b.id)
+		a.x.PeerUp(b.id)
+		time.Sleep(7 * time.Second)
+		if bad := a.world.unequal(); len(bad) > 0 {
+			t.Errorf("differ after the return: %v", bad)
+		}
+		stop()
+	})
+}
+
+func TestRepairComparesSomeSlotsNowAndTellsHowFarItIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := pair(t, Config{Interval: time.Hour})
+		a.put("@inside", 1) // slot 7
+		a.put("=outside", 1)
+		stop := a.world.run(t)
+		// Also the side that does not begin by itself can be told to.
+		if err := b.x.Repair(0, 7); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.x.Repair(0, 7); !errors.Is(err, ErrRepairing) {
+			t.Errorf("a second repair: %v", err)
+		}
+		if s := b.x.RepairStatus(); s.Peers != 1 || s.Done != 0 || !s.Ended.IsZero() {
+			t.Errorf("status while it runs: %+v", s)
+		}
+		time.Sleep(5 * time.Second)
+		s := b.x.RepairStatus()
+		if s.Done != 1 || s.Failed != 0 || s.Ended.IsZero() || s.Tally.Pulled != 1 || s.First != 0 || s.Last != 7 {
+			t.Errorf("status: %+v", s)
+		}
+		if bad := a.world.unequal(); len(bad) != 1 {
+			t.Errorf("differ: %v, want only what was not asked for", bad)
+		}
+		a.world.down.Store(a.id, true)
+		if err := b.x.Repair(0, ring.Slots-1); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Second)
+		if s := b.x.RepairStatus(); s.Failed != 1 || s.Err == nil || s.Ended.IsZero() {
+			t.Errorf("status without a peer: %+v", s)
+		}
+		stop()
+	})
+}
+
+func TestFailuresSlowDownAndEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := pair(t, Config{Interval: time.Second})
+		a.put("k", 1)
+		b.fail = errors.New("no answer")
+		stop := a.world.run(t)
+		time.Sleep(100 * time.Second)
+		asked := b.asked("begin")
+		b.mu.Lock()
+		b.fail = nil
+		b.mu.Unlock()
+		if asked < 8 || asked > 40 {
+			t.Errorf("asked %d times in 100 intervals", asked)
+		}
+		time.Sleep(20 * time.Second)
+		if bad := a.world.unequal(); len(bad) > 0 {
+			t.Errorf("differ: %v", bad)
+		}
+		stop()
+	})
+}
+
+func TestHostileQuestionsAreRefused(t *testing.T) {
+	a, _ := pair(t, Config{})
+	for _, q := range []NodesQuery{
+		{Units: 512, Nodes: []Node{{}}},
+		{Units: 1024, Nodes: []Node{{Partition: 1024}}},
+		{Units: 1024, Level: 11, Nodes: []Node{{}}},
+		{Units: 1024, Level: 1, Nodes: []Node{{Index: 2}}},
+		{Units: 1024, Nodes: []Node{{Index: 1}}},
+		{Units: 1024, Nodes: make([]Node, maxNodes+1)},
+	} {
+		if _, err := a.r.Nodes(q, 1024); !errors.Is(err, ErrShape) {
+			t.Errorf("%d nodes, level %d: %v", len(q.Nodes), q.Level, err)
+		}
+	}
+	if _, err := a.r.List(ListQuery{Cells: []merkle.Cell{merkle.Cells}}); !errors.Is(err, ErrShape) {
+		t.Errorf("a cell that is none: %v", err)
+	}
+}
+
+func TestAnswersThatLeadNowhereEndTheExchange(t *testing.T) {
+	for name, a := range map[string]ListAnswer{
+		"no progress":      {},
+		"too many cells":   {Whole: 2},
+		"more than all":    {Whole: 1, Next: 5},
+		"back in the cell": {Next: 3},
+	} {
+		x, _ := pair(t, Config{})
+		e := &exchange{x: x.x, peer: liar{a}}
+		if _, err := e.list(t.Context(), ListQuery{Cells: []merkle.Cell{1}, From: 4}); !errors.Is(err, ErrShape) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, _, err := e.fetch(t.Context(), []Position{{}}); !errors.Is(err, ErrShape) {
+			t.Errorf("fetch without progress: %v", err)
+		}
+	}
+}
+
+// liar answers with what it was given, and fetches nothing.
+type liar struct{ a ListAnswer }
+
+func (l liar) Nodes(context.Context, NodesQuery) ([]uint64, error)        { return nil, nil }
+func (l liar) List(context.Context, ListQuery) (ListAnswer, error)        { return l.a, nil }
+func (l liar) Fetch(context.Context, []Position, int) ([]Row, int, error) { return nil, 0, nil }
+func (l liar) Deliver(context.Context, []Row) (int, error)                { return 0, nil }
+func (l liar) Begin(context.Context, Session) error                       { return nil }
+func (l liar) End(context.Context, Session) error                         { return nil }

@@ -1,0 +1,48 @@
+// Package antientropy finds and removes differences between the owners of a
+// partition (Dynamo §4.7). It is the last of the three ways in which replicas
+// converge: a hint or a read repair brings a write to an owner that missed it
+// soon, this brings it surely, whatever was lost on the way.
+//
+// # An exchange
+//
+// A node compares the partitions that it shares with another owner:
+//
+//  1. The roots of all of them, in one question. Mostly they are equal, and that
+//     is all.
+//  2. Where a root differs, the tree is descended to the cells that differ.
+//  3. After a pause, in which writes under way arrive everywhere, the states of
+//     the keys in those cells are listed on both sides. What now differs has been
+//     missed by somebody.
+//  4. The rows at those positions are fetched and merged here, and what the other
+//     side then still lacks is delivered to it. So one pass serves both sides, and
+//     only rows that differ move.
+//
+// The trees are the digests that storage keeps current in every write batch; no
+// row is read to compare them. Rows are read in cells that differ, and nowhere
+// else.
+//
+// # When
+//
+// Of two nodes one begins their exchanges, by a rule on their ids. It runs one at a
+// time. Each peer has its turn every Interval, in a random
+// place of it, and at once when it has been away and some time has passed for its
+// hints to arrive. Repair asks for a pass over some slots now. A failed exchange is
+// repeated after a growing pause.
+//
+// # What a session proves
+//
+// A session is an exchange of one partition with one other owner that ended
+// without an error, and was followed by a barrier on both sides: what it found
+// equal or made equal is on both disks. It has a beginning and an end that both
+// sides know of, so it is a proof for both. The [Exchanger] keeps, for each partition
+// and owner, when the last session began, by its own clock. Whoever drops tombstones asks for that
+// proof: a session with every other owner that began after the tombstone was last
+// changed (package notes: replica).
+//
+// # Who may call what
+//
+// [Exchanger] asks, [Responder] answers; only the frames of a session go to the
+// Exchanger of the other side. Package node joins them with replica and
+// replica/rpc. Methods may be called from any goroutine; those of a Responder read
+// the disk and block.
+package antientropy

@@ -1,0 +1,421 @@
+package antientropy
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/redynamo/redynamo/antientropy/merkle"
+	"github.com/redynamo/redynamo/membership/ring"
+)
+
+// exchange is one comparison with one peer.
+type exchange struct {
+	x      *Exchanger
+	peer   Peer
+	forest *forest
+	parts  []int // the partitions to compare, ascending
+	tally  Tally
+}
+
+// Tally is what an exchange, or several, came to.
+type Tally struct {
+	Partitions int   // compared
+	Differing  int   // of those, with another root
+	Pulled     int64 // rows that were fetched
+	PulledSize int64 // bytes of those
+	Pushed     int64 // rows that were delivered
+	PushedSize int64 // bytes of those
+}
+
+// add adds t2 to t.
+func (t *Tally) add(t2 Tally) {
+	t.Partitions += t2.Partitions
+	t.Differing += t2.Differing
+	t.Pulled += t2.Pulled
+	t.PulledSize += t2.PulledSize
+	t.Pushed += t2.Pushed
+	t.PushedSize += t2.PushedSize
+}
+
+// rootsAtOnce is how many roots one question asks for.
+const rootsAtOnce = 4096
+
+// run compares the partitions and makes equal what differs.
+func (e *exchange) run(ctx context.Context) error {
+	var cells []merkle.Cell
+	for parts := range slices.Chunk(e.parts, rootsAtOnce) {
+		differing, err := e.roots(ctx, parts)
+		if err != nil {
+			return fmt.Errorf("roots: %w", err)
+		}
+		for _, p := range differing {
+			if cells, err = e.descend(ctx, cells, p); err != nil {
+				return fmt.Errorf("partition %d: %w", p, err)
+			}
+			if len(cells) >= e.x.cfg.CellBatch {
+				if err := e.settle(ctx, cells); err != nil {
+					return err
+				}
+				cells = cells[:0]
+			}
+		}
+	}
+	if len(cells) == 0 {
+		return nil
+	}
+	return e.settle(ctx, cells)
+}
+
+// roots returns the partitions whose roots differ.
+func (e *exchange) roots(ctx context.Context, parts []int) (differing []int, err error) {
+	q := NodesQuery{Units: e.forest.units}
+	for _, p := range parts {
+		q.Nodes = append(q.Nodes, Node{Partition: p})
+	}
+	theirs, err := e.nodes(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	for i, p := range parts {
+		if e.forest.root(p) != theirs[i] {
+			differing = append(differing, p)
+		}
+	}
+	e.tally.Partitions += len(parts)
+	e.tally.Differing += len(differing)
+	return differing, nil
+}
+
+// descend appends the cells of a partition that differ.
+func (e *exchange) descend(ctx context.Context, cells []merkle.Cell, partition int) ([]merkle.Cell, error) {
+	tree := e.forest.tree(partition)
+	level, at := tree.Descend(nil, 0, []int{0})
+	for {
+		q := NodesQuery{Units: e.forest.units, Level: level}
+		for _, i := range at {
+			q.Nodes = append(q.Nodes, Node{Partition: partition, Index: i})
+		}
+		theirs, err := e.nodes(ctx, q)
+		if err != nil {
+			return cells, err
+		}
+		differing, err := tree.Differing(nil, level, at, theirs)
+		if err != nil {
+			return cells, err
+		}
+		if level == tree.Depth() {
+			for _, leaf := range differing {
+				cells = append(cells, e.forest.cellOf(partition, leaf))
+			}
+			return cells, nil
+		}
+		if len(differing) == 0 {
+			return cells, nil // it changed meanwhile
+		}
+		level, at = tree.Descend(nil, level, differing)
+	}
+}
+
+// nodes asks for hashes and checks their number.
+func (e *exchange) nodes(ctx context.Context, q NodesQuery) ([]uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, e.x.cfg.Timeout)
+	defer cancel()
+	hashes, err := e.peer.Nodes(ctx, q)
+	if err == nil && len(hashes) != len(q.Nodes) {
+		err = fmt.Errorf("%w: %d hashes for %d nodes", ErrShape, len(hashes), len(q.Nodes))
+	}
+	return hashes, err
+}
+
+// settle waits for writes under way and then makes the cells equal.
+func (e *exchange) settle(ctx context.Context, cells []merkle.Cell) error {
+	if err := sleep(ctx, e.x.cfg.Settle); err != nil {
+		return err
+	}
+	q := ListQuery{Cells: cells, Limit: e.x.cfg.ListKeys}
+	for len(q.Cells) > 0 {
+		theirs, err := e.list(ctx, q)
+		if err != nil {
+			return fmt.Errorf("list: %w", err)
+		}
+		ours, err := e.ownList(q, theirs)
+		if err != nil {
+			return fmt.Errorf("list own rows: %w", err)
+		}
+		if err := e.reconcile(ctx, differences(ours, theirs.States)); err != nil {
+			return err
+		}
+		q.Cells, q.From = q.Cells[theirs.Whole:], theirs.Next
+	}
+	return nil
+}
+
+// list asks for states and checks that the answer leads on.
+func (e *exchange) list(ctx context.Context, q ListQuery) (ListAnswer, error) {
+	ctx, cancel := context.WithTimeout(ctx, e.x.cfg.Timeout)
+	defer cancel()
+	a, err := e.peer.List(ctx, q)
+	if err != nil {
+		return a, err
+	}
+	if a.Whole > len(q.Cells) || a.Whole == 0 && a.Next <= q.From || a.Whole == len(q.Cells) && a.Next != 0 {
+		return a, fmt.Errorf("%w: %d of %d cells, then hash %#x after %#x", ErrShape, a.Whole, len(q.Cells), a.Next, q.From)
+	}
+	return a, nil
+}
+
+// ownList lists the own rows of what the peer's answer covers.
+func (e *exchange) ownList(q ListQuery, covered ListAnswer) (states []KeyState, err error) {
+	reader, err := e.x.src.Reader()
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if cerr := reader.Close(); err == nil {
+			err = cerr
+		}
+	}()
+	const all = int(^uint(0) >> 1)
+	from := q.From
+	for _, cell := range q.Cells[:covered.Whole] {
+		if states, _, _, err = reader.List(states, cell, from, all); err != nil {
+			return nil, err
+		}
+		from = 0
+	}
+	if covered.Next == 0 {
+		return states, nil
+	}
+	if states, _, _, err = reader.List(states, q.Cells[covered.Whole], from, all); err != nil {
+		return nil, err
+	}
+	// Only as far as the peer has gone.
+	for len(states) > 0 && states[len(states)-1].Slot == q.Cells[covered.Whole].Slot() && states[len(states)-1].KeyHash >= covered.Next {
+		states = states[:len(states)-1]
+	}
+	return states, nil
+}
+
+// difference is a position where the two sides do not hold the same.
+type difference struct {
+	Position
+	theirs bool // the peer has something there
+}
+
+// differences compares two lists in order of position.
+func differences(ours, theirs []KeyState) (out []difference) {
+	for len(ours) > 0 || len(theirs) > 0 {
+		var at Position
+		switch {
+		case len(theirs) == 0:
+			at = positionOf(ours[0])
+		case len(ours) == 0:
+			at = positionOf(theirs[0])
+		default:
+			at = positionOf(ours[0])
+			if p := positionOf(theirs[0]); before(p, at) {
+				at = p
+			}
+		}
+		var a, b []KeyState
+		a, ours = splitAt(ours, at)
+		b, theirs = splitAt(theirs, at)
+		if !slices.Equal(a, b) {
+			out = append(out, difference{at, len(b) > 0})
+		}
+	}
+	return out
+}
+
+func positionOf(s KeyState) Position { return Position{s.Slot, s.KeyHash} }
+
+func before(a, b Position) bool {
+	return a.Slot < b.Slot || a.Slot == b.Slot && a.KeyHash < b.KeyHash
+}
+
+// splitAt takes the states at a position off the front. Those of one position
+// stand in order of their keys on both sides.
+func splitAt(states []KeyState, at Position) (head, rest []KeyState) {
+	n := 0
+	for n < len(states) && positionOf(states[n]) == at {
+		n++
+	}
+	return states[:n], states[n:]
+}
+
+// keyOf names a row among those of one exchange.
+type keyOf string
+
+// reconcile makes the rows at the positions equal on both sides: what the peer has
+// is merged here, then what it lacks is delivered there.
+func (e *exchange) reconcile(ctx context.Context, diffs []difference) error {
+	theirs := map[keyOf]uint64{} // the states of the rows that were fetched
+	var ask []Position
+	for _, d := range diffs {
+		if d.theirs {
+			ask = append(ask, d.Position)
+		}
+	}
+	for len(ask) > 0 {
+		rows, n, err := e.fetch(ctx, ask)
+		if err != nil {
+			return fmt.Errorf("fetch: %w", err)
+		}
+		for i := range rows {
+			theirs[keyOf(rows[i].Key)] = rows[i].State
+		}
+		if err := e.merge(ctx, rows); err != nil {
+			return fmt.Errorf("merge: %w", err)
+		}
+		ask = ask[n:]
+	}
+	return e.push(ctx, diffs, theirs)
+}
+
+// fetch asks for rows and checks that the answer leads on.
+func (e *exchange) fetch(ctx context.Context, at []Position) ([]Row, int, error) {
+	if err := e.x.cfg.Pace(ctx, e.x.cfg.RowBytes); err != nil {
+		return nil, 0, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, e.x.cfg.Timeout)
+	defer cancel()
+	rows, n, err := e.peer.Fetch(ctx, at[:min(len(at), maxPositions)], e.x.cfg.RowBytes)
+	if err == nil && (n < 1 || n > len(at)) {
+		err = fmt.Errorf("%w: %d positions answered of %d", ErrShape, n, len(at))
+	}
+	e.tally.Pulled += int64(len(rows))
+	for i := range rows {
+		e.tally.PulledSize += int64(rows[i].size())
+	}
+	return rows, n, err
+}
+
+// maxPositions bounds the positions of one question.
+const maxPositions = 4096
+
+// merge joins fetched rows into our own and waits until they are durable.
+func (e *exchange) merge(ctx context.Context, rows []Row) error {
+	done := make(chan error, len(rows))
+	for i := range rows {
+		e.x.src.Merge(rows[i].Key, rows[i].Record, func(err error) { done <- err })
+	}
+	var first error
+	for range rows {
+		select {
+		case err := <-done:
+			if first == nil {
+				first = err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return first
+}
+
+// push delivers the rows at the positions that the peer does not hold as they are
+// here.
+func (e *exchange) push(ctx context.Context, diffs []difference, theirs map[keyOf]uint64) error {
+	at := make([]Position, len(diffs))
+	for i, d := range diffs {
+		at[i] = d.Position
+	}
+	room := e.x.cfg.RowBytes
+	for len(at) > 0 {
+		rows, n, err := e.ownRows(at, room)
+		if err != nil {
+			return fmt.Errorf("read own rows: %w", err)
+		}
+		at = at[n:]
+		rows = slices.DeleteFunc(rows, func(r Row) bool {
+			state, has := theirs[keyOf(r.Key)]
+			return has && state == r.State
+		})
+		if len(rows) == 0 {
+			continue
+		}
+		if room, err = e.deliver(ctx, rows); err != nil {
+			return fmt.Errorf("deliver: %w", err)
+		}
+	}
+	return nil
+}
+
+// ownRows reads the rows at the first positions, about as many bytes as there is
+// room for.
+func (e *exchange) ownRows(at []Position, room int) (rows []Row, n int, err error) {
+	reader, err := e.x.src.Reader()
+	if err != nil {
+		return nil, 0, err
+	}
+	rows, n, err = readRows(reader, at, room)
+	if cerr := reader.Close(); err == nil {
+		err = cerr
+	}
+	return rows, n, err
+}
+
+// deliver sends rows and returns how many bytes the next delivery may have. It
+// waits while the peer takes none.
+func (e *exchange) deliver(ctx context.Context, rows []Row) (room int, err error) {
+	size := 0
+	for i := range rows {
+		size += rows[i].size()
+	}
+	if err := e.x.cfg.Pace(ctx, size); err != nil {
+		return 0, err
+	}
+	credit, err := e.deliverOnce(ctx, rows)
+	if err != nil {
+		return 0, err
+	}
+	e.tally.Pushed += int64(len(rows))
+	e.tally.PushedSize += int64(size)
+	for pause := creditPause; credit == 0; pause = min(2*pause, creditPauseMax) {
+		if err := sleep(ctx, pause); err != nil {
+			return 0, err
+		}
+		if credit, err = e.deliverOnce(ctx, nil); err != nil {
+			return 0, err
+		}
+	}
+	return min(credit, e.x.cfg.RowBytes), nil
+}
+
+// A peer without credit is asked again after these pauses.
+const (
+	creditPause    = 50 * time.Millisecond
+	creditPauseMax = time.Second
+)
+
+func (e *exchange) deliverOnce(ctx context.Context, rows []Row) (credit int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, e.x.cfg.Timeout)
+	defer cancel()
+	return e.peer.Deliver(ctx, rows)
+}
+
+// sleep waits for d or for the end of ctx.
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
+
+// shared returns the partitions that both nodes own, ascending, within some
+// slots.
+func shared(r *ring.Ring, a, b ring.NodeID, first, last ring.Slot) (parts []int) {
+	for p := range r.Units() {
+		lo, hi := r.SlotsOf(p)
+		if hi >= first && lo <= last && r.Owns(a, p) && r.Owns(b, p) {
+			parts = append(parts, p)
+		}
+	}
+	return parts
+}

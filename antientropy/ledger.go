@@ -1,0 +1,85 @@
+package antientropy
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/redynamo/redynamo/membership/ring"
+)
+
+// ledger keeps when the last session of each partition with each peer began.
+type ledger struct {
+	mu struct {
+		sync.Mutex
+		sessions map[ring.NodeID][]time.Time // by partition
+		opened   map[ring.NodeID]opened      // by peers, and not at their end
+	}
+}
+
+// enter notes sessions that have ended well.
+func (l *ledger) enter(node ring.NodeID, units int, parts []int, began time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.mu.sessions == nil {
+		l.mu.sessions = map[ring.NodeID][]time.Time{}
+	}
+	last := l.mu.sessions[node]
+	if len(last) != units {
+		last = make([]time.Time, units)
+		l.mu.sessions[node] = last
+	}
+	for _, p := range parts {
+		last[p] = began
+	}
+}
+
+// last returns when the last session of a partition with a node began.
+func (l *ledger) last(partition int, node ring.NodeID) (began time.Time, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	sessions := l.mu.sessions[node]
+	if partition < 0 || partition >= len(sessions) {
+		return time.Time{}, false
+	}
+	return sessions[partition], !sessions[partition].IsZero()
+}
+
+// opened is a session that a peer began with this node.
+type opened struct {
+	session Session
+	began   time.Time
+}
+
+// ServeBegin notes that a peer begins a session. Only members of the ring are
+// noted, so there are few.
+func (x *Exchanger) ServeBegin(from ring.NodeID, s Session) {
+	if !slices.Contains(x.peers(), from) {
+		return
+	}
+	l := &x.ledger
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.mu.opened == nil {
+		l.mu.opened = map[ring.NodeID]opened{}
+	}
+	l.mu.opened[from] = opened{s, time.Now()}
+}
+
+// ServeEnd enters a session that a peer has brought to its end, and calls done
+// when all that it has brought is durable here. A session that began in another
+// run of this node, or under another ring, proves nothing here; it ended well all
+// the same.
+func (x *Exchanger) ServeEnd(from ring.NodeID, s Session, done func(error)) {
+	l := &x.ledger
+	l.mu.Lock()
+	o, known := l.mu.opened[from]
+	delete(l.mu.opened, from)
+	l.mu.Unlock()
+	x.src.Barrier(func(err error) {
+		if r := x.cluster.Ring(); err == nil && known && o.session == s && r != nil && r.Epoch() == s.Epoch {
+			l.enter(from, r.Units(), shared(r, x.cluster.Self(), from, s.First, s.Last), o.began)
+		}
+		done(err)
+	})
+}

@@ -1,0 +1,124 @@
+package antientropy
+
+import (
+	"context"
+
+	"github.com/redynamo/redynamo/antientropy/merkle"
+	"github.com/redynamo/redynamo/membership/ring"
+)
+
+// KeyState is the position and state hash of one own row.
+type KeyState struct {
+	Slot    ring.Slot
+	KeyHash uint32
+	State   uint64
+}
+
+// Position is a place in the order of rows. The few keys whose hashes are equal
+// share one.
+type Position struct {
+	Slot    ring.Slot
+	KeyHash uint32
+}
+
+// Row is one own row, as it travels.
+type Row struct {
+	Key    []byte
+	State  uint64 // state hash of Record
+	Record []byte
+}
+
+// size is what a row counts for in bounds and figures.
+func (r *Row) size() int { return len(r.Key) + len(r.Record) }
+
+// Source is the own rows of this node.
+type Source interface {
+	// Digests returns the digests of the cells of a slot.
+	Digests(slot ring.Slot) [merkle.CellsPerSlot]uint64
+	// DigestVersions grows with every change of the digests of some slots.
+	DigestVersions(first, last ring.Slot) uint64
+	// Reader returns the rows of this moment.
+	Reader() (Reader, error)
+	// Merge joins a record into the own row of key; done(nil) means that it is
+	// durable.
+	Merge(key, record []byte, done func(error))
+	// Barrier calls done when all that was taken before is durable.
+	Barrier(done func(error))
+}
+
+// Reader reads rows of one moment.
+type Reader interface {
+	// List appends the states of the rows of a cell with hashes from from on, until
+	// dst has limit of them; then next is the hash to go on from.
+	List(dst []KeyState, cell merkle.Cell, from uint32, limit int) (states []KeyState, next uint32, done bool, err error)
+	// Rows appends the rows at a position.
+	Rows(dst []Row, at Position) ([]Row, error)
+	// Close lets go of the moment.
+	Close() error
+}
+
+// Peer is another owner.
+type Peer interface {
+	// Nodes returns hashes of one level of the trees of some partitions.
+	Nodes(ctx context.Context, q NodesQuery) ([]uint64, error)
+	// List returns the states of the keys in some cells.
+	List(ctx context.Context, q ListQuery) (ListAnswer, error)
+	// Fetch returns the rows at the first of some positions; n says how many were
+	// answered, at least one.
+	Fetch(ctx context.Context, at []Position, maxBytes int) (rows []Row, n int, err error)
+	// Deliver brings rows, which are durable when it returns. credit is how many
+	// bytes the peer would take next, 0 none for now.
+	Deliver(ctx context.Context, rows []Row) (credit int, err error)
+	// Begin tells the peer that a session begins. It comes before every question.
+	Begin(ctx context.Context, s Session) error
+	// End returns when all that the peer has taken is durable, and lets it know
+	// that the session has succeeded.
+	End(ctx context.Context, s Session) error
+}
+
+// Session is a comparison of the partitions that two nodes own in some slots.
+type Session struct {
+	Epoch       uint64 // of the ring
+	First, Last ring.Slot
+}
+
+// Node names a node of the tree of a partition.
+type Node struct {
+	Partition int
+	Index     int
+}
+
+// NodesQuery asks for hashes of one level of some trees.
+type NodesQuery struct {
+	Units int // partitions of the ring
+	Level int
+	Nodes []Node
+}
+
+// ListQuery asks for the states of the keys in some cells, ascending, from key
+// hash From on in the first, until there are Limit.
+type ListQuery struct {
+	Cells []merkle.Cell
+	From  uint32
+	Limit int
+}
+
+// ListAnswer has the keys of the first Whole cells and, if these are not all,
+// those of the next one below hash Next.
+type ListAnswer struct {
+	Whole  int
+	Next   uint32
+	States []KeyState
+}
+
+// Cluster is what is known of the other nodes. Its methods do not block.
+type Cluster interface {
+	// Ring returns the current ring, nil while there is none.
+	Ring() *ring.Ring
+	// Self is this node.
+	Self() ring.NodeID
+	// Up reports whether a node seems to be alive.
+	Up(node ring.NodeID) bool
+	// Peer returns the way to another node, nil if it is unknown.
+	Peer(node ring.NodeID) Peer
+}

@@ -1,0 +1,128 @@
+package antientropy
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/redynamo/redynamo/antientropy/merkle"
+)
+
+// ErrShape says that a question is about trees of another ring, or about nodes
+// that its trees do not have.
+var ErrShape = errors.New("antientropy: trees of another shape")
+
+// Bounds of one answer, whatever is asked for.
+const (
+	maxNodes      = 1 << 16
+	maxListKeys   = 1 << 16
+	maxFetchBytes = 1 << 20
+)
+
+// Responder answers what Exchangers of other nodes ask.
+type Responder struct {
+	src    Source
+	forest atomic.Pointer[forest]
+}
+
+// NewResponder answers from src.
+func NewResponder(src Source) *Responder { return &Responder{src: src} }
+
+// trees returns the forest over so many partitions. Their number never changes in
+// a cluster; it is not known before one is joined.
+func (r *Responder) trees(units int) *forest {
+	if f := r.forest.Load(); f != nil && f.units == units {
+		return f
+	}
+	f := newForest(r.src, units)
+	r.forest.Store(f)
+	return f
+}
+
+// Nodes answers a NodesQuery of a ring with so many partitions.
+func (r *Responder) Nodes(q NodesQuery, units int) ([]uint64, error) {
+	if q.Units != units || len(q.Nodes) > maxNodes {
+		return nil, fmt.Errorf("%w: %d nodes of %d partitions, here are %d", ErrShape, len(q.Nodes), q.Units, units)
+	}
+	f := r.trees(units)
+	hashes := make([]uint64, 0, len(q.Nodes))
+	var tree *merkle.Tree
+	folded := -1 // the partition of tree
+	for _, n := range q.Nodes {
+		if n.Partition < 0 || n.Partition >= units {
+			return nil, fmt.Errorf("%w: partition %d of %d", ErrShape, n.Partition, units)
+		}
+		if q.Level == 0 && n.Index == 0 {
+			hashes = append(hashes, f.root(n.Partition))
+			continue
+		}
+		if n.Partition != folded {
+			tree, folded = f.tree(n.Partition), n.Partition
+		}
+		var err error
+		if hashes, err = tree.Hashes(hashes, q.Level, []int{n.Index}); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrShape, err)
+		}
+	}
+	return hashes, nil
+}
+
+// List answers a ListQuery.
+func (r *Responder) List(q ListQuery) (ListAnswer, error) {
+	reader, err := r.src.Reader()
+	if err != nil {
+		return ListAnswer{}, err
+	}
+	a, err := listCells(reader, q)
+	return a, errors.Join(err, reader.Close())
+}
+
+// listCells lists from a reader.
+func listCells(reader Reader, q ListQuery) (a ListAnswer, err error) {
+	limit := min(max(q.Limit, 1), maxListKeys)
+	from := q.From
+	for _, cell := range q.Cells {
+		if cell >= merkle.Cells {
+			return ListAnswer{}, fmt.Errorf("%w: cell %d", ErrShape, cell)
+		}
+		if len(a.States) >= limit {
+			break
+		}
+		var done bool
+		if a.States, a.Next, done, err = reader.List(a.States, cell, from, limit); err != nil {
+			return ListAnswer{}, err
+		}
+		if !done {
+			return a, nil
+		}
+		a.Whole, a.Next, from = a.Whole+1, 0, 0
+	}
+	return a, nil
+}
+
+// Fetch answers with the rows at the first positions, at least of one, until they
+// are about maxBytes.
+func (r *Responder) Fetch(at []Position, maxBytes int) (rows []Row, n int, err error) {
+	reader, err := r.src.Reader()
+	if err != nil {
+		return nil, 0, err
+	}
+	rows, n, err = readRows(reader, at, min(maxBytes, maxFetchBytes))
+	return rows, n, errors.Join(err, reader.Close())
+}
+
+// readRows reads the rows at the first positions, at least of one.
+func readRows(reader Reader, at []Position, maxBytes int) (rows []Row, n int, err error) {
+	size := 0
+	for n < len(at) && (n == 0 || size < maxBytes) {
+		had := len(rows)
+		if rows, err = reader.Rows(rows, at[n]); err != nil {
+			return nil, 0, err
+		}
+		for i := range rows[had:] {
+			size += rows[had+i].size()
+		}
+		n++
+	}
+	return rows, n, nil
+}

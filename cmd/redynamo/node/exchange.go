@@ -1,0 +1,243 @@
+package node
+
+import (
+	"context"
+	"errors"
+
+	"github.com/redynamo/redynamo/antientropy"
+	"github.com/redynamo/redynamo/antientropy/merkle"
+	"github.com/redynamo/redynamo/membership/ring"
+	"github.com/redynamo/redynamo/replica"
+	"github.com/redynamo/redynamo/replica/rpc"
+	"github.com/redynamo/redynamo/replica/version"
+)
+
+// ownRows makes the own rows of the replica the source of anti-entropy.
+type ownRows struct {
+	*replica.Replica
+	durable bool // what is merged counts only when it is synced
+}
+
+func (o ownRows) Reader() (antientropy.Reader, error) {
+	r, err := o.Replica.Reader()
+	return rowReader{r}, err
+}
+
+func (o ownRows) Merge(key, record []byte, done func(error)) {
+	o.Replica.Merge(key, 0, record, o.durable, done)
+}
+
+// rowReader gives what it reads the words of anti-entropy.
+type rowReader struct{ *replica.Reader }
+
+func (r rowReader) List(dst []antientropy.KeyState, cell merkle.Cell, from uint32, limit int) (states []antientropy.KeyState, next uint32, done bool, err error) {
+	list, next, done, err := r.Reader.List(nil, cell, from, limit-len(dst))
+	for _, s := range list {
+		dst = append(dst, antientropy.KeyState(s))
+	}
+	return dst, next, done, err
+}
+
+func (r rowReader) Rows(dst []antientropy.Row, at antientropy.Position) ([]antientropy.Row, error) {
+	rows, err := r.Reader.Rows(nil, at.Slot, at.KeyHash)
+	for _, row := range rows {
+		dst = append(dst, antientropy.Row{Key: row.Key, State: row.State, Record: row.Record})
+	}
+	return dst, err
+}
+
+// exchangeCluster is what anti-entropy knows of the other nodes.
+type exchangeCluster struct{ cluster }
+
+func (c exchangeCluster) Peer(id ring.NodeID) antientropy.Peer {
+	if p := c.n.pool.Get(id); p != nil {
+		return exchangePeer{p: p, durable: c.n.durableRows()}
+	}
+	return nil
+}
+
+// exchangePeer asks another node, and waits.
+type exchangePeer struct {
+	p       *rpc.Peer
+	durable bool
+}
+
+// outcome is what came of a call.
+type outcome[T any] struct {
+	value T
+	err   error
+}
+
+// await makes a call and waits for its outcome. The call ends by itself at the
+// deadline of ctx.
+func await[T any](ctx context.Context, call func(o rpc.Options, done func(T, error))) (T, error) {
+	o := rpc.Options{Class: rpc.Background}
+	o.Deadline, _ = ctx.Deadline()
+	got := make(chan outcome[T], 1)
+	call(o, func(v T, err error) { got <- outcome[T]{v, err} })
+	select {
+	case a := <-got:
+		return a.value, a.err
+	case <-ctx.Done():
+		var none T
+		return none, ctx.Err()
+	}
+}
+
+func (e exchangePeer) Nodes(ctx context.Context, q antientropy.NodesQuery) ([]uint64, error) {
+	m := rpc.NodesRequest{Units: uint16(q.Units - 1), Level: uint8(q.Level)}
+	for _, n := range q.Nodes {
+		m.Nodes = append(m.Nodes, rpc.TreeNode{Partition: uint16(n.Partition), Index: uint32(n.Index)})
+	}
+	a, err := await(ctx, func(o rpc.Options, done func(rpc.NodesReply, error)) { e.p.Nodes(m, o, done) })
+	return a.Hashes, err
+}
+
+func (e exchangePeer) List(ctx context.Context, q antientropy.ListQuery) (antientropy.ListAnswer, error) {
+	m := rpc.ListRequest{Limit: uint32(q.Limit), From: q.From}
+	for _, c := range q.Cells {
+		m.Cells = append(m.Cells, uint32(c))
+	}
+	a, err := await(ctx, func(o rpc.Options, done func(rpc.ListReply, error)) { e.p.List(m, o, done) })
+	out := antientropy.ListAnswer{Whole: int(a.Cells), Next: a.NextHash}
+	for _, s := range a.Entries {
+		out.States = append(out.States, antientropy.KeyState(s))
+	}
+	return out, err
+}
+
+func (e exchangePeer) Fetch(ctx context.Context, at []antientropy.Position, maxBytes int) ([]antientropy.Row, int, error) {
+	m := rpc.FetchRequest{MaxBytes: uint32(maxBytes)}
+	for _, p := range at {
+		m.Positions = append(m.Positions, rpc.Position(p))
+	}
+	a, err := await(ctx, func(o rpc.Options, done func(rpc.FetchReply, error)) { e.p.Fetch(m, o, done) })
+	if err != nil {
+		return nil, 0, err
+	}
+	var rows []antientropy.Row
+	for _, r := range a.Rows {
+		rec, err := version.DecodeRecord(r.Record)
+		if err != nil {
+			return nil, 0, err
+		}
+		rows = append(rows, antientropy.Row{Key: r.Key, State: rec.StateHash(), Record: r.Record})
+	}
+	return rows, int(a.Positions), nil
+}
+
+func (e exchangePeer) Deliver(ctx context.Context, rows []antientropy.Row) (int, error) {
+	m := rpc.DeliverRequest{Durable: e.durable}
+	for _, r := range rows {
+		m.Rows = append(m.Rows, rpc.DeliverRow{Key: r.Key, Record: r.Record})
+	}
+	a, err := await(ctx, func(o rpc.Options, done func(rpc.DeliverReply, error)) { e.p.Deliver(m, o, done) })
+	return int(a.Credit), err
+}
+
+func (e exchangePeer) Begin(ctx context.Context, s antientropy.Session) error {
+	return e.session(ctx, s, false)
+}
+
+func (e exchangePeer) End(ctx context.Context, s antientropy.Session) error {
+	return e.session(ctx, s, true)
+}
+
+func (e exchangePeer) session(ctx context.Context, s antientropy.Session, end bool) error {
+	m := rpc.SessionRequest{End: end, Epoch: s.Epoch, First: s.First, Last: s.Last}
+	_, err := await(ctx, func(o rpc.Options, done func(struct{}, error)) {
+		e.p.Session(m, o, func(err error) { done(struct{}{}, err) })
+	})
+	return err
+}
+
+// later runs f on one of the few workers for what no client waits for, unless the
+// caller has given up or there are too many before it.
+func later[R any](h handler, meta rpc.Meta, reply func(R, error), f func() (R, error)) {
+	h.n.back.later(meta.Deadline, func(err error) {
+		var r R
+		if err == nil {
+			r, err = f()
+		}
+		reply(r, exchangeError(err))
+	})
+}
+
+// exchangeError is toWire with the words of anti-entropy.
+func exchangeError(err error) error {
+	if errors.Is(err, antientropy.ErrShape) {
+		return rpc.ErrUnsupported
+	}
+	return toWire(err)
+}
+
+func (h handler) ServeNodes(m rpc.NodesRequest, meta rpc.Meta, reply func(rpc.NodesReply, error)) {
+	r := h.n.members.View().Ring
+	if r == nil {
+		reply(rpc.NodesReply{}, rpc.ErrLoading)
+		return
+	}
+	later(h, meta, reply, func() (rpc.NodesReply, error) {
+		q := antientropy.NodesQuery{Units: int(m.Units) + 1, Level: int(m.Level)}
+		for _, n := range m.Nodes {
+			q.Nodes = append(q.Nodes, antientropy.Node{Partition: int(n.Partition), Index: int(n.Index)})
+		}
+		hashes, err := h.n.responder.Nodes(q, r.Units())
+		return rpc.NodesReply{Hashes: hashes}, err
+	})
+}
+
+func (h handler) ServeList(m rpc.ListRequest, meta rpc.Meta, reply func(rpc.ListReply, error)) {
+	later(h, meta, reply, func() (rpc.ListReply, error) {
+		q := antientropy.ListQuery{From: m.From, Limit: int(m.Limit)}
+		for _, c := range m.Cells {
+			q.Cells = append(q.Cells, merkle.Cell(c))
+		}
+		a, err := h.n.responder.List(q)
+		out := rpc.ListReply{Cells: uint32(a.Whole), NextHash: a.Next}
+		for _, s := range a.States {
+			out.Entries = append(out.Entries, rpc.ListEntry(s))
+		}
+		return out, err
+	})
+}
+
+func (h handler) ServeFetch(m rpc.FetchRequest, meta rpc.Meta, reply func(rpc.FetchReply, error)) {
+	later(h, meta, reply, func() (rpc.FetchReply, error) {
+		var at []antientropy.Position
+		for _, p := range m.Positions {
+			at = append(at, antientropy.Position(p))
+		}
+		rows, n, err := h.n.responder.Fetch(at, int(m.MaxBytes))
+		out := rpc.FetchReply{Positions: uint32(n)}
+		for _, r := range rows {
+			out.Rows = append(out.Rows, rpc.FetchRow{Key: r.Key, Record: r.Record})
+		}
+		return out, err
+	})
+}
+
+func (h handler) ServeSession(m rpc.SessionRequest, meta rpc.Meta, reply func(error)) {
+	s := antientropy.Session{Epoch: m.Epoch, First: m.First, Last: m.Last}
+	if !m.End {
+		h.n.exchange.ServeBegin(meta.From, s)
+		reply(nil)
+		return
+	}
+	h.n.exchange.ServeEnd(meta.From, s, func(err error) { reply(toWire(err)) })
+}
+
+// buildExchange makes both sides of anti-entropy.
+func (n *Node) buildExchange(context.Context) (err error) {
+	src := ownRows{Replica: n.replica, durable: n.durableRows()}
+	n.responder = antientropy.NewResponder(src)
+	n.exchange, err = antientropy.New(antientropy.Config{
+		Interval: n.cfg.ExchangeInterval, Now: n.cfg.Now, Rand: n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set,
+	}, exchangeCluster{cluster{n}}, src)
+	return err
+}
+
+var (
+	_ antientropy.Source = ownRows{}
+	_ antientropy.Peer   = exchangePeer{}
+)
