@@ -204,6 +204,24 @@ func TestRingCommandsAnswerOrSayThatTheyCannotYet(t *testing.T) {
 	c.expect("-ERR unknown subcommand 'x'. Try RING HELP.\r\n", "RING", "x")
 }
 
+func TestRepairTakesSlotsAndTellsItsState(t *testing.T) {
+	for line, want := range map[string][]ring.Slot{
+		"REPAIR": {0, 16383}, "repair 7": {7, 7}, "RING REPAIR 7 16383": {7, 16383}, "RING REPAIR 5": {5, 5},
+		"REPAIR 7 6": nil, "REPAIR -1": nil, "REPAIR 16384": nil, "REPAIR 1 2 3": nil, "REPAIR x": nil, "REPAIR status 1": nil,
+	} {
+		d := openDoor(t)
+		c := d.connect()
+		got := c.line(line)
+		if want == nil && !strings.HasPrefix(got, "-ERR syntax error") || want != nil && got != "+OK\r\n" || !slices.Equal(d.admin.repaired, want) {
+			t.Errorf("%s: %q, slots %v, want %v", line, got, d.admin.repaired, want)
+		}
+		if want != nil {
+			c.expect("-ERR a repair is under way, see REPAIR STATUS\r\n", "REPAIR")
+		}
+		c.expect("*2\r\n$5\r\nstate\r\n$4\r\ndone\r\n", "REPAIR", "STATUS")
+	}
+}
+
 func TestGoRedisWorksOnBothDoors(t *testing.T) {
 	ctx := context.Background()
 	d := openDoor(t)

@@ -219,12 +219,14 @@ func (f *dataStore) Inspect(_ context.Context, key []byte) ([]coordinator.Inspec
 // dataAdmin is a node that is ready and has nothing to tell.
 type dataAdmin struct{}
 
-func (dataAdmin) Identity() Identity     { return Identity{ID: 1} }
-func (dataAdmin) Ready() bool            { return true }
-func (dataAdmin) View() *View            { return &View{} }
-func (dataAdmin) Owners([]byte) []Owner  { return nil }
-func (dataAdmin) RingStatus() RingStatus { return RingStatus{} }
-func (dataAdmin) Stats() Stats           { return Stats{} }
+func (dataAdmin) Identity() Identity          { return Identity{ID: 1} }
+func (dataAdmin) Ready() bool                 { return true }
+func (dataAdmin) View() *View                 { return &View{} }
+func (dataAdmin) Owners([]byte) []Owner       { return nil }
+func (dataAdmin) RingStatus() RingStatus      { return RingStatus{} }
+func (dataAdmin) Repair(_, _ ring.Slot) error { return nil }
+func (dataAdmin) RepairStatus() []Field       { return nil }
+func (dataAdmin) Stats() Stats                { return Stats{} }
 
 // dataDoor is a plain door in front of a dataStore.
 type dataDoor struct {

@@ -14,7 +14,7 @@ func scanFrom(cursor uint64, count int) coordinator.ScanRequest {
 
 // ringLater names the subcommands of RING that change or move something; they
 // are refused until the ring can change under load.
-var ringLater = [...]string{"apply", "forget", "hints", "namespace", "plan", "repair", "transfers"}
+var ringLater = [...]string{"apply", "forget", "hints", "namespace", "plan", "transfers"}
 
 func ringCommands() []command {
 	flags := words("admin loading stale")
@@ -24,6 +24,7 @@ func ringCommands() []command {
 			args: arguments("key string")},
 		{name: "status", arity: 2, flags: flags, run: ringStatus, summary: "Describes the ring and its members."},
 	}
+	rows = append(rows, repairCommand("repair", -2, 2))
 	for _, name := range ringLater {
 		rows = append(rows, command{name: name, arity: -2, flags: flags, run: ringRefused, summary: "Not available yet."})
 	}
@@ -31,8 +32,8 @@ func ringCommands() []command {
 	for i := range rows {
 		rows[i].group, rows[i].since, rows[i].complexity = "server", "redynamo 0.1", "O(N) with N = members"
 	}
-	return []command{{name: "ring", arity: -2, group: "server", since: "redynamo 0.1", complexity: "O(N) with N = members",
-		summary: "Container of commands about the ring; all but HELP, OWNERS and STATUS are refused in this version.", subcommands: rows}}
+	return []command{repairCommand("repair", -1, 1), {name: "ring", arity: -2, group: "server", since: "redynamo 0.1", complexity: "O(N) with N = members",
+		summary: "Container of commands about the ring; all but HELP, OWNERS, REPAIR and STATUS are refused in this version.", subcommands: rows}}
 }
 
 func ringRefused(_ *session, args [][]byte, w *Reply) {

@@ -34,6 +34,11 @@ type Admin interface {
 	Owners(key []byte) []Owner
 	// RingStatus is one row per member plus figures of the whole ring.
 	RingStatus() RingStatus
+	// Repair begins a comparison of some slots with their other owners, or answers
+	// ErrRepairing.
+	Repair(first, last ring.Slot) error
+	// RepairStatus describes the last repair.
+	RepairStatus() []Field
 	// Stats is a snapshot for INFO.
 	Stats() Stats
 }

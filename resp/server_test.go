@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/redynamo/redynamo/coordinator"
+	"github.com/redynamo/redynamo/membership/ring"
 	"github.com/redynamo/redynamo/replica/version"
 )
 
@@ -28,11 +29,20 @@ type fakeAdmin struct {
 	identity Identity
 	loading  atomic.Bool
 	view     atomic.Pointer[View]
+	repaired []ring.Slot // the slots of the first repair, which never ends
 }
 
 func (a *fakeAdmin) Identity() Identity { return a.identity }
 func (a *fakeAdmin) Ready() bool        { return !a.loading.Load() }
 func (a *fakeAdmin) View() *View        { return a.view.Load() }
+func (a *fakeAdmin) Repair(first, last ring.Slot) error {
+	if a.repaired != nil {
+		return ErrRepairing
+	}
+	a.repaired = []ring.Slot{first, last}
+	return nil
+}
+func (a *fakeAdmin) RepairStatus() []Field { return []Field{{"state", "done"}} }
 func (a *fakeAdmin) RingStatus() RingStatus {
 	return RingStatus{Epoch: 0xabc, Units: 1024, N: 3, R: 2, W: 2, Members: []RingMember{{ID: 1, Addr: "h1:7001", Zone: "a", Weight: 100, Alive: true, Partitions: 3, First: 1}}}
 }

@@ -21,6 +21,9 @@ type serverFlags struct {
 	Fsync         string        `help:"When a write counts as held: ${enum}. 'always' syncs every replica's disk first, 'one' only the coordinator's, 'interval' none." enum:"always,interval,one" default:"always"`
 	FsyncInterval time.Duration `help:"How often '--fsync interval' syncs." default:"1s"`
 
+	ExchangeInterval time.Duration `help:"Pause between two comparisons of what two owners hold." default:"10s"`
+	ScrubPeriod      time.Duration `help:"Time in which every row is read and checked against its checksum." default:"24h"`
+
 	RequestTimeout time.Duration `help:"Every request is answered within this time." default:"1s"`
 	RequirePass    string        `name:"requirepass" help:"Password that clients must give." placeholder:"SECRET"`
 	MaxClients     int           `help:"Client connections at most, on each door." default:"10000"`
@@ -114,7 +117,7 @@ func (f serverFlags) config() (node.Config, error) {
 	return node.Config{
 		Version: version,
 		N:       f.N, R: f.R, W: f.W, Units: f.Units,
-		Fsync: fsync, FsyncInterval: f.FsyncInterval,
+		Fsync: fsync, FsyncInterval: f.FsyncInterval, ExchangeInterval: f.ExchangeInterval, ScrubPeriod: f.ScrubPeriod,
 		RequestTimeout: f.RequestTimeout,
 		RequirePass:    f.RequirePass,
 		MaxClients:     f.MaxClients,
@@ -133,7 +136,7 @@ func (f serverFlags) refuseZeros() error {
 		zero bool
 	}{
 		{"n", f.N == 0}, {"r", f.R == 0}, {"w", f.W == 0},
-		{"fsync-interval", f.FsyncInterval == 0}, {"request-timeout", f.RequestTimeout == 0},
+		{"fsync-interval", f.FsyncInterval == 0}, {"exchange-interval", f.ExchangeInterval == 0}, {"scrub-period", f.ScrubPeriod == 0}, {"request-timeout", f.RequestTimeout == 0},
 		{"max-clients", f.MaxClients == 0}, {"max-value", f.MaxValue == 0},
 		{"record-cache", f.RecordCache == 0}, {"block-cache", f.BlockCache == 0},
 	} {

@@ -3,6 +3,8 @@ package node
 import (
 	"context"
 	"errors"
+	"strconv"
+	"time"
 
 	"github.com/redynamo/redynamo/antientropy"
 	"github.com/redynamo/redynamo/antientropy/merkle"
@@ -10,6 +12,7 @@ import (
 	"github.com/redynamo/redynamo/replica"
 	"github.com/redynamo/redynamo/replica/rpc"
 	"github.com/redynamo/redynamo/replica/version"
+	"github.com/redynamo/redynamo/resp"
 )
 
 // ownRows makes the own rows of the replica the source of anti-entropy.
@@ -225,6 +228,47 @@ func (h handler) ServeSession(m rpc.SessionRequest, meta rpc.Meta, reply func(er
 		return
 	}
 	h.n.exchange.ServeEnd(meta.From, s, func(err error) { reply(toWire(err)) })
+}
+
+// Repair begins a comparison of some slots with their other owners.
+func (p *publisher) Repair(first, last ring.Slot) error {
+	err := p.n.exchange.Repair(first, last)
+	if errors.Is(err, antientropy.ErrRepairing) {
+		return resp.ErrRepairing
+	}
+	return err
+}
+
+// RepairStatus describes the last repair.
+func (p *publisher) RepairStatus() []resp.Field {
+	s := p.n.exchange.RepairStatus()
+	state, took := "none", time.Duration(0)
+	switch {
+	case s.Began.IsZero():
+	case s.Ended.IsZero():
+		state, took = "running", p.n.cfg.Now().Sub(s.Began)
+	default:
+		state, took = "done", s.Ended.Sub(s.Began)
+	}
+	fields := []resp.Field{{Name: "state", Value: state}}
+	number := func(name string, n int64) {
+		fields = append(fields, resp.Field{Name: name, Value: strconv.FormatInt(n, 10)})
+	}
+	number("first_slot", int64(s.First))
+	number("last_slot", int64(s.Last))
+	number("took_ms", took.Milliseconds())
+	number("peers", int64(s.Peers))
+	number("peers_done", int64(s.Done))
+	number("peers_failed", int64(s.Failed))
+	number("partitions_compared", int64(s.Tally.Partitions))
+	number("partitions_differing", int64(s.Tally.Differing))
+	number("rows_pulled", s.Tally.Pulled)
+	number("rows_pushed", s.Tally.Pushed)
+	number("bytes_moved", s.Tally.PulledSize+s.Tally.PushedSize)
+	if s.Err != nil {
+		fields = append(fields, resp.Field{Name: "last_error", Value: s.Err.Error()})
+	}
+	return fields
 }
 
 // buildExchange makes both sides of anti-entropy.

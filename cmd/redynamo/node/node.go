@@ -180,7 +180,7 @@ func (n *Node) buildStorage(context.Context) error {
 func (n *Node) buildReplica(context.Context) error {
 	var err error
 	n.replica, err = replica.New(replica.Config{
-		Actor: n.actor, Store: n.store, Units: n.cfg.Units, CacheBytes: n.cfg.RecordCache,
+		Actor: n.actor, Store: n.store, Units: n.cfg.Units, CacheBytes: n.cfg.RecordCache, ScrubPeriod: n.cfg.ScrubPeriod,
 		Now: n.cfg.Now, Logger: n.cfg.Logger, Metrics: n.set,
 	})
 	n.local = &localPeer{replica: n.replica, disk: n.disk}
