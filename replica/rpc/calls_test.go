@@ -32,6 +32,7 @@ func TestEveryRequestReachesItsHandlerAndBringsItsReply(t *testing.T) {
 			count:  serveNoted[CountRequest](note, replies[3].(CountReply)),
 			status: serveNoted[StatusRequest](note, replies[4].(StatusReply)),
 			look:   serveNoted[InspectRequest](note, replies[5].(InspectReply)),
+			sync:   func(m SyncRequest, x Meta, reply func(error)) { note(m, x); reply(nil) },
 		}
 		r := newRig(t, h, PoolConfig{}, ServerConfig{})
 		requests := []any{
@@ -41,6 +42,7 @@ func TestEveryRequestReachesItsHandlerAndBringsItsReply(t *testing.T) {
 			CountRequest{Ranges: []SlotRange{{1, 2}, {3, 4}}},
 			StatusRequest{}, InspectRequest{Key: []byte("k")},
 			MergeRequest{Key: []byte("k"), For: 9, Durable: true, Record: []byte("rec")},
+			SyncRequest{},
 		}
 		o := Options{Deadline: time.Now().Add(1500 * time.Microsecond), Class: Repair}
 		var answers []any
@@ -50,12 +52,13 @@ func TestEveryRequestReachesItsHandlerAndBringsItsReply(t *testing.T) {
 		r.peer.Count(requests[3].(CountRequest), o, collect[CountReply](t, &answers))
 		r.peer.Status(requests[4].(StatusRequest), o, collect[StatusReply](t, &answers))
 		r.peer.Inspect(requests[5].(InspectRequest), o, collect[InspectReply](t, &answers))
-		merged, pinged := errors.New("no reply"), errors.New("no reply")
+		merged, pinged, synced := errors.New("no reply"), errors.New("no reply"), errors.New("no reply")
 		r.peer.Merge(requests[6].(MergeRequest), o, func(err error) { merged = err })
 		r.peer.Ping(o, func(err error) { pinged = err })
+		r.peer.Sync(requests[7].(SyncRequest), o, func(err error) { synced = err })
 		synctest.Wait()
-		if merged != nil || pinged != nil {
-			t.Errorf("merge: %v, ping: %v", merged, pinged)
+		if merged != nil || pinged != nil || synced != nil {
+			t.Errorf("merge: %v, ping: %v, sync: %v", merged, pinged, synced)
 		}
 		if !reflect.DeepEqual(got, requests) {
 			t.Errorf("handlers got  %+v\nwant          %+v", got, requests)

@@ -36,6 +36,8 @@ func (c *serverConn) dispatch(r *request, payload []byte, meta Meta) error {
 		err = serve(own, DecodeStatusRequest, meta, h.ServeStatus, r.statusReply)
 	case KindInspect:
 		err = serve(own, DecodeInspectRequest, meta, h.ServeInspect, r.inspectReply)
+	case KindSync:
+		err = serve(own, DecodeSyncRequest, meta, h.ServeSync, r.ackReply)
 	default:
 		panic(fmt.Sprintf("rpc: request kind %d has no handler", r.h.kind))
 	}

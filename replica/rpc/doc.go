@@ -34,9 +34,20 @@
 // a call that timed out while nothing at all was heard for SuspectTimeout, or SuspectAfter sweeps
 // in a row in which foreground reads (or merges, or pings) timed out without one
 // of that kind being answered in between. A forwarded write or a scan may be
-// slow for reasons of its own and counts only as silence. A suspect is dialed
-// and pinged with growing waits; one answered ping brings it back. A peer that
-// is only busy (ErrOverloaded) is no suspect.
+// slow for reasons of its own and counts only as silence. A peer that has been
+// silent for KeepAlive is pinged, so a stopped process or a half-open link is
+// found within KeepAlive and DialTimeout even with no traffic. A peer that is
+// only busy (ErrOverloaded) is no suspect.
+//
+// A suspect is dialed with growing waits and asked to Sync: to put something on
+// its disk and answer. That brings it back, and a ping would not do, because a
+// node whose disk hangs answers pings and reads from memory; it would come back
+// again and again, each time for as long as merges take to time out.
+//
+// What a node hears from others about a peer only decides when it looks for
+// itself (Check): nobody is suspected or taken back on hearsay. A node that was
+// stopped itself, and finds everything expired when it goes on, suspects nobody
+// for that.
 //
 // # Handshake
 //
@@ -102,4 +113,5 @@
 //	                                                        8 boot actor
 //	8 inspect    key                                  reply 4 number of entries, each
 //	                                                        8 for, record
+//	9 sync       (nothing)                            reply (nothing)
 package rpc

@@ -19,8 +19,9 @@ const (
 	KindCount   Kind = 6
 	KindStatus  Kind = 7
 	KindInspect Kind = 8
+	KindSync    Kind = 9
 
-	lastKind  = KindInspect
+	lastKind  = KindSync
 	replyBit  = Kind(0x80)
 	kindError = Kind(0xff)
 )
@@ -44,6 +45,8 @@ func (k Kind) String() string {
 		return "status"
 	case KindInspect:
 		return "inspect"
+	case KindSync:
+		return "sync"
 	default:
 		return fmt.Sprintf("kind(%d)", uint8(k))
 	}

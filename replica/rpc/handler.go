@@ -36,4 +36,5 @@ type Handler interface {
 	ServeCount(m CountRequest, meta Meta, reply func(CountReply, error))
 	ServeStatus(m StatusRequest, meta Meta, reply func(StatusReply, error))
 	ServeInspect(m InspectRequest, meta Meta, reply func(InspectReply, error))
+	ServeSync(m SyncRequest, meta Meta, reply func(error))
 }

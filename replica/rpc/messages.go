@@ -88,6 +88,10 @@ type CountReply struct {
 // StatusRequest asks a node about itself.
 type StatusRequest struct{}
 
+// SyncRequest asks whether a node can still do what a merge takes. Its reply
+// carries nothing.
+type SyncRequest struct{}
+
 // StatusReply answers a StatusRequest.
 type StatusReply struct {
 	Records bool   // it holds at least one row
@@ -331,6 +335,15 @@ func AppendStatusRequest(dst []byte, _ StatusRequest) []byte { return dst }
 func DecodeStatusRequest(b []byte) (StatusRequest, error) {
 	c := cursor{b: b}
 	return StatusRequest{}, c.end()
+}
+
+// AppendSyncRequest appends the encoding of m, which is empty.
+func AppendSyncRequest(dst []byte, _ SyncRequest) []byte { return dst }
+
+// DecodeSyncRequest is the inverse of AppendSyncRequest.
+func DecodeSyncRequest(b []byte) (SyncRequest, error) {
+	c := cursor{b: b}
+	return SyncRequest{}, c.end()
 }
 
 // AppendStatusReply appends the encoding of m.

@@ -28,6 +28,7 @@ type fakeHandler struct {
 	count  func(CountRequest, Meta, func(CountReply, error))
 	status func(StatusRequest, Meta, func(StatusReply, error))
 	look   func(InspectRequest, Meta, func(InspectReply, error))
+	sync   func(SyncRequest, Meta, func(error))
 }
 
 func (h *fakeHandler) ServeRead(m ReadRequest, x Meta, reply func(ReadReply, error)) {
@@ -60,6 +61,15 @@ func (h *fakeHandler) ServeStatus(m StatusRequest, x Meta, reply func(StatusRepl
 
 func (h *fakeHandler) ServeInspect(m InspectRequest, x Meta, reply func(InspectReply, error)) {
 	serveFake(h.look, m, x, reply)
+}
+
+// ServeSync finds a healthy disk unless the field says otherwise.
+func (h *fakeHandler) ServeSync(m SyncRequest, x Meta, reply func(error)) {
+	if h.sync == nil {
+		reply(nil)
+		return
+	}
+	h.sync(m, x, reply)
 }
 
 func serveFake[M, R any](f func(M, Meta, func(R, error)), m M, x Meta, reply func(R, error)) {
