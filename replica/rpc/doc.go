@@ -49,6 +49,14 @@
 // stopped itself, and finds everything expired when it goes on, suspects nobody
 // for that.
 //
+// # Proof of life
+//
+// Up is what is believed, and for some time after a process died it is wrong:
+// while the kernel takes the process apart its sockets still take bytes, which
+// nobody will read. Prove asks for more: that the process was alive after the
+// question. The answer to a ping sent after the question proves that, and
+// nothing older does.
+//
 // # Handshake
 //
 // The caller speaks first; both sides say the same thing, 54 bytes, big endian:

@@ -16,6 +16,7 @@ type Peer struct {
 	id     ring.NodeID
 	addr   atomic.Pointer[string]
 	health health
+	prover prover
 	small  *lane // requests below BulkBytes that are not background
 	bulk   *lane // the others, so that they do not stand in the way
 
