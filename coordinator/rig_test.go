@@ -23,6 +23,8 @@ const (
 	unreachable       // certainly not received
 	silent            // received, maybe acted on, never answered
 	deaf              // neither acted on nor answered
+	dying             // as silent, but shows signs of life first
+	dyingDeaf         // as deaf, but shows signs of life first
 	overloaded
 	broken // answers with an error
 )
@@ -60,6 +62,7 @@ type node struct {
 		reads    []ReadRequest
 		forwards []ForwardRequest
 		scans    int
+		proofs   int // how often it was asked for a sign of life
 	}
 }
 
@@ -187,10 +190,10 @@ func (l link) carry(deadline time.Time, act func(), answer func(error)) {
 		answer(ErrOverloaded)
 	case broken:
 		answer(errBroken)
-	case silent:
+	case silent, dying:
 		act()
 		late()
-	case deaf:
+	case deaf, dyingDeaf:
 		late()
 	default:
 		switch {
@@ -234,6 +237,24 @@ func (l link) Merge(req MergeRequest, done func(error)) {
 		k := row{string(req.Key), req.For}
 		l.to.mu.rows[k] = version.Merge(l.to.mu.rows[k], rec)
 	}, done)
+}
+
+// signWait is how long a sign of life is waited for.
+const signWait = 500 * time.Millisecond
+
+func (l link) Prove(done func(error)) {
+	l.to.mu.Lock()
+	f, delay := l.to.mu.fault, l.to.mu.delay
+	l.to.mu.proofs++
+	l.to.mu.Unlock()
+	switch f {
+	case unreachable:
+		done(ErrUnreachable)
+	case silent, deaf:
+		time.AfterFunc(signWait, func() { done(ErrLost) })
+	default:
+		time.AfterFunc(delay, func() { done(nil) })
+	}
 }
 
 func (l link) Write(req ForwardRequest, done func(WriteResult, error)) {
