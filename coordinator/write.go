@@ -264,7 +264,9 @@ func (w *write) forwardDone(res WriteResult, err error) {
 	case errors.Is(err, ErrUnreachable):
 		w.dead = append(w.dead, w.asked)
 		w.retry(err)
-	case errors.Is(err, ErrNotOwner), errors.Is(err, ErrOverloaded):
+	case errors.Is(err, ErrNotOwner), errors.Is(err, ErrOverloaded), errors.Is(err, ErrNoReplicas):
+		// The last of them may be the view of a node that is just coming back
+		// and still suspects everybody.
 		w.busy = append(w.busy, w.asked)
 		w.retry(err)
 	default:
@@ -273,10 +275,10 @@ func (w *write) forwardDone(res WriteResult, err error) {
 }
 
 // isAnswer reports whether an error is what another coordinator made of the
-// write, and not a failure to hear of it.
+// write, and not a refusal or a failure to hear of it.
 func isAnswer(err error) bool {
 	var uncertain *UncertainError
-	return errors.As(err, &uncertain) || errors.Is(err, ErrNoReplicas) || refusesOp(err)
+	return errors.As(err, &uncertain) || refusesOp(err)
 }
 
 // refusesOp reports whether an error is about the operation: no owner would

@@ -405,6 +405,28 @@ func TestAHintMayTakeLongerThanTheClientWaits(t *testing.T) {
 	})
 }
 
+// A node that comes back from behind a broken link suspects everybody for a
+// while, and refuses what it is given.
+func TestAnOwnerThatSeesNobodyElseIsPassedOver(t *testing.T) {
+	inBubble(t, 5, Config{}, func(t *testing.T, r *rig) {
+		owners, other := r.owners(key), r.others(key)[0]
+		for _, n := range r.nodes {
+			owners[0].mu.down[n.id] = n != owners[0]
+		}
+		if _, err := other.write(key, set("v"), WriteOptions{}); err != nil || owners[1].mints() != 1 || r.mints() != 1 {
+			t.Errorf("%v, %d mints, at the next owner %d", err, r.mints(), owners[1].mints())
+		}
+		for _, o := range owners {
+			for _, n := range r.nodes {
+				o.mu.down[n.id] = n != o
+			}
+		}
+		if _, err := other.write(key, set("w"), WriteOptions{}); !errors.Is(err, ErrNoReplicas) || r.mints() != 1 {
+			t.Errorf("with no owner that sees another: %v, %d mints", err, r.mints())
+		}
+	})
+}
+
 func TestOwnersThatAllRefuseAreNotStoodInFor(t *testing.T) {
 	inBubble(t, 6, Config{}, func(t *testing.T, r *rig) {
 		for _, o := range r.owners(key) {
