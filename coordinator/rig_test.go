@@ -214,7 +214,12 @@ func (l link) Read(req ReadRequest, done func(ReadReply, error)) {
 		l.to.mu.Lock()
 		defer l.to.mu.Unlock()
 		l.to.mu.reads = append(l.to.mu.reads, req)
-		rec := l.to.mu.rows[row{string(req.Key), req.For}]
+		rec := l.to.mu.rows[row{string(req.Key), 0}]
+		for k, kept := range l.to.mu.rows {
+			if req.For != 0 && k.key == string(req.Key) {
+				rec = version.Merge(rec, kept)
+			}
+		}
 		out = ReadReply{Hash: rec.StateHash()}
 		switch {
 		case req.HaveAny && req.Have == out.Hash:

@@ -77,7 +77,7 @@ type Local interface {
 // ReadRequest asks for one copy of a key.
 type ReadRequest struct {
 	Key        []byte
-	For        ring.NodeID // 0: the peer's own copy; else the hint it holds for that owner
+	For        ring.NodeID // 0: the peer's own copy; else all that it holds of the key, as it stands in for that owner
 	Have       uint64      // state hash that the caller holds; meaningful if HaveAny
 	HaveAny    bool
 	DigestOnly bool // answer with the state hash and no record

@@ -49,11 +49,13 @@ type loader struct {
 // load works on keys of its own through all nodes until stop is set: mostly it
 // sets them, one value after the other, and beside that it reads, deletes, and
 // sets keys that may not exist.
-func (c *processes) load(ctx context.Context, id int, stop *atomic.Bool) *writerLog {
+//
+// A client gives up on a reply after patience.
+func (c *processes) load(ctx context.Context, id int, patience time.Duration, stop *atomic.Bool) *writerLog {
 	l := &loader{t: c.t, id: id, rng: rand.New(rand.NewPCG(1, uint64(id))), at: id % len(c.nodes), last: time.Now()}
 	l.log = &writerLog{acked: map[string]string{}, unknown: map[string][]string{}}
 	for _, p := range c.nodes {
-		cl := redis.NewClient(&redis.Options{Addr: p.plain, MaxRetries: -1, DialTimeout: time.Second, ReadTimeout: 5 * time.Second})
+		cl := redis.NewClient(&redis.Options{Addr: p.plain, MaxRetries: -1, DialTimeout: time.Second, ReadTimeout: patience})
 		defer cl.Close()
 		l.clients = append(l.clients, cl)
 	}
@@ -158,7 +160,7 @@ func TestKilledNodeLosesNoAcknowledgedWrite(t *testing.T) {
 	var wg sync.WaitGroup
 	logs := make([]*writerLog, 16)
 	for i := range logs {
-		wg.Go(func() { logs[i] = c.load(ctx, i, &stop) })
+		wg.Go(func() { logs[i] = c.load(ctx, i, 5*time.Second, &stop) })
 	}
 	pause := func(d time.Duration) {
 		select {

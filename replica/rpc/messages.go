@@ -9,7 +9,7 @@ import (
 // ReadRequest asks for the record of one key.
 type ReadRequest struct {
 	Key        []byte
-	For        ring.NodeID // 0: the row of the peer itself; else the hint it keeps for that owner
+	For        ring.NodeID // 0: the row of the peer itself; else all that it holds of the key, as it stands in for that owner
 	Have       uint64      // state hash of what the caller holds, if HaveAny
 	HaveAny    bool        // answer "same" when the peer's state hash is Have
 	DigestOnly bool        // never send the record, only its hash
