@@ -542,3 +542,30 @@ func TestADoubtedPeerIsAskedAtOnceAndItsAnswerCounts(t *testing.T) {
 		r.wantChanges(false, true)
 	})
 }
+
+// When a stopped process goes on it finds everything expired, and the answers
+// unread.
+func TestANodeThatWasStoppedItselfSuspectsNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, echoHandler(), PoolConfig{}, ServerConfig{})
+		pass(1100 * time.Millisecond)
+		r.net.hold(true)
+		stopped := make(chan struct{})
+		r.peer.Read(ReadRequest{}, within(50*time.Millisecond), func(ReadReply, error) {
+			time.Sleep(5 * time.Second) // holds up the keeper, as nothing else may
+			close(stopped)
+		})
+		pass(60 * time.Millisecond)
+		for range 3 {
+			r.peer.Read(ReadRequest{}, within(600*time.Millisecond), func(ReadReply, error) {})
+		}
+		<-stopped
+		pass(10 * time.Millisecond)
+		r.net.hold(false)
+		pass(3 * time.Second)
+		r.wantChanges()
+		if _, err := r.read("k", Options{}); err != nil {
+			t.Error(err)
+		}
+	})
+}
