@@ -23,6 +23,9 @@ type Config struct {
 	// MinHedge is the least time a read waits before it asks one more owner;
 	// 2 ms. The most is half the timeout.
 	MinHedge time.Duration
+	// MinDoubt is the least time a write that is to be handed over waits for its
+	// coordinator's sign of life before another owner is asked too; 10 ms.
+	MinDoubt time.Duration
 
 	MaxInFlight int // requests under way, tails included, before ErrOverloaded; 65536
 	RepairQueue int // read repairs under way before more are dropped; 1024
@@ -44,6 +47,7 @@ func (c Config) withDefaults() Config {
 	def(&c.WriteTimeout, 2*time.Second)
 	def(&c.HintTimeout, 5*time.Second)
 	def(&c.MinHedge, 2*time.Millisecond)
+	def(&c.MinDoubt, 10*time.Millisecond)
 	def(&c.MaxInFlight, 1<<16)
 	def(&c.RepairQueue, 1024)
 	if c.Now == nil {
@@ -82,6 +86,7 @@ func (c Config) validate() error {
 	positive("write timeout", int64(c.WriteTimeout))
 	positive("hint timeout", int64(c.HintTimeout))
 	positive("min hedge", int64(c.MinHedge))
+	positive("min doubt", int64(c.MinDoubt))
 	positive("max in flight", int64(c.MaxInFlight))
 	positive("repair queue", int64(c.RepairQueue))
 	return errors.Join(errs...)

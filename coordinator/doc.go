@@ -13,10 +13,36 @@
 // value. A SET that depends on the old value (NX, XX, GET) moreover wants its R
 // copies from owners, and as many live owners as R and W say.
 //
-// A write that may have reached a coordinator is never handed to another one:
-// two coordinators would make two versions of it. It ends in an UncertainError
-// instead. For the same reason nothing is rolled back after a dot was minted;
-// what cannot be stored W times may still surface later.
+// Nothing is rolled back after a dot was minted; what cannot be stored W times
+// may still surface later.
+//
+// # Handing a write over
+//
+// A write that may have reached a coordinator is never handed to another one.
+// Two coordinators would mint two dots for it, and nothing can join them again:
+// a client that sees one of the two versions and replaces it covers that dot
+// alone, so the other one would come back as a sibling of what replaced it, or
+// overwrite it, as soon as the first coordinator's disk or a late message brings
+// it. A name for the write, carried by the versions, would not help, for contexts
+// speak of dots, and to let them speak of names as well would cost every record
+// room for the sake of a rare moment. So a forward whose link breaks ends in an
+// UncertainError: whether the request was read cannot be known.
+//
+// What can be had is that it hardly ever comes to that, and never twice in a
+// row. A node that was killed stays up in the eyes of the others until the kernel
+// closes its sockets, which takes milliseconds, and all they send meanwhile is
+// lost. So before a write is handed over the node chosen must show life (Prove):
+// answer something sent after the write arrived here. A dead node cannot, so a
+// write that arrives after its death goes elsewhere; one that arrived before can
+// still be lost, when the node dies between its sign of life and its answer. The
+// client is told, and tries again on another node. That try begins after the
+// death, since only the death told the client that the first one failed. So of
+// two tries in a row at most one is lost to one death.
+//
+// Owners are asked for their sign of life one after the other, a little apart
+// (see scout), and the first to give it is taken. A stopped process or a broken
+// link therefore costs milliseconds and no timeout. Asking several is safe, as
+// only one is given the write.
 //
 // After the answer a request lives on as its tail, until every message has its
 // outcome: owners that turn out dead get hints, stale ones are repaired. Tails

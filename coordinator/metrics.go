@@ -22,6 +22,7 @@ type counters struct {
 	scansSettled    *metrics.Counter
 	forwardsServed  *metrics.Counter
 	forwardsRetried *metrics.Counter
+	forwardsDoubted *metrics.Counter
 }
 
 func newCounters(s *metrics.Set, inFlight func() float64) counters {
@@ -36,6 +37,7 @@ func newCounters(s *metrics.Set, inFlight func() float64) counters {
 		uncertain:       s.NewCounter(`coordinator_failures_total{kind="uncertain"}`),
 		forwards:        s.NewCounter(`coordinator_forwards_total`),
 		forwardsRetried: s.NewCounter(`coordinator_forwards_retried_total`),
+		forwardsDoubted: s.NewCounter(`coordinator_forwards_doubted_total`),
 		fallbackMints:   s.NewCounter(`coordinator_fallback_mints_total`),
 		mintsFailed:     s.NewCounter(`coordinator_mints_failed_total`),
 		hedges:          s.NewCounter(`coordinator_hedges_total`),

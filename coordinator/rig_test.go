@@ -23,6 +23,8 @@ const (
 	unreachable       // certainly not received
 	silent            // received, maybe acted on, never answered
 	deaf              // neither acted on nor answered
+	dying             // as silent, but shows signs of life first
+	dyingDeaf         // as deaf, but shows signs of life first
 	overloaded
 	broken // answers with an error
 )
@@ -60,6 +62,7 @@ type node struct {
 		reads    []ReadRequest
 		forwards []ForwardRequest
 		scans    int
+		proofs   int // how often it was asked for a sign of life
 	}
 }
 
@@ -187,10 +190,10 @@ func (l link) carry(deadline time.Time, act func(), answer func(error)) {
 		answer(ErrOverloaded)
 	case broken:
 		answer(errBroken)
-	case silent:
+	case silent, dying:
 		act()
 		late()
-	case deaf:
+	case deaf, dyingDeaf:
 		late()
 	default:
 		switch {
@@ -211,7 +214,12 @@ func (l link) Read(req ReadRequest, done func(ReadReply, error)) {
 		l.to.mu.Lock()
 		defer l.to.mu.Unlock()
 		l.to.mu.reads = append(l.to.mu.reads, req)
-		rec := l.to.mu.rows[row{string(req.Key), req.For}]
+		rec := l.to.mu.rows[row{string(req.Key), 0}]
+		for k, kept := range l.to.mu.rows {
+			if req.For != 0 && k.key == string(req.Key) {
+				rec = version.Merge(rec, kept)
+			}
+		}
 		out = ReadReply{Hash: rec.StateHash()}
 		switch {
 		case req.HaveAny && req.Have == out.Hash:
@@ -234,6 +242,24 @@ func (l link) Merge(req MergeRequest, done func(error)) {
 		k := row{string(req.Key), req.For}
 		l.to.mu.rows[k] = version.Merge(l.to.mu.rows[k], rec)
 	}, done)
+}
+
+// signWait is how long a sign of life is waited for.
+const signWait = 500 * time.Millisecond
+
+func (l link) Prove(done func(error)) {
+	l.to.mu.Lock()
+	f, delay := l.to.mu.fault, l.to.mu.delay
+	l.to.mu.proofs++
+	l.to.mu.Unlock()
+	switch f {
+	case unreachable:
+		done(ErrUnreachable)
+	case silent, deaf:
+		time.AfterFunc(signWait, func() { done(ErrLost) })
+	default:
+		time.AfterFunc(delay, func() { done(nil) })
+	}
 }
 
 func (l link) Write(req ForwardRequest, done func(WriteResult, error)) {

@@ -45,6 +45,10 @@ type Peer interface {
 	// Merge joins a record into the peer's copy; done(nil) means stored (and
 	// synced, if the request says durable).
 	Merge(req MergeRequest, done func(error))
+	// Prove asks for a sign of life: done(nil) means that the peer's process was
+	// alive after the call. An error, which comes within a second or so, means
+	// only that it did not show.
+	Prove(done func(error))
 	// Write hands a client's write to the peer's ServeForwarded.
 	Write(req ForwardRequest, done func(WriteResult, error))
 	// Scan lists keys that the peer holds for itself, in order of (slot, hash).
@@ -73,7 +77,7 @@ type Local interface {
 // ReadRequest asks for one copy of a key.
 type ReadRequest struct {
 	Key        []byte
-	For        ring.NodeID // 0: the peer's own copy; else the hint it holds for that owner
+	For        ring.NodeID // 0: the peer's own copy; else all that it holds of the key, as it stands in for that owner
 	Have       uint64      // state hash that the caller holds; meaningful if HaveAny
 	HaveAny    bool
 	DigestOnly bool // answer with the state hash and no record

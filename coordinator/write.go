@@ -90,6 +90,7 @@ type routing struct {
 // allocates nothing.
 type hooks struct {
 	alive     func(ring.NodeID) bool
+	onFound   func(found)
 	onForward func(WriteResult, error)
 	onRead    func(ReadResult, error)
 	onLocal   func(error)
@@ -108,7 +109,7 @@ func (c *Coordinator) newWrite() *write {
 		return w
 	}
 	w := &write{c: c}
-	w.hooks = hooks{alive: w.up, onForward: w.forwardDone, onRead: w.readDone, onLocal: w.localDone, onTimer: w.fire}
+	w.hooks = hooks{alive: w.up, onFound: w.foundDone, onForward: w.forwardDone, onRead: w.readDone, onLocal: w.localDone, onTimer: w.fire}
 	return w
 }
 
@@ -144,15 +145,16 @@ func (w *write) route() {
 		w.refuse()
 		return
 	}
-	self := w.c.cluster.Self()
-	switch stand, ok := w.coordinatorStand(self); {
-	case !ok:
-		w.refuse()
-	case stand.Node == self:
+	if stand, ok := w.ownStand(w.c.cluster.Self()); ok {
 		w.coordinate(stand)
-	default:
-		w.forward(stand.Node)
+		return
 	}
+	others := w.others()
+	if len(others) == 0 {
+		w.refuse()
+		return
+	}
+	w.c.scout(others, w.start.Add(w.deadline.Sub(w.start)/2), w.onFound)
 }
 
 // exclusive reports whether the operation wants a home quorum: a SET that
@@ -170,41 +172,39 @@ func (w *write) liveOwners() int {
 	return n
 }
 
-// coordinatorStand picks who coordinates: this node if it is an owner, else the
-// first live owner, and only with no owner left a fallback, this node before
-// others. A write that was handed over stays here, whatever this node thinks of
-// who owns the key.
-func (w *write) coordinatorStand(self ring.NodeID) (ring.Stand, bool) {
+// ownStand is as what this node coordinates the write, if it does: as an owner,
+// or with no owner left as a fallback. A write that was handed over stays here,
+// whatever this node thinks of who owns the key.
+func (w *write) ownStand(self ring.NodeID) (ring.Stand, bool) {
 	at := slices.IndexFunc(w.stands, func(s ring.Stand) bool { return s.Node == self })
 	switch {
 	case at >= 0 && w.stands[at].For == 0:
 		return w.stands[at], true
-	case w.forwarded && w.op.Strict():
+	case w.op.Strict():
 		return ring.Stand{}, false
-	case w.forwarded && at >= 0:
-		return w.stands[at], true
-	case w.forwarded:
+	case w.forwarded && at < 0:
 		return ring.Stand{Node: self, For: w.ring.Owners(w.partition)[0]}, true
-	}
-	owners := false
-	for _, s := range w.stands {
-		owners = owners || s.For == 0
-		if s.For == 0 && !slices.Contains(w.busy, s.Node) {
-			return s, true
-		}
-	}
-	switch {
-	case owners || w.op.Strict():
-		return ring.Stand{}, false // owners that refuse are not stood in for
-	case at >= 0:
+	case at >= 0 && (w.forwarded || w.liveOwners() == 0):
 		return w.stands[at], true
-	}
-	for _, s := range w.stands {
-		if !slices.Contains(w.busy, s.Node) {
-			return s, true
-		}
 	}
 	return ring.Stand{}, false
+}
+
+// others are the nodes that may coordinate the write in this one's place, the
+// preferred first: owners, and only with no owner left fallbacks. Owners that
+// refuse are not stood in for.
+func (w *write) others() []ring.NodeID {
+	owners := w.liveOwners() > 0
+	if w.forwarded || !owners && w.op.Strict() {
+		return nil
+	}
+	nodes := make([]ring.NodeID, 0, len(w.stands)) // a scout may keep it longer than w lives
+	for _, s := range w.stands {
+		if owners == (s.For == 0) && !slices.Contains(w.busy, s.Node) {
+			nodes = append(nodes, s.Node)
+		}
+	}
+	return nodes
 }
 
 // refuse ends a write of which nothing was stored anywhere.
@@ -228,7 +228,22 @@ func (w *write) refusal() error {
 	return ErrNoReplicas
 }
 
-// forward hands the write to another node.
+// foundDone hands the write to the node that showed life.
+func (w *write) foundDone(f found) {
+	if f.node == 0 {
+		err := ErrUnreachable
+		if len(f.silent) == 0 {
+			err = ErrOverloaded
+		}
+		w.dead, w.busy = append(w.dead, f.silent...), append(w.busy, f.busy...)
+		w.retry(err)
+		return
+	}
+	w.forward(f.node)
+}
+
+// forward hands the write to another node, which the package comment says more
+// about.
 func (w *write) forward(node ring.NodeID) {
 	w.asked = node
 	peer := w.c.cluster.Peer(node)
@@ -249,7 +264,9 @@ func (w *write) forwardDone(res WriteResult, err error) {
 	case errors.Is(err, ErrUnreachable):
 		w.dead = append(w.dead, w.asked)
 		w.retry(err)
-	case errors.Is(err, ErrNotOwner), errors.Is(err, ErrOverloaded):
+	case errors.Is(err, ErrNotOwner), errors.Is(err, ErrOverloaded), errors.Is(err, ErrNoReplicas):
+		// The last of them may be the view of a node that is just coming back
+		// and still suspects everybody.
 		w.busy = append(w.busy, w.asked)
 		w.retry(err)
 	default:
@@ -258,10 +275,10 @@ func (w *write) forwardDone(res WriteResult, err error) {
 }
 
 // isAnswer reports whether an error is what another coordinator made of the
-// write, and not a failure to hear of it.
+// write, and not a refusal or a failure to hear of it.
 func isAnswer(err error) bool {
 	var uncertain *UncertainError
-	return errors.As(err, &uncertain) || errors.Is(err, ErrNoReplicas) || refusesOp(err)
+	return errors.As(err, &uncertain) || refusesOp(err)
 }
 
 // refusesOp reports whether an error is about the operation: no owner would

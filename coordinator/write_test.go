@@ -55,7 +55,7 @@ func TestNonOwnerForwardsToTheFirstLiveOwner(t *testing.T) {
 }
 
 func TestForwardThatWasNotSentGoesToTheNextOwner(t *testing.T) {
-	for _, f := range []fault{unreachable, overloaded} {
+	for _, f := range []fault{unreachable, overloaded, silent, deaf} {
 		inBubble(t, 5, Config{}, func(t *testing.T, r *rig) {
 			owners, other := r.owners(key), r.others(key)[0]
 			owners[0].set(f)
@@ -70,7 +70,7 @@ func TestForwardThatWasNotSentGoesToTheNextOwner(t *testing.T) {
 }
 
 func TestForwardThatMayHaveArrivedIsNeverRepeated(t *testing.T) {
-	for _, f := range []fault{silent, deaf, broken} {
+	for _, f := range []fault{dying, dyingDeaf, broken} {
 		inBubble(t, 5, Config{}, func(t *testing.T, r *rig) {
 			owners, other := r.owners(key), r.others(key)[0]
 			owners[0].set(f)
@@ -84,6 +84,69 @@ func TestForwardThatMayHaveArrivedIsNeverRepeated(t *testing.T) {
 			}
 		})
 	}
+}
+
+// While the kernel takes a killed process apart its links still swallow what is
+// sent. A write that comes in that time must not be lost to them, or a client
+// whose first try died with the node would fail with its second.
+func TestAWriteIsHandedToNobodyWhoShowsNoLife(t *testing.T) {
+	for _, f := range []fault{silent, deaf} {
+		inBubble(t, 5, Config{}, func(t *testing.T, r *rig) {
+			owners, other := r.owners(key), r.others(key)[0]
+			owners[0].set(f)
+			start := time.Now()
+			if _, err := other.write(key, set("v"), WriteOptions{}); err != nil {
+				t.Fatalf("fault %d: %v", f, err)
+			}
+			if took := time.Since(start); took != 10*time.Millisecond {
+				t.Errorf("fault %d: the next owner was asked after %v", f, took)
+			}
+			if n := len(owners[0].mu.forwards); n != 0 || r.mints() != 1 {
+				t.Errorf("fault %d: handed to the silent owner %d times, %d mints", f, n, r.mints())
+			}
+			for _, o := range owners[:2] {
+				o.set(f)
+			}
+			if _, err := other.write(key, set("w"), WriteOptions{}); err != nil || r.mints() != 2 {
+				t.Errorf("fault %d, two silent owners: %v, %d mints", f, err, r.mints())
+			}
+		})
+	}
+}
+
+func TestAFallbackMintsInTimeWhenAllOwnersAreSilent(t *testing.T) {
+	inBubble(t, 6, Config{}, func(t *testing.T, r *rig) {
+		owners, others := r.owners(key), r.others(key)
+		for _, o := range owners {
+			o.set(deaf)
+		}
+		start := time.Now()
+		res, err := others[0].write(key, set("v"), WriteOptions{Timeout: time.Second})
+		if err != nil || !res.Fallback || time.Since(start) > 600*time.Millisecond {
+			t.Errorf("%+v, %v after %v", res, err, time.Since(start))
+		}
+	})
+}
+
+func TestASlowSignOfLifeIsWaitedForButNotAlone(t *testing.T) {
+	inBubble(t, 5, Config{}, func(t *testing.T, r *rig) {
+		owners, other := r.owners(key), r.others(key)[0]
+		for i, o := range owners {
+			o.mu.delay = time.Duration(100-20*i) * time.Millisecond
+		}
+		if _, err := other.write(key, set("v"), WriteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if owners[2].mints() != 1 || r.mints() != 1 {
+			t.Errorf("%d mints, of them %d by the first to show life", r.mints(), owners[2].mints())
+		}
+		for _, o := range owners {
+			o.mu.delay, o.mu.latency = 8*time.Millisecond, 8*time.Millisecond
+		}
+		if _, err := other.write(key, set("w"), WriteOptions{}); err != nil || owners[0].mints() != 1 {
+			t.Errorf("%v: the first owner is not slow, and was passed over", err)
+		}
+	})
 }
 
 func TestForwardedWriteNeverLeavesTheNode(t *testing.T) {
@@ -338,6 +401,28 @@ func TestAHintMayTakeLongerThanTheClientWaits(t *testing.T) {
 		r.drained()
 		if value(others[0].get(key, owners[2].id)) != "v" || value(others[1].get(key, owners[2].id)) != "" {
 			t.Error("a slow fallback was given up")
+		}
+	})
+}
+
+// A node that comes back from behind a broken link suspects everybody for a
+// while, and refuses what it is given.
+func TestAnOwnerThatSeesNobodyElseIsPassedOver(t *testing.T) {
+	inBubble(t, 5, Config{}, func(t *testing.T, r *rig) {
+		owners, other := r.owners(key), r.others(key)[0]
+		for _, n := range r.nodes {
+			owners[0].mu.down[n.id] = n != owners[0]
+		}
+		if _, err := other.write(key, set("v"), WriteOptions{}); err != nil || owners[1].mints() != 1 || r.mints() != 1 {
+			t.Errorf("%v, %d mints, at the next owner %d", err, r.mints(), owners[1].mints())
+		}
+		for _, o := range owners {
+			for _, n := range r.nodes {
+				o.mu.down[n.id] = n != o
+			}
+		}
+		if _, err := other.write(key, set("w"), WriteOptions{}); !errors.Is(err, ErrNoReplicas) || r.mints() != 1 {
+			t.Errorf("with no owner that sees another: %v, %d mints", err, r.mints())
 		}
 	})
 }

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/redynamo/redynamo/membership/ring"
 	"github.com/redynamo/redynamo/replica/storage"
@@ -96,6 +97,25 @@ func (r *Replica) Rows(key []byte) ([]Row, error) {
 		}
 	}
 	return rows, nil
+}
+
+// Joined returns all that the node knows of a key, its own row and every hint
+// joined, and the state hash of that: what it answers as a fallback for target.
+// For whom it keeps a hint depends on who was down when that was written, so the
+// row for target alone need not have it.
+func (r *Replica) Joined(key []byte, target ring.NodeID) (rec version.Record, hash uint64, err error) {
+	targets := r.hints.targets()
+	if !slices.Contains(targets, target) {
+		targets = append(targets, target) // not every account is open soon after a start
+	}
+	for _, t := range append(targets, 0) {
+		row, _, _, err := r.Read(key, t)
+		if err != nil {
+			return version.Record{}, 0, err
+		}
+		rec = version.Merge(rec, row)
+	}
+	return rec, rec.StateHash(), nil
 }
 
 // Records reports whether the node holds any row at all, own or hint.

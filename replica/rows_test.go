@@ -459,6 +459,28 @@ func TestHintsAreCoalescedCountedAndDroppedWhenDelivered(t *testing.T) {
 	h.close(t)
 }
 
+// A fallback answers with all that it holds, for whomever it kept it, also when
+// the accounts of its hints are not open yet.
+func TestJoinedFindsEveryRowOfAKey(t *testing.T) {
+	disk := vfs.NewCrashableMem()
+	h := newHost(t, disk, 1, nil)
+	for i, target := range []ring.NodeID{0, 42, 43} {
+		if err := h.take("k", target, mustEncode(version.Actor(10+i), 1, fmt.Sprint(target))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, target := range []ring.NodeID{42, 43, 44} {
+		rec, hash, err := h.Joined([]byte("k"), target)
+		if err != nil || len(rec.Live(0)) != 3 || hash != rec.StateHash() {
+			t.Errorf("as a fallback for %v: %v, %v", target, rec.Live(0), err)
+		}
+	}
+	if rec, hash, err := h.Joined([]byte("other"), 42); err != nil || !rec.Absent() || hash != 0 {
+		t.Errorf("a key without rows: %v, %d, %v", rec, hash, err)
+	}
+	h.close(t)
+}
+
 func TestClosedReplicaRefusesChanges(t *testing.T) {
 	h := newHost(t, vfs.NewMem(), 1, nil)
 	enc := h.set(t, "k", "v")

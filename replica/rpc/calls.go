@@ -21,6 +21,12 @@ func (p *Peer) Ping(o Options, done func(error)) {
 	p.call(KindPing, o, 0, appendNothing, ackDone(done))
 }
 
+// Sync asks for a sign of health: the peer answers once something written for
+// it alone is as durable as a merge would be.
+func (p *Peer) Sync(m SyncRequest, o Options, done func(error)) {
+	p.call(KindSync, o, 0, func(b []byte) []byte { return AppendSyncRequest(b, m) }, ackDone(done))
+}
+
 // Read asks for the record of one key.
 func (p *Peer) Read(m ReadRequest, o Options, done func(ReadReply, error)) {
 	p.call(KindRead, o, len(m.Key), func(b []byte) []byte { return AppendReadRequest(b, m) }, readDone(done))

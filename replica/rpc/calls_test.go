@@ -40,7 +40,8 @@ func TestEveryRequestReachesItsHandlerAndBringsItsReply(t *testing.T) {
 			nodes:  serveNoted[NodesRequest](note, replies[7].(NodesReply)),
 			list:   serveNoted[ListRequest](note, replies[8].(ListReply)),
 			fetch:  serveNoted[FetchRequest](note, replies[9].(FetchReply)),
-			sync:   func(m SessionRequest, x Meta, reply func(error)) { note(m, x); reply(nil) },
+			meet:   func(m SessionRequest, x Meta, reply func(error)) { note(m, x); reply(nil) },
+			sync:   func(m SyncRequest, x Meta, reply func(error)) { note(m, x); reply(nil) },
 		}
 		r := newRig(t, h, PoolConfig{}, ServerConfig{})
 		requests := []any{
@@ -55,6 +56,7 @@ func TestEveryRequestReachesItsHandlerAndBringsItsReply(t *testing.T) {
 			FetchRequest{MaxBytes: 1, Positions: []Position{{Slot: 2, KeyHash: 3}}},
 			MergeRequest{Key: []byte("k"), For: 9, Durable: true, Optional: true, Record: []byte("rec")},
 			SessionRequest{End: true, Epoch: 1, First: 2, Last: 3},
+			SyncRequest{},
 		}
 		o := Options{Deadline: time.Now().Add(1500 * time.Microsecond), Class: Repair}
 		var answers []any
@@ -68,13 +70,15 @@ func TestEveryRequestReachesItsHandlerAndBringsItsReply(t *testing.T) {
 		r.peer.Nodes(requests[7].(NodesRequest), o, collect[NodesReply](t, &answers))
 		r.peer.List(requests[8].(ListRequest), o, collect[ListReply](t, &answers))
 		r.peer.Fetch(requests[9].(FetchRequest), o, collect[FetchReply](t, &answers))
-		merged, pinged, synced := errors.New("no reply"), errors.New("no reply"), errors.New("no reply")
+		none := errors.New("no reply")
+		merged, pinged, met, synced := none, none, none, none
 		r.peer.Merge(requests[10].(MergeRequest), o, func(err error) { merged = err })
 		r.peer.Ping(o, func(err error) { pinged = err })
-		r.peer.Session(requests[11].(SessionRequest), o, func(err error) { synced = err })
+		r.peer.Session(requests[11].(SessionRequest), o, func(err error) { met = err })
+		r.peer.Sync(requests[12].(SyncRequest), o, func(err error) { synced = err })
 		synctest.Wait()
-		if merged != nil || pinged != nil || synced != nil {
-			t.Errorf("merge: %v, ping: %v, session: %v", merged, pinged, synced)
+		if merged != nil || pinged != nil || met != nil || synced != nil {
+			t.Errorf("merge: %v, ping: %v, session: %v, sync: %v", merged, pinged, met, synced)
 		}
 		if !reflect.DeepEqual(got, requests) {
 			t.Errorf("handlers got  %+v\nwant          %+v", got, requests)

@@ -36,7 +36,7 @@ type PoolConfig struct {
 	CallTimeout  time.Duration // of a call without a deadline; 2 s
 	DialTimeout  time.Duration // for dialing and the handshake together; 1 s
 	WriteTimeout time.Duration // for 256 KiB to leave; 5 s
-	KeepAlive    time.Duration // silence after which a peer is pinged; 15 s
+	KeepAlive    time.Duration // silence after which a peer is pinged; 500 ms
 
 	SuspectAfter   int           // consecutive timeouts of one kind; 2
 	SuspectTimeout time.Duration // silence that is enough by itself; 500 ms
@@ -61,7 +61,7 @@ func (c PoolConfig) withDefaults() PoolConfig {
 	c.CallTimeout = or(c.CallTimeout, 2*time.Second)
 	c.DialTimeout = or(c.DialTimeout, time.Second)
 	c.WriteTimeout = or(c.WriteTimeout, 5*time.Second)
-	c.KeepAlive = or(c.KeepAlive, 15*time.Second)
+	c.KeepAlive = or(c.KeepAlive, 500*time.Millisecond)
 	c.SuspectAfter = or(c.SuspectAfter, 2)
 	c.SuspectTimeout = or(c.SuspectTimeout, 500*time.Millisecond)
 	c.ProbeMin = or(c.ProbeMin, 100*time.Millisecond)

@@ -46,6 +46,8 @@ func (c *serverConn) dispatch(r *request, payload []byte, meta Meta) error {
 		err = serve(own, DecodeFetchRequest, meta, h.ServeFetch, r.fetchReply)
 	case KindSession:
 		err = serve(own, DecodeSessionRequest, meta, h.ServeSession, r.ackReply)
+	case KindSync:
+		err = serve(own, DecodeSyncRequest, meta, h.ServeSync, r.ackReply)
 	default:
 		panic(fmt.Sprintf("rpc: request kind %d has no handler", r.h.kind))
 	}

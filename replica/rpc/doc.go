@@ -34,9 +34,28 @@
 // a call that timed out while nothing at all was heard for SuspectTimeout, or SuspectAfter sweeps
 // in a row in which foreground reads (or merges, or pings) timed out without one
 // of that kind being answered in between. A forwarded write or a scan may be
-// slow for reasons of its own and counts only as silence. A suspect is dialed
-// and pinged with growing waits; one answered ping brings it back. A peer that
-// is only busy (ErrOverloaded) is no suspect.
+// slow for reasons of its own and counts only as silence. A peer that has been
+// silent for KeepAlive is pinged, so a stopped process or a half-open link is
+// found within KeepAlive and DialTimeout even with no traffic. A peer that is
+// only busy (ErrOverloaded) is no suspect.
+//
+// A suspect is dialed with growing waits and asked to Sync: to put something on
+// its disk and answer. That brings it back, and a ping would not do, because a
+// node whose disk hangs answers pings and reads from memory; it would come back
+// again and again, each time for as long as merges take to time out.
+//
+// What a node hears from others about a peer only decides when it looks for
+// itself (Check): nobody is suspected or taken back on hearsay. A node that was
+// stopped itself, and finds everything expired when it goes on, suspects nobody
+// for that.
+//
+// # Proof of life
+//
+// Up is what is believed, and for some time after a process died it is wrong:
+// while the kernel takes the process apart its sockets still take bytes, which
+// nobody will read. Prove asks for more: that the process was alive after the
+// question. The answer to a ping sent after the question proves that, and
+// nothing older does.
 //
 // # Handshake
 //
@@ -117,6 +136,7 @@
 //	             2 slot, 4 key hash                         key, record
 //	13 session   1 flags: 1 end, 8 epoch              reply (nothing)
 //	             2 first slot, 2 last slot
+//	14 sync      (nothing)                            reply (nothing)
 //
 // A merge is optional when the write that it belongs to can do without it: a
 // node that already keeps much for that owner then answers ErrHintBudget.

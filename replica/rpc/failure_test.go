@@ -168,7 +168,8 @@ func TestAnAnswerBetweenTimeoutsClearsThePeer(t *testing.T) {
 func TestOneLongSilenceSuspects(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, mute(), PoolConfig{}, ServerConfig{})
-		pass(time.Second)
+		pass(1100 * time.Millisecond) // past the last ping
+		r.net.hold(true)
 		_, err := r.read("k", within(500*time.Millisecond))
 		wantErr(t, err, ErrTimeout)
 		if r.peer.Up() {
@@ -235,8 +236,8 @@ func TestAPeerThatOnlyAnswersPingsIsLeftAloneLongerAndLonger(t *testing.T) {
 func TestAHalfOpenConnectionIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, echoHandler(), PoolConfig{}, ServerConfig{})
-		pass(time.Second)
-		r.net.hold(true) // what is connected carries nothing; new connections do
+		pass(1100 * time.Millisecond) // past the last ping
+		r.net.hold(true)              // what is connected carries nothing; new connections do
 		_, err := r.read("k", within(time.Second))
 		wantErr(t, err, ErrTimeout)
 		if r.peer.Up() {
@@ -259,9 +260,9 @@ func TestAnIdlePeerThatFallsSilentIsNoticed(t *testing.T) {
 		}
 		r.net.hold(true)
 		r.net.setSilent("two", true)
-		pass(17 * time.Second)
+		pass(1500 * time.Millisecond)
 		if r.peer.Up() {
-			t.Error("a peer silent past KeepAlive is up")
+			t.Error("a peer that has been silent for 1.5 s is up")
 		}
 	})
 }
@@ -457,6 +458,114 @@ func TestLatencyFollowsReads(t *testing.T) {
 		}
 		if p := r.peer.P95(); p < 10*time.Millisecond || p > 30*time.Millisecond {
 			t.Errorf("95th percentile of 20 ms estimated as %v", p)
+		}
+	})
+}
+
+// A peer whose disk hangs answers reads from memory, and pings.
+func TestAPeerThatAnswersNoMergeIsBackWhenItsDiskIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hung := atomic.Bool{}
+		hung.Store(true)
+		h := echoHandler()
+		h.merge = mute().merge
+		h.sync = func(_ SyncRequest, _ Meta, reply func(error)) {
+			if !hung.Load() {
+				reply(nil)
+			}
+		}
+		r := newRig(t, h, PoolConfig{}, ServerConfig{})
+		for range 2 {
+			wantErr(t, r.merge(nil, within(100*time.Millisecond)), ErrTimeout)
+		}
+		for range 60 {
+			pass(time.Second)
+			if _, err := r.read("k", Options{}); err != nil {
+				t.Fatalf("a suspect that is connected: %v", err)
+			}
+		}
+		r.wantChanges(false)
+		if n := r.net.dialed(); n != 1 {
+			t.Errorf("%d dials: the connection was not at fault", n)
+		}
+		hung.Store(false)
+		pass(3 * time.Second)
+		r.wantChanges(false, true)
+	})
+}
+
+func TestAnOverloadedPeerIsNoSuspectAndStaysOneIfItWas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		busy := &fakeHandler{
+			merge: func(_ MergeRequest, _ Meta, reply func(error)) { reply(ErrOverloaded) },
+			read:  mute().read,
+			sync:  func(_ SyncRequest, _ Meta, reply func(error)) { reply(ErrOverloaded) },
+		}
+		r := newRig(t, busy, PoolConfig{}, ServerConfig{})
+		for range 100 {
+			wantErr(t, r.merge(nil, Options{}), ErrOverloaded)
+		}
+		r.wantChanges()
+		for range 2 {
+			_, err := r.read("k", within(100*time.Millisecond))
+			wantErr(t, err, ErrTimeout)
+		}
+		pass(10 * time.Second)
+		r.wantChanges(false)
+	})
+}
+
+// Gossip is one voice more: it is heard sooner, and never believed.
+func TestADoubtedPeerIsAskedAtOnceAndItsAnswerCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, echoHandler(), PoolConfig{KeepAlive: time.Hour, ProbeMin: time.Hour}, ServerConfig{})
+		pass(time.Second)
+		r.peer.Check()
+		pass(time.Second)
+		r.wantChanges()
+		r.net.hold(true)
+		r.net.setSilent("two", true)
+		pass(time.Minute)
+		r.wantChanges()
+		r.peer.Check()
+		pass(500 * time.Millisecond)
+		r.wantChanges(false)
+		for range 10 { // "alive", says gossip
+			r.peer.Check()
+			pass(time.Second)
+		}
+		r.wantChanges(false)
+		r.net.setSilent("two", false)
+		pass(2 * time.Second)
+		r.peer.Check()
+		pass(time.Second)
+		r.wantChanges(false, true)
+	})
+}
+
+// When a stopped process goes on it finds everything expired, and the answers
+// unread.
+func TestANodeThatWasStoppedItselfSuspectsNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, echoHandler(), PoolConfig{}, ServerConfig{})
+		pass(1100 * time.Millisecond)
+		r.net.hold(true)
+		stopped := make(chan struct{})
+		r.peer.Read(ReadRequest{}, within(50*time.Millisecond), func(ReadReply, error) {
+			time.Sleep(5 * time.Second) // holds up the keeper, as nothing else may
+			close(stopped)
+		})
+		pass(60 * time.Millisecond)
+		for range 3 {
+			r.peer.Read(ReadRequest{}, within(600*time.Millisecond), func(ReadReply, error) {})
+		}
+		<-stopped
+		pass(10 * time.Millisecond)
+		r.net.hold(false)
+		pass(3 * time.Second)
+		r.wantChanges()
+		if _, err := r.read("k", Options{}); err != nil {
+			t.Error(err)
 		}
 	})
 }

@@ -24,8 +24,9 @@ const (
 	KindList    Kind = 11
 	KindFetch   Kind = 12
 	KindSession Kind = 13
+	KindSync    Kind = 14
 
-	lastKind  = KindSession
+	lastKind  = KindSync
 	replyBit  = Kind(0x80)
 	kindError = Kind(0xff)
 )
@@ -59,6 +60,8 @@ func (k Kind) String() string {
 		return "fetch"
 	case KindSession:
 		return "session"
+	case KindSync:
+		return "sync"
 	default:
 		return fmt.Sprintf("kind(%d)", uint8(k))
 	}

@@ -41,4 +41,5 @@ type Handler interface {
 	ServeList(m ListRequest, meta Meta, reply func(ListReply, error))
 	ServeFetch(m FetchRequest, meta Meta, reply func(FetchReply, error))
 	ServeSession(m SessionRequest, meta Meta, reply func(error))
+	ServeSync(m SyncRequest, meta Meta, reply func(error))
 }

@@ -10,7 +10,7 @@ import (
 )
 
 // A peer that was up this long is probed quickly again when next suspected. One
-// that comes and goes faster, because it answers pings and nothing else, is
+// that comes and goes faster, because it answers probes and nothing else, is
 // left alone for longer and longer.
 const steadyAfter = 10 * time.Second
 
@@ -25,8 +25,12 @@ type keeper struct {
 	upSince  time.Duration // when it was last told up
 	level    int           // how many waits between probes have doubled
 	probeAt  time.Duration // a suspect is not tried before this
+	hurry    bool          // a peer that is up is to be pinged now
 	probing  bool
+	probedAt time.Duration // when the probe was sent
 	probed   chan error
+	due      time.Duration // when the next step was to be taken at the latest
+	wokeAt   time.Duration // when a step last came far too late
 	dialing  [2]bool
 	dialAt   [2]time.Duration // a lane is not dialed before this
 	dialAddr [2]string        // where it was dialed last
@@ -56,13 +60,36 @@ func (k *keeper) now() time.Duration { return k.p.pool.since(time.Now()) }
 // nothing happen.
 func (k *keeper) step(ctx context.Context) time.Duration {
 	at := k.now()
+	if at-k.due > k.p.pool.cfg.SuspectTimeout/2 {
+		k.wokeAt = at
+	}
+	if k.p.doubted.Swap(false) {
+		k.check(at)
+	}
 	next := k.expire(at)
 	k.tell(at)
 	for i, l := range []*lane{k.p.small, k.p.bulk} {
 		next = min(next, k.connect(ctx, at, i, l))
 	}
 	next = min(next, k.probe(at))
+	k.due = next
 	return max(next-at, 0)
+}
+
+// asleep reports whether this very node was stopped until a moment ago. Then
+// replies that came in time lie unread in its sockets, and what has expired
+// says nothing about the peers.
+func (k *keeper) asleep(at time.Duration) bool {
+	return k.wokeAt > 0 && at-k.wokeAt < k.p.pool.cfg.SuspectTimeout
+}
+
+// check lets the next probe be made now, and a dial if it takes one.
+func (k *keeper) check(at time.Duration) {
+	if k.p.Up() {
+		k.hurry = true
+		return
+	}
+	k.probeAt, k.dialAt = at, [2]time.Duration{at, at}
 }
 
 // expire ends the calls whose time is over and draws the conclusion.
@@ -72,7 +99,7 @@ func (k *keeper) expire(at time.Duration) time.Duration {
 	calls, small := p.small.expire(calls, at)
 	calls, bulk := p.bulk.expire(calls, at)
 	if len(calls) > 0 {
-		if p.health.missed(at, calls, p.pool.cfg.SuspectAfter, p.pool.cfg.SuspectTimeout) {
+		if p.health.missed(at, calls, p.pool.cfg.SuspectAfter, p.pool.cfg.SuspectTimeout) && !k.asleep(at) {
 			p.suspect("calls timed out")
 		}
 		p.fail(calls)
@@ -214,48 +241,57 @@ func (k *keeper) dialFailed(d dialResult) {
 	p.suspect("dial: " + d.err.Error())
 }
 
-// probe pings a suspect that is due for it, and an idle peer whose silence
-// has lasted.
+// probe pings a peer that is up and has been silent for long, or is doubted. A
+// suspect that is due is asked for more: see Sync.
 func (k *keeper) probe(at time.Duration) time.Duration {
-	s, _ := k.p.small.state()
+	p, cfg := k.p, &k.p.pool.cfg
+	s, _ := p.small.state()
 	if s == nil || k.probing {
 		return never
 	}
-	due := k.probeAt
-	if k.p.Up() {
-		seen := time.Duration(k.p.health.lastSeen.Load())
-		due = max(due, max(seen, s.opened)+k.p.pool.cfg.KeepAlive)
+	up, due, patience := p.Up(), k.probeAt, cfg.DialTimeout
+	switch {
+	case up && k.hurry:
+		patience = cfg.SuspectTimeout
+	case up:
+		due = max(due, max(time.Duration(p.health.lastSeen.Load()), s.opened)+cfg.KeepAlive)
 	}
 	if at < due {
 		return due
 	}
-	k.probing = true
-	deadline := time.Now().Add(k.p.pool.cfg.DialTimeout)
-	k.p.Ping(Options{Deadline: deadline}, func(err error) { k.probed <- err })
+	k.probing, k.hurry, k.probedAt = true, false, at
+	o := Options{Deadline: time.Now().Add(patience)}
+	answered := func(err error) { k.probed <- err }
+	if up {
+		p.Ping(o, answered)
+	} else {
+		p.Sync(SyncRequest{}, o, answered)
+	}
 	return never
 }
 
 // onProbe takes a suspect back, or closes the connection that does not answer
-// so that the next attempt is made on a new one.
+// so that the next attempt is made on a new one. A connection that answers
+// other things is kept: the fault is behind it.
 func (k *keeper) onProbe(err error) {
 	k.probing = false
-	p := k.p
-	if err == nil {
+	p, at := k.p, k.now()
+	switch {
+	case err == nil:
 		if !p.Up() {
 			p.health.recovered()
 			p.health.up.Store(true)
 		}
 		return
-	}
-	if errors.Is(err, ErrOverloaded) { // of our own making, it says nothing
-		k.probeAt = k.now() + p.pool.cfg.ProbeMin
+	case errors.Is(err, ErrOverloaded), p.Up() && k.asleep(at): // it says nothing
+		k.probeAt = at + p.pool.cfg.ProbeMin
 		return
 	}
-	if s, _ := p.small.state(); s != nil {
+	if s, _ := p.small.state(); s != nil && time.Duration(s.heard.Load()) < k.probedAt {
 		s.end(fmt.Errorf("probe: %w", err))
 	}
 	if !p.Up() {
-		k.probeAt = k.now() + k.backoff()
+		k.probeAt = at + k.backoff()
 	}
 	p.suspect("probe: " + err.Error())
 }

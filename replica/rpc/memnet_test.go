@@ -68,11 +68,23 @@ func (n *memNet) setSilent(addr string, silent bool) {
 
 // hold stops, or lets go, whatever the dialed connections carry, both ways.
 func (n *memNet) hold(held bool) {
+	n.holdRequests(held)
+	n.holdReplies(held)
+}
+
+func (n *memNet) holdRequests(held bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, c := range n.conns {
+		c.out.setHeld(held)
+	}
+}
+
+func (n *memNet) holdReplies(held bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, c := range n.conns {
 		c.in.setHeld(held)
-		c.out.setHeld(held)
 	}
 }
 

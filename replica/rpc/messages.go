@@ -9,7 +9,7 @@ import (
 // ReadRequest asks for the record of one key.
 type ReadRequest struct {
 	Key        []byte
-	For        ring.NodeID // 0: the row of the peer itself; else the hint it keeps for that owner
+	For        ring.NodeID // 0: the row of the peer itself; else all that it holds of the key, as it stands in for that owner
 	Have       uint64      // state hash of what the caller holds, if HaveAny
 	HaveAny    bool        // answer "same" when the peer's state hash is Have
 	DigestOnly bool        // never send the record, only its hash
@@ -90,6 +90,10 @@ type CountReply struct {
 
 // StatusRequest asks a node about itself.
 type StatusRequest struct{}
+
+// SyncRequest asks whether a node can still do what a merge takes. Its reply
+// carries nothing.
+type SyncRequest struct{}
 
 // StatusReply answers a StatusRequest.
 type StatusReply struct {
@@ -356,6 +360,15 @@ func AppendStatusRequest(dst []byte, _ StatusRequest) []byte { return dst }
 func DecodeStatusRequest(b []byte) (StatusRequest, error) {
 	c := cursor{b: b}
 	return StatusRequest{}, c.end()
+}
+
+// AppendSyncRequest appends the encoding of m, which is empty.
+func AppendSyncRequest(dst []byte, _ SyncRequest) []byte { return dst }
+
+// DecodeSyncRequest is the inverse of AppendSyncRequest.
+func DecodeSyncRequest(b []byte) (SyncRequest, error) {
+	c := cursor{b: b}
+	return SyncRequest{}, c.end()
 }
 
 // AppendStatusReply appends the encoding of m.

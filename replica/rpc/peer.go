@@ -16,11 +16,13 @@ type Peer struct {
 	id     ring.NodeID
 	addr   atomic.Pointer[string]
 	health health
+	prover prover
 	small  *lane // requests below BulkBytes that are not background
 	bulk   *lane // the others, so that they do not stand in the way
 
-	kick chan struct{} // the keeper has something to look at
-	gone chan struct{} // closed when the pool drops the peer
+	kick    chan struct{} // the keeper has something to look at
+	doubted atomic.Bool   // Check was called
+	gone    chan struct{} // closed when the pool drops the peer
 
 	reason atomic.Pointer[string] // of the last suspicion, for the log
 }
@@ -57,6 +59,14 @@ func (p *Peer) SetAddr(addr string) {
 
 // Up reports whether the peer is not suspected. A peer never tried is up.
 func (p *Peer) Up() bool { return p.health.up.Load() }
+
+// Check makes the peer be probed at once, because somebody else (gossip) thinks
+// other than this node of whether it is alive. What counts is the answer: a peer
+// that answers stays up, and one that does not stays suspected.
+func (p *Peer) Check() {
+	p.doubted.Store(true)
+	nudge(p.kick)
+}
 
 // Latency is the moving average of how long foreground reads take, and of how
 // long pings take before there are any; 0 when nothing is known.

@@ -32,7 +32,8 @@ type fakeHandler struct {
 	nodes  func(NodesRequest, Meta, func(NodesReply, error))
 	list   func(ListRequest, Meta, func(ListReply, error))
 	fetch  func(FetchRequest, Meta, func(FetchReply, error))
-	sync   func(SessionRequest, Meta, func(error))
+	meet   func(SessionRequest, Meta, func(error))
+	sync   func(SyncRequest, Meta, func(error))
 }
 
 func (h *fakeHandler) ServeRead(m ReadRequest, x Meta, reply func(ReadReply, error)) {
@@ -72,11 +73,11 @@ func (h *fakeHandler) ServeFetch(m FetchRequest, x Meta, reply func(FetchReply, 
 }
 
 func (h *fakeHandler) ServeSession(m SessionRequest, x Meta, reply func(error)) {
-	if h.sync == nil {
+	if h.meet == nil {
 		reply(ErrUnsupported)
 		return
 	}
-	h.sync(m, x, reply)
+	h.meet(m, x, reply)
 }
 
 func (h *fakeHandler) ServeStatus(m StatusRequest, x Meta, reply func(StatusReply, error)) {
@@ -89,6 +90,15 @@ func (h *fakeHandler) ServeInspect(m InspectRequest, x Meta, reply func(InspectR
 
 func (h *fakeHandler) ServeDeliver(m DeliverRequest, x Meta, reply func(DeliverReply, error)) {
 	serveFake(h.take, m, x, reply)
+}
+
+// ServeSync finds a healthy disk unless the field says otherwise.
+func (h *fakeHandler) ServeSync(m SyncRequest, x Meta, reply func(error)) {
+	if h.sync == nil {
+		reply(nil)
+		return
+	}
+	h.sync(m, x, reply)
 }
 
 func serveFake[M, R any](f func(M, Meta, func(R, error)), m M, x Meta, reply func(R, error)) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -23,6 +24,7 @@ type session struct {
 	conn     net.Conn
 	maxFrame int
 	opened   time.Duration
+	heard    atomic.Int64 // instant of the newest reply
 
 	wake *sync.Cond // on the lane's lock: there is something to write
 	idle bool       // under the lane's lock: the writer waits for it
@@ -104,7 +106,9 @@ func (s *session) settle(calls []ended, arrived []arrival) ([]ended, error) {
 		p.pool.count.late.Add(late)
 	}
 	if len(arrived) > 0 {
-		p.health.heard(p.pool.since(time.Now()), calls, !s.lane.bulk)
+		at := p.pool.since(time.Now())
+		s.heard.Store(int64(at))
+		p.health.heard(at, calls, !s.lane.bulk)
 	}
 	for i := range calls {
 		if bad := calls[i].answer(); bad != nil && err == nil {

@@ -114,10 +114,11 @@ func (p *publisher) wake() {
 
 // Run makes new maps until ctx ends.
 func (p *publisher) Run(ctx context.Context) error {
-	warned := ""
+	warned, gossiped := "", map[nodeID]bool{}
 	for version := uint64(1); ; version++ {
 		v, changed := p.n.members.Changes()
 		p.connect(v)
+		p.heed(v, gossiped)
 		p.rebuild(version)
 		if v.Ready {
 			p.opened.Do(func() { close(p.ready) })
@@ -141,6 +142,18 @@ func (p *publisher) connect(v *membership.View) {
 	for id, info := range v.Nodes {
 		if addr := info.Endpoints.PeerAddr(); id != p.n.id.node && addr != "" {
 			p.n.pool.Peer(id, addr)
+		}
+	}
+}
+
+// heed has those peers looked at of which gossip now says something else: that
+// they left or died, or are back. It decides nothing.
+func (p *publisher) heed(v *membership.View, gossiped map[nodeID]bool) {
+	for id, info := range v.Nodes {
+		was, known := gossiped[id]
+		gossiped[id] = info.Alive
+		if peer := p.n.pool.Get(id); peer != nil && known && was != info.Alive {
+			peer.Check()
 		}
 	}
 }

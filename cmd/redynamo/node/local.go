@@ -19,22 +19,33 @@ type localPeer struct {
 }
 
 func (l *localPeer) Read(req coordinator.ReadRequest, done func(coordinator.ReadReply, error)) {
-	if rec, hash, ok := l.replica.TryRead(req.Key, req.For); ok {
-		done(localReply(req, rec, hash), nil)
-		return
+	if req.For == 0 {
+		if rec, hash, ok := l.replica.TryRead(req.Key, 0); ok {
+			done(localReply(req, rec, hash), nil)
+			return
+		}
 	}
 	l.later(req.Deadline, func(err error) {
 		if err != nil {
 			done(coordinator.ReadReply{}, err)
 			return
 		}
-		rec, hash, _, err := l.replica.Read(req.Key, req.For)
+		rec, hash, err := l.read(req)
 		if err != nil {
 			done(coordinator.ReadReply{}, err)
 			return
 		}
 		done(localReply(req, rec, hash), nil)
 	})
+}
+
+// read reads the own copy of a key, or as a fallback all that there is.
+func (l *localPeer) read(req coordinator.ReadRequest) (rec version.Record, hash uint64, err error) {
+	if req.For != 0 {
+		return l.replica.Joined(req.Key, req.For)
+	}
+	rec, hash, _, err = l.replica.Read(req.Key, 0)
+	return rec, hash, err
 }
 
 func localReply(req coordinator.ReadRequest, rec version.Record, hash uint64) coordinator.ReadReply {
@@ -112,6 +123,9 @@ func (l *localPeer) Inspect(req coordinator.InspectRequest, done func([]coordina
 		done(out, err)
 	})
 }
+
+// Prove needs no proof.
+func (l *localPeer) Prove(done func(error)) { done(nil) }
 
 // Write is never asked of the local node: the coordinator that would hand a
 // write to itself coordinates it.

@@ -63,6 +63,10 @@ func (r remotePeer) Write(req coordinator.ForwardRequest, done func(coordinator.
 	})
 }
 
+func (r remotePeer) Prove(done func(error)) {
+	r.p.Prove(func(err error) { done(fromWire(err)) })
+}
+
 func (r remotePeer) Scan(req coordinator.ScanRange, done func(coordinator.ScanReply, error)) {
 	m := rpc.ScanRequest{FromSlot: req.FromSlot, FromHash: req.FromHash, ToSlot: req.ToSlot, Limit: uint32(req.Limit)}
 	r.p.Scan(m, options(req.Deadline, coordinator.ClassForeground), func(m rpc.ScanReply, err error) {

@@ -147,4 +147,17 @@ func (h handler) ServeDeliver(m rpc.DeliverRequest, meta rpc.Meta, reply func(rp
 	})
 }
 
+// ServeSync does what a merge into a row on disk would: wait for a disk worker,
+// then for the log. It writes no row.
+func (h handler) ServeSync(_ rpc.SyncRequest, meta rpc.Meta, reply func(error)) {
+	h.n.local.later(meta.Deadline, func(err error) {
+		if err == nil {
+			_, err = h.n.store.Enqueue(nil, true, func(err error) { reply(toWire(err)) })
+		}
+		if err != nil {
+			reply(toWire(err))
+		}
+	})
+}
+
 var _ rpc.Handler = handler{}
