@@ -292,6 +292,9 @@ func (s *Store) commit(g *group, batch *pebble.Batch) error {
 		s.synced.Store(g.seq)
 		s.meters.syncs.Inc()
 	}
+	if err := s.noteCommit(g.seq, g.ops, opts == pebble.Sync); err != nil {
+		return err
+	}
 	s.meters.commits.Inc()
 	s.meters.writes.Add(g.writes)
 	s.meters.commitSeconds.UpdateDuration(start)
@@ -333,6 +336,14 @@ func (s *Store) fail(err error) {
 	close(s.broken)
 	s.cfg.Logger.Error("storage: engine failed", "err", err)
 	s.cfg.Fatal(err)
+}
+
+// failureOrNil returns the error that ended the engine, if one did.
+func (s *Store) failureOrNil() error {
+	if s.failure.Load() == nil {
+		return nil
+	}
+	return s.failed()
 }
 
 // failed returns the error that ended the engine.

@@ -78,6 +78,11 @@ type Config struct {
 	// ErrDiskFull. Negative switches the check off. Default: 256 MiB.
 	MinFreeBytes int64
 
+	// StallLimit is how long one operation of the log may take. A disk that
+	// stands still for longer ends the store: see ErrStalled. Negative switches
+	// the check off. Default: 30 s.
+	StallLimit time.Duration
+
 	// Fatal is told, once, of the error after which the engine can no longer
 	// keep its promises; the process should end. It may be called from any
 	// goroutine and with locks of the engine held: it must not block and must
@@ -127,6 +132,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.MinFreeBytes == 0 {
 		c.MinFreeBytes = 256 << 20
+	}
+	if c.StallLimit == 0 {
+		c.StallLimit = 30 * time.Second
 	}
 	if c.Fatal == nil {
 		c.Fatal = func(error) {}
