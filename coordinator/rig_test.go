@@ -24,6 +24,7 @@ const (
 	silent            // received, maybe acted on, never answered
 	deaf              // neither acted on nor answered
 	overloaded
+	full
 	broken // answers with an error
 )
 
@@ -55,6 +56,7 @@ type node struct {
 		counter  uint64
 		mints    int
 		mintErr  error
+		lost     bool  // it is recovering
 		local    fault // of the local commit
 		merges   []MergeRequest
 		reads    []ReadRequest
@@ -84,6 +86,7 @@ func newRig(t testing.TB, size int, cfg Config) *rig {
 	for _, id := range r.ids {
 		n := &node{id: id, rig: r}
 		n.mu.rows, n.mu.down = map[row]version.Record{}, map[ring.NodeID]bool{}
+		cfg.Recovering = n.recovering
 		if n.coord, err = New(cfg, n, n); err != nil {
 			t.Fatal(err)
 		}
@@ -130,6 +133,20 @@ func (r *rig) seen(down *node) {
 }
 
 func (n *node) set(f fault) { n.mu.Lock(); n.mu.fault = f; n.mu.Unlock() }
+
+// lose takes all rows from a node, which knows it.
+func (n *node) lose() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	clear(n.mu.rows)
+	n.mu.lost = true
+}
+
+func (n *node) recovering() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.mu.lost
+}
 
 func (n *node) get(key string, owner ring.NodeID) version.Record {
 	n.mu.Lock()
@@ -185,6 +202,8 @@ func (l link) carry(deadline time.Time, act func(), answer func(error)) {
 		answer(ErrUnreachable)
 	case overloaded:
 		answer(ErrOverloaded)
+	case full:
+		answer(ErrDiskFull)
 	case broken:
 		answer(errBroken)
 	case silent:
@@ -214,6 +233,8 @@ func (l link) Read(req ReadRequest, done func(ReadReply, error)) {
 		rec := l.to.mu.rows[row{string(req.Key), req.For}]
 		out = ReadReply{Hash: rec.StateHash()}
 		switch {
+		case l.to.mu.lost:
+			out.Recovering, out.Record = true, rec
 		case req.HaveAny && req.Have == out.Hash:
 			out.Same = true
 		case !req.DigestOnly:

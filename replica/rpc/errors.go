@@ -31,6 +31,7 @@ var (
 	ErrNotOwner        = errors.New("rpc: not an owner")
 	ErrLoading         = errors.New("rpc: not ready yet")
 	ErrStale           = errors.New("rpc: state older than asked for")
+	ErrDiskFull        = errors.New("rpc: disk of the peer is almost full")
 	ErrUnsupported     = errors.New("rpc: request not supported")
 	ErrInternal        = errors.New("rpc: internal error of the peer")
 )
@@ -70,6 +71,7 @@ const (
 	codeStale           code = 11
 	codeUnsupported     code = 12
 	codeTimeout         code = 13
+	codeDiskFull        code = 14
 )
 
 // sentinel maps a code to the error a caller branches on. A code of a newer
@@ -100,6 +102,8 @@ func (c code) sentinel() error {
 		return ErrUnsupported
 	case codeTimeout:
 		return ErrTimeout
+	case codeDiskFull:
+		return ErrDiskFull
 	default:
 		return ErrInternal
 	}
@@ -107,7 +111,7 @@ func (c code) sentinel() error {
 
 // codeOf is the inverse of sentinel; what it does not know is internal.
 func codeOf(err error) code {
-	for c := codeOverloaded; c <= codeTimeout; c++ {
+	for c := codeOverloaded; c <= codeDiskFull; c++ {
 		if errors.Is(err, c.sentinel()) {
 			return c
 		}
