@@ -75,8 +75,13 @@ type Config struct {
 	// are refused with ErrBusy instead of queued. Default: 250 ms.
 	StallGrace time.Duration
 	// MinFreeBytes is the free space below which writes are refused with
-	// ErrDiskFull. Negative switches the check off. Default: 256 MiB.
+	// ErrDiskFull; what has been accepted and is still to be written a second and
+	// third time is kept free on top of it. Negative switches the check off.
+	// Default: 256 MiB.
 	MinFreeBytes int64
+	// MinFreePercent, if not 0, is the same in percent of the disk, and replaces
+	// MinFreeBytes.
+	MinFreePercent int
 
 	// StallLimit is how long one operation of the log may take. A disk that
 	// stands still for longer ends the store: see ErrStalled. Negative switches
@@ -174,6 +179,9 @@ func (c Config) validate() error {
 	}
 	if c.QueueBytes < 0 {
 		errs = append(errs, fmt.Errorf("queue bytes (%d) must be positive", c.QueueBytes))
+	}
+	if c.MinFreePercent < 0 || c.MinFreePercent > 99 {
+		errs = append(errs, fmt.Errorf("min free percent (%d) must be in 0..99", c.MinFreePercent))
 	}
 	if c.StallGrace < 0 {
 		errs = append(errs, fmt.Errorf("stall grace (%v) must be positive", c.StallGrace))

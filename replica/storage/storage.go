@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"sort"
 	"sync"
 	"sync/atomic"
@@ -38,7 +39,7 @@ type Store struct {
 
 	stalledSince atomic.Int64 // unix ns; 0 while writes flow
 	waitingSince atomic.Int64 // the same, for commits that wait for room
-	lowDisk      atomic.Bool
+	space        space
 	diskBytes    atomic.Int64
 
 	failure  atomic.Pointer[error] // set once, by fail
@@ -72,6 +73,7 @@ func Open(cfg Config) (*Store, error) {
 		stop: make(chan struct{}), drained: make(chan struct{}), broken: make(chan struct{}),
 	}
 	s.users.init()
+	s.space.budget.Store(math.MaxInt64) // until Start has looked
 	s.overlay.init(cfg.PendingBytes)
 	s.queue.mu.wake.L = &s.queue.mu.Mutex
 	s.cache = pebble.NewCache(cfg.BlockCacheBytes)
