@@ -34,6 +34,10 @@ type Config struct {
 	// acknowledgement (fsync mode "one").
 	FsyncOne bool
 
+	// Recovering reports that the local copies may lack what was acknowledged:
+	// then every write begins with a read of R others. Never, if nil.
+	Recovering func() bool
+
 	Now     func() time.Time // wall clock; time.Now. Only decides what has expired.
 	Rand    func() uint64    // for RandomKey; always the first key if nil
 	Logger  *slog.Logger     // discards if nil
@@ -50,6 +54,9 @@ func (c Config) withDefaults() Config {
 	def(&c.MinDoubt, 10*time.Millisecond)
 	def(&c.MaxInFlight, 1<<16)
 	def(&c.RepairQueue, 1024)
+	if c.Recovering == nil {
+		c.Recovering = func() bool { return false }
+	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}

@@ -28,6 +28,11 @@ var (
 	ErrOverloaded = errors.New("coordinator: too many requests under way")
 )
 
+// ErrDiskFull ends a write of which nothing was stored because disks are almost
+// full. As the answer of a peer it means that the node takes no writes for now:
+// unlike a busy one it is stood in for, and gets a hint.
+var ErrDiskFull = errors.New("coordinator: disk almost full")
+
 // What the answer of a peer can mean besides; the adapters between Peer and the
 // node-to-node protocol map that protocol's errors to these. Any other error is
 // a failure of a node that is alive, with an unknown outcome.

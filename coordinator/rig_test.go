@@ -26,6 +26,7 @@ const (
 	dying             // as silent, but shows signs of life first
 	dyingDeaf         // as deaf, but shows signs of life first
 	overloaded
+	full
 	broken // answers with an error
 )
 
@@ -57,6 +58,7 @@ type node struct {
 		counter  uint64
 		mints    int
 		mintErr  error
+		lost     bool  // it is recovering
 		local    fault // of the local commit
 		merges   []MergeRequest
 		reads    []ReadRequest
@@ -87,6 +89,7 @@ func newRig(t testing.TB, size int, cfg Config) *rig {
 	for _, id := range r.ids {
 		n := &node{id: id, rig: r}
 		n.mu.rows, n.mu.down = map[row]version.Record{}, map[ring.NodeID]bool{}
+		cfg.Recovering = n.recovering
 		if n.coord, err = New(cfg, n, n); err != nil {
 			t.Fatal(err)
 		}
@@ -133,6 +136,20 @@ func (r *rig) seen(down *node) {
 }
 
 func (n *node) set(f fault) { n.mu.Lock(); n.mu.fault = f; n.mu.Unlock() }
+
+// lose takes all rows from a node, which knows it.
+func (n *node) lose() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	clear(n.mu.rows)
+	n.mu.lost = true
+}
+
+func (n *node) recovering() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.mu.lost
+}
 
 func (n *node) get(key string, owner ring.NodeID) version.Record {
 	n.mu.Lock()
@@ -188,6 +205,8 @@ func (l link) carry(deadline time.Time, act func(), answer func(error)) {
 		answer(ErrUnreachable)
 	case overloaded:
 		answer(ErrOverloaded)
+	case full:
+		answer(ErrDiskFull)
 	case broken:
 		answer(errBroken)
 	case silent, dying:
@@ -222,6 +241,8 @@ func (l link) Read(req ReadRequest, done func(ReadReply, error)) {
 		}
 		out = ReadReply{Hash: rec.StateHash()}
 		switch {
+		case l.to.mu.lost:
+			out.Recovering, out.Record = true, rec
 		case req.HaveAny && req.Have == out.Hash:
 			out.Same = true
 		case !req.DigestOnly:

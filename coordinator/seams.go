@@ -88,9 +88,10 @@ type ReadRequest struct {
 // ReadReply is one copy of a key, or a statement about it. A key that the peer
 // does not have is the zero Record with hash 0.
 type ReadReply struct {
-	Same   bool   // the copy has the state hash that the request gave; no record follows
-	Hash   uint64 // state hash of the copy
-	Record version.Record
+	Same       bool   // the copy has the state hash that the request gave; no record follows
+	Recovering bool   // the peer has lost writes; the record follows whatever was asked, and is no vote
+	Hash       uint64 // state hash of the copy
+	Record     version.Record
 }
 
 // MergeRequest asks to join an encoded record into a copy of a key.

@@ -212,6 +212,8 @@ func (w *write) refuse() {
 	switch {
 	case errors.Is(w.denied, ErrOverloaded):
 		w.finish(WriteResult{}, ErrOverloaded)
+	case errors.Is(w.denied, ErrDiskFull):
+		w.finish(WriteResult{}, ErrDiskFull)
 	case w.forwarded:
 		w.finish(WriteResult{}, w.refusal())
 	default:
@@ -261,7 +263,7 @@ func (w *write) forwardDone(res WriteResult, err error) {
 	switch {
 	case err == nil, isAnswer(err):
 		w.finish(res, err)
-	case errors.Is(err, ErrUnreachable):
+	case errors.Is(err, ErrUnreachable), errors.Is(err, ErrDiskFull):
 		w.dead = append(w.dead, w.asked)
 		w.retry(err)
 	case errors.Is(err, ErrNotOwner), errors.Is(err, ErrOverloaded), errors.Is(err, ErrNoReplicas):
@@ -306,20 +308,30 @@ func (w *write) coordinate(self ring.Stand) {
 	if self.For != 0 {
 		w.c.count.fallbackMints.Inc()
 	}
-	if !w.op.NeedsRead() {
+	patience := time.Until(w.deadline)
+	switch {
+	case w.op.NeedsRead():
+	case w.c.cfg.Recovering():
+		patience /= 2 // it can be done without
+	default:
 		w.mint(version.Record{})
 		return
 	}
 	w.c.inFlight.Add(1) // the read's own place: its tail may outlast the write
 	w.c.read(readQuery{
-		key: w.key, r: w.r, ring: w.ring, homes: w.exclusive(), timeout: time.Until(w.deadline),
+		key: w.key, r: w.r, ring: w.ring, homes: w.exclusive(), timeout: patience,
 	}, w.onRead)
 }
 
 // readDone goes on with the join of R copies. Nothing is written yet, so a
-// failed read is a refusal that may be repeated.
+// failed read is a refusal that may be repeated; unless the operation needs none,
+// and the read was to make up for what this node has lost. Then the write covers
+// less than it might, and what it has not seen stays beside it.
 func (w *write) readDone(res ReadResult, err error) {
 	switch {
+	case err != nil && !w.op.NeedsRead():
+		w.start = time.Now()
+		w.mint(version.Record{})
 	case errors.Is(err, ErrOverloaded):
 		w.finish(WriteResult{}, ErrOverloaded)
 	case err != nil:
@@ -369,7 +381,12 @@ func (w *write) mintFailed(err error) {
 		w.c.cfg.Logger.Error("coordinator: a dot was used before: does another process run with this node's incarnation?", "err", err)
 	}
 	w.c.count.mintsFailed.Inc()
-	if w.forwarded {
+	switch {
+	case !w.forwarded:
+	case errors.Is(err, ErrDiskFull):
+		w.finish(WriteResult{}, ErrDiskFull)
+		return
+	default:
 		w.finish(WriteResult{}, ErrNotOwner)
 		return
 	}

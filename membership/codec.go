@@ -25,9 +25,13 @@ const maxRecords = 4096
 
 // stateVersion and metaVersion begin every encoded state and meta.
 const (
-	stateVersion = 1
-	metaVersion  = 1
+	stateVersion = 2
+	metaVersion  = 2
 )
+
+// plainVersion is that of states and metas whose announcements say nothing of
+// boots. They are still read.
+const plainVersion = 1
 
 const (
 	flagEstablished = 1 << iota
@@ -35,6 +39,8 @@ const (
 )
 
 const flagRemoved = 1 // of a record
+
+const flagRecovering = 1 // of an announcement
 
 // appendState encodes a state: for the disk with everything, for others with
 // opened cleared by the caller.
@@ -74,14 +80,14 @@ func decodeState(b []byte) (state, error) {
 	if len(b) < 5 {
 		return state{}, fmt.Errorf("%w: %d bytes", ErrCorrupt, len(b))
 	}
-	if b[0] != stateVersion {
+	if b[0] != stateVersion && b[0] != plainVersion {
 		return state{}, fmt.Errorf("%w: state version %d, this program knows %d", ErrCorrupt, b[0], stateVersion)
 	}
 	body, tail := b[:len(b)-4], b[len(b)-4:]
 	if !bytes.Equal(checksum(body), tail) {
 		return state{}, fmt.Errorf("%w: checksum", ErrCorrupt)
 	}
-	d := decoder{b: body[1:]}
+	d := decoder{b: body[1:], plain: b[0] == plainVersion}
 	var s state
 	flags := d.byte()
 	d.check(flags&^(flagEstablished|flagOpened) == 0, "flags")
@@ -125,6 +131,14 @@ func digest(records []ring.Record) uint64 {
 func appendAnnouncement(dst []byte, a announcement) []byte {
 	dst = binary.BigEndian.AppendUint64(dst, uint64(a.ID))
 	dst = binary.BigEndian.AppendUint64(dst, a.Stamp)
+	for _, n := range []uint64{a.Boot.Number, a.Boot.Incarnation, a.Boot.Reached} {
+		dst = binary.BigEndian.AppendUint64(dst, n)
+	}
+	if a.Recovering {
+		dst = append(dst, flagRecovering)
+	} else {
+		dst = append(dst, 0)
+	}
 	dst = binary.BigEndian.AppendUint16(dst, a.Format)
 	e := a.Endpoints
 	for _, port := range []uint16{e.Plain, e.Cluster, e.Peer, e.Admin, e.Gossip} {
@@ -159,10 +173,10 @@ func appendMeta(dst []byte, m meta) []byte {
 }
 
 func decodeMeta(b []byte) (meta, error) {
-	if len(b) == 0 || b[0] != metaVersion {
+	if len(b) == 0 || b[0] != metaVersion && b[0] != plainVersion {
 		return meta{}, fmt.Errorf("%w: node meta is not of version %d", ErrCorrupt, metaVersion)
 	}
-	d := decoder{b: b[1:]}
+	d := decoder{b: b[1:], plain: b[0] == plainVersion}
 	var m meta
 	flags := d.byte()
 	d.check(flags&^flagEstablished == 0, "flags")
@@ -176,8 +190,9 @@ func decodeMeta(b []byte) (meta, error) {
 // decoder reads fields off b until one is missing or wrong; from then on it
 // yields zeroes, and end tells what was the matter.
 type decoder struct {
-	b   []byte
-	err error
+	b     []byte
+	plain bool // announcements say nothing of boots
+	err   error
 }
 
 func (d *decoder) check(ok bool, what string) {
@@ -251,8 +266,15 @@ func (d *decoder) announcements() []announcement {
 }
 
 func (d *decoder) announcement() announcement {
-	a := announcement{ID: d.id(), Stamp: d.uint64(), Format: d.uint16()}
+	a := announcement{ID: d.id(), Stamp: d.uint64()}
 	d.check(a.ID != 0, "node id zero")
+	if !d.plain {
+		a.Boot = Boot{Number: d.uint64(), Incarnation: d.uint64(), Reached: d.uint64()}
+		flags := d.byte()
+		a.Recovering = flags == flagRecovering
+		d.check(flags&^flagRecovering == 0, "announcement flags")
+	}
+	a.Format = d.uint16()
 	for _, port := range []*uint16{
 		&a.Endpoints.Plain, &a.Endpoints.Cluster, &a.Endpoints.Peer, &a.Endpoints.Admin, &a.Endpoints.Gossip,
 	} {

@@ -32,6 +32,18 @@ type Config struct {
 	Endpoints Endpoints            // how others reach this node; Host and Gossip are found from BindAddr if empty
 	Format    uint16               // newest data and peer format this node speaks; 1
 
+	Boot       Boot // this start of the data directory, and how far its log had come by then
+	Recovering bool // the directory lacks writes that were acknowledged
+	// Reached is how far the log is durable by now; Boot.Reached if nil.
+	Reached func() uint64
+	// Restored is told, mostly never, that the cluster has seen more of this node
+	// than its directory holds. It must save that the node is recovering, and the
+	// number and reach from which to count on. Nothing if nil.
+	Restored func(number, reached uint64) error
+	// Twin reports whether another process answers as this node there; never if
+	// nil. It may take a second or so.
+	Twin func(ctx context.Context, there Endpoints) bool
+
 	// Store keeps the state of this package between runs; required.
 	Store Store
 	// Admit is asked before this node adds itself to a ring that has members.
@@ -76,6 +88,15 @@ func (c Config) withDefaults() Config {
 		c.Resolve = func(ctx context.Context, host string) ([]net.IP, error) {
 			return net.DefaultResolver.LookupIP(ctx, "ip", host)
 		}
+	}
+	if c.Reached == nil {
+		c.Reached = func() uint64 { return c.Boot.Reached }
+	}
+	if c.Restored == nil {
+		c.Restored = func(uint64, uint64) error { return nil }
+	}
+	if c.Twin == nil {
+		c.Twin = func(context.Context, Endpoints) bool { return false }
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -134,6 +155,8 @@ type timing struct {
 	relocate            time.Duration // between tries to tell members this node's new address
 	admit               time.Duration // between tries to be admitted
 	nag                 time.Duration // between log lines about waiting
+	reach               time.Duration // between tellings of how far the log has come
+	yield               time.Duration // a settled process gives a later boot of its id this long to yield
 }
 
 func (c Config) timing() timing {
@@ -144,7 +167,7 @@ func (c Config) timing() timing {
 			reclaim: 100 * time.Millisecond, leave: 500 * time.Millisecond,
 			forming: 100 * time.Millisecond, settle: 200 * time.Millisecond,
 			rejoin: 2 * time.Second, rejoinVar: time.Second, relocate: 500 * time.Millisecond,
-			admit: 200 * time.Millisecond, nag: 10 * time.Second,
+			admit: 200 * time.Millisecond, nag: 10 * time.Second, reach: 2 * time.Second, yield: time.Second,
 		}
 	}
 	return timing{
@@ -153,6 +176,6 @@ func (c Config) timing() timing {
 		reclaim: time.Second, leave: time.Second,
 		forming: time.Second, settle: time.Second,
 		rejoin: 10 * time.Second, rejoinVar: 5 * time.Second, relocate: 2 * time.Second,
-		admit: time.Second, nag: 10 * time.Second,
+		admit: time.Second, nag: 10 * time.Second, reach: 10 * time.Second, yield: 5 * time.Second,
 	}
 }

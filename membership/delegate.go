@@ -44,6 +44,7 @@ type mail struct {
 	claims  map[claim]struct{}
 	refused map[string]string // node name -> why it was kept out
 	stale   bool              // somebody has an old address of this node
+	whole   bool              // this node is no longer recovering
 	dropped int
 }
 

@@ -67,11 +67,35 @@
 // its record, because data cannot be moved yet. Its flags for constants give
 // way, with a warning.
 //
+// # Data directories that were put back, and copies
+//
+// A node's data directory counts its boots, and its log knows how far it is
+// durable. Both are in the announcement, and every member keeps the greatest it
+// has heard of each node. A node that meets, in the first exchange after its
+// start, a boot of its own id that is not below its own, or a log that has come
+// further, runs on an old copy of its directory: a restored backup, or an empty
+// one in place of a lost one. It does not stop: it takes a boot number above all
+// others, is recovering from then on, and tells its owner by Config.Restored.
+//
+// The same meeting later, after the others have taken note of this very process,
+// means that a second process runs with a copy of the directory. The later comer
+// yields if it can: it asks, before it serves and at such a meeting, whether
+// somebody answers as this node at the address where its directory last ran, or
+// at that of the other boot, and then stops itself with ErrSuperseded. The
+// earlier one gives it some seconds. If the other is alive then, the earlier one
+// stops; if not, it goes on with a later boot number, and is recovering, because
+// its id has acknowledged what it does not have. Two that cannot reach each other
+// take turns in this once, and one of them stops.
+//
+// How far logs have come travels every 10 s and is saved only
+// with other news. A snapshot of a running node's disk that is younger than that
+// and is put back without a restart in between is not told from the original.
+//
 // # Layouts
 //
 // All numbers are big-endian. A text is its length in one byte and its bytes.
 //
-//	state     u8 version = 1
+//	state     u8 version = 2
 //	          u8 flags: 1 established, 2 opened (only on disk: was ready once)
 //	          u64 node whose state it is
 //	          16 B cluster id, 16 B token key
@@ -81,10 +105,14 @@
 //	          u32 CRC-32C of all before it
 //	record    u64 id, u64 place id, u16 weight, text zone (64 bytes at most),
 //	          u64 counter, i64 time in ms, u64 admin, u8 flags: 1 removed
-//	announce- u64 id, u64 stamp, u16 format, u16 ports: plain, cluster, peer,
-//	ment      admin, gossip; text zone (64), text host (253)
-//	meta      u8 version = 1, u8 flags: 1 established, 16 B cluster id,
-//	          u64 digest of the records, announcement (at most 373 B in all)
+//	announce- u64 id, u64 stamp; u64 boot, u64 incarnation, u64 reached,
+//	ment      u8 flags: 1 recovering; u16 format, u16 ports: plain, cluster,
+//	          peer, admin, gossip; text zone (64), text host (253)
+//	meta      u8 version = 2, u8 flags: 1 established, 16 B cluster id,
+//	          u64 digest of the records, announcement (at most 398 B in all)
+//
+// Version 1 of both, whose announcements lack what stands between the first
+// two semicolons, is still read.
 //
 // # Who calls what
 //

@@ -23,6 +23,9 @@ var (
 	ErrRefused = errors.New("membership: refused by the cluster")
 	// ErrRingFixed says that the ring of a cluster cannot be changed yet.
 	ErrRingFixed = errors.New("membership: changing the ring is not supported yet")
+	// ErrSuperseded says that another process runs as this node, with a copy of
+	// its data directory. Run ends with it.
+	ErrSuperseded = errors.New("membership: another process runs as this node")
 	// ErrCorrupt says that a persisted or received state is unreadable.
 	ErrCorrupt = errors.New("membership: corrupt state")
 )
@@ -43,6 +46,7 @@ type Membership struct {
 	digest uint64     // of the state's records
 	ring   *ring.Ring // of the state, or the last one that could be computed
 	self   announcement
+	former Endpoints // of the run before
 	peers  map[ring.NodeID]peer
 	ip     net.IP // what gossip advertises
 	port   uint16
@@ -76,6 +80,8 @@ func New(cfg Config) (*Membership, error) {
 	if err := m.load(); err != nil {
 		return nil, err
 	}
+	last, _ := m.state.announced(cfg.ID)
+	m.former = last.Endpoints
 	m.self = m.announcement()
 	m.publish()
 	m.warnOfFlags()
@@ -139,7 +145,7 @@ func (m *Membership) ownRecord() ring.Record {
 func (m *Membership) announcement() announcement {
 	a := announcement{
 		ID: m.cfg.ID, Stamp: uint64(max(0, m.cfg.Now().UnixMilli())), Format: m.cfg.Format,
-		Zone: m.cfg.Zone, Endpoints: m.cfg.Endpoints,
+		Boot: m.cfg.Boot, Recovering: m.cfg.Recovering, Zone: m.cfg.Zone, Endpoints: m.cfg.Endpoints,
 	}
 	if last, found := m.state.announced(a.ID); found {
 		a.Stamp = max(a.Stamp, last.Stamp+1)
@@ -162,7 +168,8 @@ func (m *Membership) announce(g *gossip) error {
 
 // commit persists a state, and only then makes it this node's.
 func (m *Membership) commit(next state) error {
-	if next.equal(m.state) {
+	if !next.worthSaving(m.state) {
+		m.state = next
 		return nil
 	}
 	if err := m.cfg.Store.Save(appendState(nil, next)); err != nil {
@@ -225,8 +232,6 @@ func (m *Membership) broadcast(old state) {
 // publish replaces the view.
 func (m *Membership) publish() {
 	s := m.state
-	shared := s
-	shared.Opened = false
 	v := &View{
 		Constants: s.Constants, Self: s.From, Established: s.Established, Ring: m.ring,
 		Records: s.Records, Nodes: m.nodes(), Ready: s.ready(),
@@ -238,15 +243,27 @@ func (m *Membership) publish() {
 		}
 	}
 	m.alive.Store(int64(alive))
-	next := &published{
-		view: v, wire: appendState(nil, shared), ip: m.ip, port: m.port,
-		meta:    appendMeta(nil, meta{m.self, s.ClusterID, s.Established, m.digest}),
-		changed: make(chan struct{}),
-	}
-	if old := m.current.Swap(next); old != nil {
+	if old := m.current.Swap(m.publication(v, make(chan struct{}))); old != nil {
 		close(old.changed)
 		m.metrics.views.Inc()
 	}
+}
+
+// publication is a view with what goes out to others.
+func (m *Membership) publication(v *View, changed chan struct{}) *published {
+	shared := m.state
+	shared.Opened = false
+	return &published{
+		view: v, wire: appendState(nil, shared), ip: m.ip, port: m.port,
+		meta:    appendMeta(nil, meta{m.self, shared.ClusterID, shared.Established, m.digest}),
+		changed: changed,
+	}
+}
+
+// republish replaces what goes out to others, and leaves the view.
+func (m *Membership) republish() {
+	old := m.current.Load()
+	m.current.Store(m.publication(old.view, old.changed))
 }
 
 // nodes collects what is known of each member and each live node of this
@@ -255,7 +272,7 @@ func (m *Membership) nodes() map[ring.NodeID]NodeInfo {
 	all := map[ring.NodeID]NodeInfo{}
 	tell := func(a announcement, alive bool) {
 		all[a.ID] = NodeInfo{
-			ID: a.ID, Endpoints: a.Endpoints, Zone: a.Zone, Format: a.Format,
+			ID: a.ID, Endpoints: a.Endpoints, Zone: a.Zone, Format: a.Format, Recovering: a.Recovering,
 			Alive: alive, Member: m.state.Established && m.state.member(a.ID),
 		}
 	}
@@ -271,7 +288,7 @@ func (m *Membership) nodes() map[ring.NodeID]NodeInfo {
 			continue
 		}
 		a := p.announcement
-		if kept, found := m.state.announced(id); found && kept.Stamp > a.Stamp {
+		if kept, found := m.state.announced(id); found && kept.order(a) > 0 {
 			a = kept
 		}
 		tell(a, true)

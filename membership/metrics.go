@@ -4,7 +4,7 @@ import "github.com/VictoriaMetrics/metrics"
 
 // counters are this package's metrics.
 type counters struct {
-	views, rejoins, foreign, claims, dropped *metrics.Counter
+	views, rejoins, foreign, claims, restored, dropped *metrics.Counter
 }
 
 func newCounters(set *metrics.Set, m *Membership) counters {
@@ -22,10 +22,11 @@ func newCounters(set *metrics.Set, m *Membership) counters {
 		return 0
 	})
 	return counters{
-		views:   set.NewCounter(`membership_views_total`),
-		rejoins: set.NewCounter(`membership_rejoin_attempts_total`),
-		foreign: set.NewCounter(`membership_foreign_total`),
-		claims:  set.NewCounter(`membership_id_conflicts_total`),
-		dropped: set.NewCounter(`membership_states_dropped_total`),
+		views:    set.NewCounter(`membership_views_total`),
+		rejoins:  set.NewCounter(`membership_rejoin_attempts_total`),
+		foreign:  set.NewCounter(`membership_foreign_total`),
+		claims:   set.NewCounter(`membership_id_conflicts_total`),
+		restored: set.NewCounter(`membership_restored_total`),
+		dropped:  set.NewCounter(`membership_states_dropped_total`),
 	}
 }

@@ -24,10 +24,12 @@ type loop struct {
 	tasks  sync.WaitGroup // rounds and questions of admission
 
 	started time.Time
-	due     struct{ round, vote, admit, nag time.Time } // zero: not due
-	stale   bool                                        // somebody has an old address of this node
-	dirty   bool                                        // the view must be published anew
-	told    map[string]time.Time                        // what was logged when
+	due     struct{ round, vote, admit, nag, reach time.Time } // zero: not due
+	stale   bool                                               // somebody has an old address of this node
+	dirty   bool                                               // the view must be published anew
+	further bool                                               // some log has come further; no view shows that
+	told    map[string]time.Time                               // what was logged when
+	rivalry rivalry
 
 	rounding bool
 	seeded   bool // the seeds were tried since the start
@@ -54,8 +56,9 @@ func (m *Membership) Run(ctx context.Context) error {
 	l := &loop{
 		Membership: m, gossip: g, started: now, told: map[string]time.Time{},
 		rounds: make(chan roundResult, 1), answers: make(chan error, 1),
+		rivalry: rivalry{since: now, probes: make(chan bool, 1)},
 	}
-	l.due.round, l.due.nag = now, now.Add(m.timing.nag)
+	l.due.round, l.due.nag, l.due.reach = now, now.Add(m.timing.nag), now.Add(m.timing.reach)
 	m.log.Info("gossip started", "node", m.cfg.ID, "address", g.addr(), "cluster", clusterName(m.state.ClusterID),
 		"established", m.state.Established, "members", m.state.members())
 	err = l.run(ctx)
@@ -75,11 +78,15 @@ func (l *loop) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-l.inbox.ready:
-			if err := l.read(l.inbox.take()); err != nil {
+			if err := l.read(ctx, l.inbox.take()); err != nil {
 				return err
 			}
 		case r := <-l.rounds:
 			if err := l.roundDone(r); err != nil {
+				return err
+			}
+		case twin := <-l.rivalry.probes:
+			if err := l.probed(twin); err != nil {
 				return err
 			}
 		case err := <-l.answers:
@@ -107,10 +114,17 @@ func (l *loop) step(ctx context.Context, now time.Time) error {
 	if err := l.seekAdmission(ctx, now); err != nil {
 		return err
 	}
-	if l.dirty {
-		l.dirty = false
-		l.publish()
+	if !now.Before(l.due.reach) {
+		l.due.reach = now.Add(l.timing.reach)
+		l.tellReach()
 	}
+	switch {
+	case l.dirty:
+		l.publish()
+	case l.further:
+		l.republish()
+	}
+	l.dirty, l.further = false, false
 	if !l.rounding && !now.Before(l.due.round) {
 		l.startRound(ctx)
 	}
@@ -130,16 +144,17 @@ func (l *loop) wait(now time.Time) time.Duration {
 		}
 	}
 	earlier(l.due.round, !l.rounding)
+	earlier(l.due.reach, true)
 	earlier(l.due.vote, true)
 	earlier(l.due.admit, !l.asking)
 	return max(next.Sub(now), time.Millisecond)
 }
 
 // read works through the mail.
-func (l *loop) read(m mail) error {
+func (l *loop) read(ctx context.Context, m mail) error {
 	l.metrics.dropped.Add(m.dropped)
 	for _, in := range m.states {
-		if err := l.receive(in); err != nil {
+		if err := l.receive(ctx, in); err != nil {
 			return err
 		}
 	}
@@ -148,6 +163,12 @@ func (l *loop) read(m mail) error {
 	}
 	if err := l.advance(l.state.learn(l.announcements())); err != nil {
 		return err
+	}
+	if m.whole && l.self.Recovering {
+		l.self.Recovering = false
+		if err := l.reannounce(); err != nil {
+			return err
+		}
 	}
 	l.stale = l.stale || m.stale
 	if m.stale && time.Since(l.started) < relocating {
@@ -163,7 +184,7 @@ func (l *loop) read(m mail) error {
 }
 
 // receive joins another node's state.
-func (l *loop) receive(in state) error {
+func (l *loop) receive(ctx context.Context, in state) error {
 	if in.From == l.cfg.ID {
 		return nil // this node is among its own seeds
 	}
@@ -177,7 +198,13 @@ func (l *loop) receive(in state) error {
 		l.log.Info("joining another node's cluster", "node", in.From, "cluster", clusterName(in.ClusterID),
 			"established", in.Established, "members", in.members())
 	}
-	return l.advance(next)
+	if err := l.advance(next); err != nil {
+		return err
+	}
+	if own, found := in.announced(l.cfg.ID); found && v != ignored {
+		return l.meet(ctx, own)
+	}
+	return nil
 }
 
 // advance applies the rules of formation to a state and makes it this node's.
@@ -187,10 +214,11 @@ func (l *loop) advance(next state) error {
 	if next.equal(old) {
 		return nil
 	}
+	news := next.worthSaving(old)
 	if err := l.commit(next); err != nil {
 		return err
 	}
-	l.dirty = true
+	l.dirty, l.further = l.dirty || news, true
 	if next.Established && !old.Established {
 		l.log.Info("the cluster is established", "cluster", clusterName(next.ClusterID), "members", next.members())
 	}
@@ -217,6 +245,10 @@ func (l *loop) hear(id ring.NodeID, p peer) {
 		return
 	}
 	l.peers[id] = p
+	old.Boot.Reached = p.Boot.Reached // shown in no view
+	if old == p {
+		return
+	}
 	l.dirty = true
 	if p.alive != old.alive && p.ClusterID == l.state.ClusterID {
 		event := "a node is down"

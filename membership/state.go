@@ -13,11 +13,28 @@ import (
 
 // announcement is what a node says of itself.
 type announcement struct {
-	ID        ring.NodeID
-	Stamp     uint64 // grows with each start of the node; the greatest wins
-	Format    uint16
-	Zone      string
-	Endpoints Endpoints
+	ID         ring.NodeID
+	Boot       Boot
+	Stamp      uint64 // grows with each start of the node
+	Recovering bool
+	Format     uint16
+	Zone       string
+	Endpoints  Endpoints
+}
+
+// order compares two announcements of one node: the later boot of its data
+// directory wins, and of one boot the later stamp. The incarnation decides
+// between two processes that share a directory's copies, so that all nodes
+// prefer the same one.
+func (a announcement) order(b announcement) int {
+	return cmp.Or(cmp.Compare(a.Boot.Number, b.Boot.Number), cmp.Compare(a.Stamp, b.Stamp),
+		cmp.Compare(a.Boot.Incarnation, b.Boot.Incarnation), cmp.Compare(a.Boot.Reached, b.Boot.Reached))
+}
+
+// saved is what of an announcement is worth a write to the disk.
+func (a announcement) saved() announcement {
+	a.Boot.Reached = 0
+	return a
 }
 
 // state is what a node persists, and exchanges with others. A part of a state
@@ -115,7 +132,9 @@ func (s state) adopt(in state) state {
 }
 
 // learn takes in newer announcements of nodes that have a record, and of this
-// node itself. Those of others are of no use later and would only pile up.
+// node itself. Those of others are of no use later and would only pile up. The
+// furthest that a node was seen to reach is kept over all of them: a directory
+// that was put back announces less.
 func (s state) learn(said []announcement) state {
 	keep := slices.Concat(s.Known, said)
 	keep = slices.DeleteFunc(keep, func(a announcement) bool {
@@ -123,9 +142,16 @@ func (s state) learn(said []announcement) state {
 		return !found && a.ID != s.From
 	})
 	slices.SortStableFunc(keep, func(a, b announcement) int {
-		return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(b.Stamp, a.Stamp))
+		return cmp.Or(cmp.Compare(a.ID, b.ID), b.order(a))
 	})
-	s.Known = slices.CompactFunc(keep, func(a, b announcement) bool { return a.ID == b.ID })
+	s.Known = keep[:0]
+	for _, a := range keep {
+		if n := len(s.Known); n > 0 && s.Known[n-1].ID == a.ID {
+			s.Known[n-1].Boot.Reached = max(s.Known[n-1].Boot.Reached, a.Boot.Reached)
+			continue
+		}
+		s.Known = append(s.Known, a)
+	}
 	return s
 }
 
@@ -170,6 +196,14 @@ func (s state) ready() bool { return s.Established && s.Opened && s.member(s.Fro
 func (s state) equal(t state) bool {
 	return s.From == t.From && s.Constants == t.Constants && s.Established == t.Established &&
 		s.Opened == t.Opened && slices.Equal(s.Records, t.Records) && slices.Equal(s.Known, t.Known)
+}
+
+// worthSaving reports whether s differs from t in more than how far nodes have
+// come, which is news every few seconds and may be lost.
+func (s state) worthSaving(t state) bool {
+	same := slices.EqualFunc(s.Known, t.Known, func(a, b announcement) bool { return a.saved() == b.saved() })
+	s.Known, t.Known = nil, nil
+	return !same || !s.equal(t)
 }
 
 // changedRecords are those of s that t does not have in the same form.

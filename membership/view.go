@@ -47,14 +47,22 @@ func (e Endpoints) addr(port uint16) string {
 	return net.JoinHostPort(e.Host, strconv.Itoa(int(port)))
 }
 
+// Boot is one start of a node's data directory.
+type Boot struct {
+	Number      uint64 // how often the directory was opened; the greatest wins
+	Incarnation uint64 // drawn at random by the process
+	Reached     uint64 // how far the node's log was durable; grows over all boots
+}
+
 // NodeInfo is the latest that is known of a node, alive or not.
 type NodeInfo struct {
-	ID        ring.NodeID
-	Endpoints Endpoints
-	Zone      string // as the node says; the ring's own word is in Ring.Members
-	Format    uint16 // newest data and peer format it speaks; 0 if it was never heard
-	Alive     bool   // by gossip, which is seconds behind; a hint, never a promise
-	Member    bool   // in the ring
+	ID         ring.NodeID
+	Endpoints  Endpoints
+	Zone       string // as the node says; the ring's own word is in Ring.Members
+	Format     uint16 // newest data and peer format it speaks; 0 if it was never heard
+	Recovering bool   // it has lost writes that it had acknowledged
+	Alive      bool   // by gossip, which is seconds behind; a hint, never a promise
+	Member     bool   // in the ring
 }
 
 // View is one immutable state of the cluster as this node knows it.

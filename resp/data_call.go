@@ -227,7 +227,7 @@ func (f *fan) refuse(w *Reply) {
 
 // unwritten reports whether a failed write certainly left nothing behind.
 func unwritten(err error) bool {
-	for _, e := range []error{coordinator.ErrNoReplicas, coordinator.ErrNoReadQuorum, coordinator.ErrOverloaded, version.ErrTooLarge, version.ErrTooManySiblings} {
+	for _, e := range []error{coordinator.ErrDiskFull, coordinator.ErrNoReplicas, coordinator.ErrNoReadQuorum, coordinator.ErrOverloaded, version.ErrTooLarge, version.ErrTooManySiblings} {
 		if errors.Is(err, e) {
 			return true
 		}

@@ -40,6 +40,7 @@ var wording = [...]struct {
 	is   error
 	text string
 }{
+	{coordinator.ErrDiskFull, "NOREPLICAS Not enough good replicas to write: disk almost full."},
 	{coordinator.ErrNoReplicas, "NOREPLICAS Not enough good replicas to write."},
 	{coordinator.ErrNoReadQuorum, "NOREPLICAS Not enough good replicas to read."},
 	{coordinator.ErrStale, "STALE no reachable replica has what the token has seen"},

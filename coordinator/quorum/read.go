@@ -38,10 +38,15 @@ type Ask struct {
 
 // Reply is the answer to an Ask: Same, a Hash alone (to a Digest), or a record
 // with its hash. Hash 0 is an absent key.
+//
+// A Recovering node has lost writes that it had acknowledged, and answers
+// every question with its whole copy. What it has is true and is joined; what it
+// lacks proves nothing, so it is none of those that must answer.
 type Reply struct {
-	Same   bool
-	Hash   uint64
-	Record version.Record
+	Same       bool
+	Recovering bool
+	Hash       uint64
+	Record     version.Record
 }
 
 // Read is the state of one read. The zero value must be Reset before use; it
@@ -72,6 +77,7 @@ const (
 	asked             // a question is out
 	hashed            // answered with the hash of its copy alone
 	copied            // answered with its copy, which is in the record
+	doubted           // the same, but the node is recovering
 	failed
 )
 
@@ -183,7 +189,7 @@ func (r *Read) ask(i int, m Mode) Ask {
 func (r *Read) hopes() int {
 	n := 0
 	for i := range r.cands[:r.asked] {
-		if r.cands[i].state != failed {
+		if s := r.cands[i].state; s != failed && s != doubted {
 			n++
 		}
 	}
@@ -235,6 +241,10 @@ func (r *Read) Spares(nodes []ring.NodeID) {
 func (r *Read) Reply(index int, a Reply) {
 	c := &r.cands[index]
 	switch {
+	case a.Recovering:
+		c.state, c.hash = doubted, a.Hash
+		r.join(a)
+		r.replaceHedge()
 	case a.Same:
 		c.state = hashed // and c.hash is what was offered
 	case c.mode == Digest:
@@ -266,10 +276,16 @@ func (r *Read) Fail(index int) {
 	c := &r.cands[index]
 	c.state = failed
 	r.orphans = append(r.orphans, ownerOf(c.stand))
-	if r.extra > 0 && !r.whole {
-		r.extra-- // the hedge has become the replacement
-	}
+	r.replaceHedge()
 	r.judge()
+}
+
+// replaceHedge is for a node that will not count: the hedge, if there is one,
+// has become its replacement.
+func (r *Read) replaceHedge() {
+	if r.extra > 0 && !r.whole {
+		r.extra--
+	}
 }
 
 // ownerOf is the owner whose copy a stand has or stands in for.
@@ -343,7 +359,7 @@ func (r *Read) Repairs(dst []ring.NodeID) []ring.NodeID {
 	}
 	for i := range r.cands {
 		c := &r.cands[i]
-		if (c.state == copied || c.state == hashed) && c.stand.For == 0 && c.hash != r.hash {
+		if (c.state == copied || c.state == hashed || c.state == doubted) && c.stand.For == 0 && c.hash != r.hash {
 			dst = append(dst, c.stand.Node)
 		}
 	}

@@ -11,7 +11,7 @@ type Failure uint8
 
 // The failures.
 const (
-	Dead    Failure = iota // unreachable, silent or broken: its copy goes to a fallback
+	Dead    Failure = iota // unreachable, silent, broken or full: its copy goes to a fallback
 	Refused                // alive and overloaded: no copy goes elsewhere on its behalf
 )
 

@@ -92,6 +92,7 @@ func goldenMessages() []any {
 		ReadReply{Same: true},
 		ReadReply{},
 		ReadReply{Hash: 0x0102030405060708, Record: []byte("rec")},
+		ReadReply{Recovering: true, Hash: 0x0102030405060708, Record: []byte("rec")},
 		MergeRequest{Key: []byte("key"), For: 0x1122334455667788, Durable: true, Record: []byte("rec")},
 		MergeRequest{Key: []byte("key"), For: 0x1122334455667788, Optional: true, Record: []byte("rec")},
 		WriteRequest{Key: []byte("key"), Op: []byte("op"), R: 2, W: 3},

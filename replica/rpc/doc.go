@@ -102,8 +102,9 @@
 //
 //	1 ping       (nothing)                            reply (nothing)
 //	2 read       1 flags: 1 digest only, 2 have       reply 1 flags: 1 same (nothing
-//	             8 for                                        follows), 2 record
-//	             8 have, if flagged                         8 state hash
+//	             8 for                                        follows), 2 record,
+//	             8 have, if flagged                           4 recovering
+//	                                                        8 state hash
 //	             key                                        record...rest, if flagged
 //	3 merge      1 flags: 1 durable, 2 optional       reply (nothing)
 //	             8 for, key, record

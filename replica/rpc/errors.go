@@ -31,6 +31,7 @@ var (
 	ErrNotOwner        = errors.New("rpc: not an owner")
 	ErrLoading         = errors.New("rpc: not ready yet")
 	ErrStale           = errors.New("rpc: state older than asked for")
+	ErrDiskFull        = errors.New("rpc: disk of the peer is almost full")
 	ErrUnsupported     = errors.New("rpc: request not supported")
 	ErrHintBudget      = errors.New("rpc: too much is kept for that owner")
 	ErrInternal        = errors.New("rpc: internal error of the peer")
@@ -72,6 +73,7 @@ const (
 	codeUnsupported     code = 12
 	codeTimeout         code = 13
 	codeHintBudget      code = 14
+	codeDiskFull        code = 15
 )
 
 // sentinel maps a code to the error a caller branches on. A code of a newer
@@ -104,6 +106,8 @@ func (c code) sentinel() error {
 		return ErrTimeout
 	case codeHintBudget:
 		return ErrHintBudget
+	case codeDiskFull:
+		return ErrDiskFull
 	default:
 		return ErrInternal
 	}
@@ -111,7 +115,7 @@ func (c code) sentinel() error {
 
 // codeOf is the inverse of sentinel; what it does not know is internal.
 func codeOf(err error) code {
-	for c := codeOverloaded; c <= codeHintBudget; c++ {
+	for c := codeOverloaded; c <= codeDiskFull; c++ {
 		if errors.Is(err, c.sentinel()) {
 			return c
 		}

@@ -18,9 +18,10 @@ type ReadRequest struct {
 // ReadReply answers a ReadRequest. With Same set it is one byte on the wire and
 // Hash is zero: the state is the one the caller named.
 type ReadReply struct {
-	Same   bool
-	Hash   uint64
-	Record []byte // version.EncodeRecord; empty when absent, or when only a digest was asked for
+	Same       bool
+	Recovering bool // the peer may lack what it had acknowledged; never with Same
+	Hash       uint64
+	Record     []byte // version.EncodeRecord; empty when absent, or when only a digest was asked for
 }
 
 // MergeRequest asks the peer to join a record into its own, or, with For set,
@@ -143,8 +144,9 @@ const (
 	flagDigestOnly = 1
 	flagHave       = 2
 
-	flagSame   = 1
-	flagRecord = 2
+	flagSame       = 1
+	flagRecord     = 2
+	flagRecovering = 4
 
 	flagDurable  = 1
 	flagOptional = 2
@@ -192,7 +194,7 @@ func AppendReadReply(dst []byte, m ReadReply) []byte {
 	if m.Same {
 		return append(dst, flagSame)
 	}
-	dst = append(dst, flag(len(m.Record) > 0, flagRecord))
+	dst = append(dst, flag(len(m.Record) > 0, flagRecord)|flag(m.Recovering, flagRecovering))
 	dst = binary.BigEndian.AppendUint64(dst, m.Hash)
 	return append(dst, m.Record...)
 }
@@ -200,14 +202,17 @@ func AppendReadReply(dst []byte, m ReadReply) []byte {
 // DecodeReadReply is the inverse of AppendReadReply.
 func DecodeReadReply(b []byte) (ReadReply, error) {
 	c := cursor{b: b}
-	f := c.flags(flagSame | flagRecord)
+	f := c.flags(flagSame | flagRecord | flagRecovering)
 	if f == flagSame {
 		return ReadReply{Same: true}, c.end()
 	}
-	m := ReadReply{Hash: c.u64()}
-	if f == flagRecord && len(c.b) > 0 {
+	m := ReadReply{Recovering: f&flagRecovering != 0, Hash: c.u64()}
+	switch f &^ flagRecovering {
+	case 0:
+	case flagRecord:
+		c.bad = c.bad || len(c.b) == 0
 		m.Record = c.take(len(c.b))
-	} else if f != 0 {
+	default:
 		c.bad = true
 	}
 	return m, c.end()

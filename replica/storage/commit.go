@@ -154,15 +154,15 @@ func (s *Store) Enqueue(ops []RowOp, mustSync bool, done func(error)) (seq uint6
 // enqueue is Enqueue with every degree of durability. Forced writes are few and
 // small and keep the node in order, so they pass when others are refused.
 func (s *Store) enqueue(ops []RowOp, d durability, done func(error)) (seq uint64, err error) {
-	if len(ops) > 0 && d != forced {
-		if err := s.admit(); err != nil {
-			s.meters.busy.Inc()
-			return 0, err
-		}
-	}
 	size := writeOverhead
 	for i := range ops {
 		size += len(ops[i].Key) + len(ops[i].Value)
+	}
+	if len(ops) > 0 && d != forced {
+		if err := s.admit(size); err != nil {
+			s.meters.busy.Inc()
+			return 0, err
+		}
 	}
 	q := &s.queue
 	q.mu.Lock()
@@ -189,14 +189,15 @@ func (s *Store) enqueue(ops []RowOp, d durability, done func(error)) (seq uint64
 	return g.seq, nil
 }
 
-// admit refuses writes that would only fill the queue or the disk.
-func (s *Store) admit() error {
+// admit refuses a write of so many bytes if it would only fill the queue or the
+// disk.
+func (s *Store) admit(size int) error {
 	for _, stall := range []*atomic.Int64{&s.stalledSince, &s.waitingSince} {
 		if since := stall.Load(); since != 0 && time.Now().UnixNano()-since > int64(s.cfg.StallGrace) {
 			return ErrBusy
 		}
 	}
-	if s.lowDisk.Load() {
+	if !s.space.take(size) {
 		return ErrDiskFull
 	}
 	return nil
@@ -293,6 +294,9 @@ func (s *Store) commit(g *group, batch *pebble.Batch) error {
 		s.synced.Store(g.seq)
 		s.meters.syncs.Inc()
 	}
+	if err := s.noteCommit(g.seq, g.ops, opts == pebble.Sync); err != nil {
+		return err
+	}
 	s.meters.commits.Inc()
 	s.meters.writes.Add(g.writes)
 	s.meters.commitSeconds.UpdateDuration(start)
@@ -336,6 +340,14 @@ func (s *Store) fail(err error) {
 	s.cfg.Fatal(err)
 }
 
+// failureOrNil returns the error that ended the engine, if one did.
+func (s *Store) failureOrNil() error {
+	if s.failure.Load() == nil {
+		return nil
+	}
+	return s.failed()
+}
+
 // failed returns the error that ended the engine.
 func (s *Store) failed() error {
 	if err := s.failure.Load(); err != nil {
@@ -359,8 +371,8 @@ func (s *Store) watch() {
 		case <-s.stop:
 			return
 		case <-disk.C:
-			s.checkDisk()
 			s.measure()
+			s.checkDisk()
 		case <-interval.C:
 			if s.committed.Load() != s.synced.Load() {
 				// Refused only by a store that is closing, which syncs anyway, or
@@ -368,23 +380,6 @@ func (s *Store) watch() {
 				_, _ = s.enqueue(nil, forced, nil)
 			}
 		}
-	}
-}
-
-// checkDisk refuses or admits writes by the free space of the disk.
-func (s *Store) checkDisk() {
-	if s.cfg.MinFreeBytes < 0 {
-		return
-	}
-	usage, err := s.fs().GetDiskUsage(s.cfg.Dir)
-	if err != nil {
-		return // not every file system can tell; the engine's stall remains
-	}
-	s.meters.freeBytes.Set(float64(usage.AvailBytes))
-	low := usage.AvailBytes < uint64(s.cfg.MinFreeBytes)
-	if s.lowDisk.Swap(low) != low {
-		s.cfg.Logger.Warn("storage: free space changed sides of the limit",
-			"writes_refused", low, "free_bytes", usage.AvailBytes, "limit_bytes", s.cfg.MinFreeBytes)
 	}
 }
 
@@ -398,6 +393,7 @@ func (s *Store) measure() {
 	s.meters.pendingBytes.Set(float64(s.overlay.bytes()))
 	s.diskBytes.Store(int64(m.DiskSpaceUsage()))
 	s.meters.diskBytes.Set(float64(m.DiskSpaceUsage()))
+	s.space.memTables.Store(int64(m.MemTable.Size))
 	s.meters.memTableBytes.Set(float64(m.MemTable.Size))
 	s.meters.readAmp.Set(float64(m.ReadAmp()))
 }

@@ -75,8 +75,18 @@ type Config struct {
 	// are refused with ErrBusy instead of queued. Default: 250 ms.
 	StallGrace time.Duration
 	// MinFreeBytes is the free space below which writes are refused with
-	// ErrDiskFull. Negative switches the check off. Default: 256 MiB.
+	// ErrDiskFull; what has been accepted and is still to be written a second and
+	// third time is kept free on top of it. Negative switches the check off.
+	// Default: 256 MiB.
 	MinFreeBytes int64
+	// MinFreePercent, if not 0, is the same in percent of the disk, and replaces
+	// MinFreeBytes.
+	MinFreePercent int
+
+	// StallLimit is how long one operation of the log may take. A disk that
+	// stands still for longer ends the store: see ErrStalled. Negative switches
+	// the check off. Default: 30 s.
+	StallLimit time.Duration
 
 	// Fatal is told, once, of the error after which the engine can no longer
 	// keep its promises; the process should end. It may be called from any
@@ -128,6 +138,9 @@ func (c Config) withDefaults() Config {
 	if c.MinFreeBytes == 0 {
 		c.MinFreeBytes = 256 << 20
 	}
+	if c.StallLimit == 0 {
+		c.StallLimit = 30 * time.Second
+	}
 	if c.Fatal == nil {
 		c.Fatal = func(error) {}
 	}
@@ -166,6 +179,9 @@ func (c Config) validate() error {
 	}
 	if c.QueueBytes < 0 {
 		errs = append(errs, fmt.Errorf("queue bytes (%d) must be positive", c.QueueBytes))
+	}
+	if c.MinFreePercent < 0 || c.MinFreePercent > 99 {
+		errs = append(errs, fmt.Errorf("min free percent (%d) must be in 0..99", c.MinFreePercent))
 	}
 	if c.StallGrace < 0 {
 		errs = append(errs, fmt.Errorf("stall grace (%v) must be positive", c.StallGrace))

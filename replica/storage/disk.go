@@ -57,6 +57,7 @@ func (f engineFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File,
 	if f.dead() {
 		return f.deadFile(), nil
 	}
+	defer f.s.watched.end(f.s.watched.begin())
 	file, err := f.FS.Create(name, category)
 	if err != nil {
 		f.kill("create", err)
@@ -73,6 +74,7 @@ func (f engineFS) ReuseForWrite(old, name string, category vfs.DiskWriteCategory
 	if f.dead() {
 		return f.deadFile(), nil
 	}
+	defer f.s.watched.end(f.s.watched.begin())
 	file, err := f.FS.ReuseForWrite(old, name, category)
 	if err != nil {
 		f.kill("reuse", err)
@@ -104,6 +106,7 @@ type walFile struct {
 // Write appends p, or pretends to once the log is dead.
 func (w *walFile) Write(p []byte) (int, error) {
 	if !w.fs.dead() {
+		defer w.fs.s.watched.end(w.fs.s.watched.begin())
 		if _, err := w.File.Write(p); err != nil {
 			w.fs.kill("write", err)
 		}
@@ -114,6 +117,7 @@ func (w *walFile) Write(p []byte) (int, error) {
 // sync runs one of the file's sync calls, unless the log is dead.
 func (w *walFile) sync(call func() error) error {
 	if !w.fs.dead() {
+		defer w.fs.s.watched.end(w.fs.s.watched.begin())
 		if err := call(); err != nil {
 			w.fs.kill("sync", err)
 		}

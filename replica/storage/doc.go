@@ -93,6 +93,10 @@
 // A log record that cannot be read back refuses to open: behind it lie writes
 // that were acknowledged.
 //
+// What the engine cannot notice is a log that ends too early: a file called REACH
+// beside it says how far the log was durable, and Open compares the two. A
+// directory that holds less still opens, and says so: see [Store.Lost].
+//
 // Pending rows have a bound, and so has the time that opening takes. Where the
 // bound is reached commits wait, and writes are refused in the end. Reads never
 // wait: a scan merges the rows in memory with those of Pebble, and when they are

@@ -25,6 +25,14 @@ var (
 	// recover from. The process should end: see Config.Fatal.
 	ErrFailed = errors.New("storage: engine failed")
 
+	// ErrLost says that a directory was opened without writes that had been
+	// acknowledged as durable in it.
+	ErrLost = errors.New("storage: acknowledged writes are missing")
+
+	// ErrStalled is the ErrFailed of a disk that has stood still for longer than
+	// Config.StallLimit.
+	ErrStalled = errors.New("storage: disk stands still")
+
 	// ErrCorrupt marks rows that are on the disk but cannot be read back.
 	ErrCorrupt = errors.New("storage: corrupt data")
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"sort"
 	"sync"
 	"sync/atomic"
@@ -40,13 +41,17 @@ type Store struct {
 
 	stalledSince atomic.Int64 // unix ns; 0 while writes flow
 	waitingSince atomic.Int64 // the same, for commits that wait for room
-	lowDisk      atomic.Bool
+	space        space
 	diskBytes    atomic.Int64
 
 	failure  atomic.Pointer[error] // set once, by fail
 	walDead  atomic.Bool           // the log failed: see engineFS
 	retrying atomic.Bool           // flushes or compactions fail: see engineFS
 	wedged   atomic.Bool           // the engine panicked: its locks may be lost
+
+	reach   reach
+	lost    error     // set by Open: see Lost
+	watched diskWatch // operations of the log under way
 
 	turn  chan struct{} // held while a batch is given to the engine
 	users users         // calls and snapshots that are inside the engine
@@ -70,6 +75,7 @@ func Open(cfg Config) (*Store, error) {
 		stop: make(chan struct{}), drained: make(chan struct{}), broken: make(chan struct{}),
 	}
 	s.users.init()
+	s.space.budget.Store(math.MaxInt64) // until Start has looked
 	s.overlay.init(cfg.PendingBytes)
 	s.queue.mu.wake.L = &s.queue.mu.Mutex
 	s.cache = pebble.NewCache(cfg.BlockCacheBytes)
@@ -93,6 +99,9 @@ func (s *Store) openEngine() (err error) {
 	}
 	s.loadDigests()
 	last, err := s.replay()
+	if err == nil {
+		last, err = s.openReach(last)
+	}
 	if err != nil {
 		return errors.Join(err, s.db.Close())
 	}
@@ -133,6 +142,8 @@ func (s *Store) Start() {
 	s.wg.Go(s.commitLoop)
 	s.wg.Go(s.applyLoop)
 	s.wg.Go(s.watch)
+	s.wg.Go(s.keepReach)
+	s.wg.Go(s.watchStall)
 }
 
 // Close refuses new writes, commits the queued ones, runs their callbacks,
@@ -152,22 +163,29 @@ func (s *Store) Close() error {
 		s.wg.Wait()
 		close(ended)
 	}()
-	if !waitFor(ended, stalledWait) {
-		return fmt.Errorf("storage: close: writes are still stalled after %v", stalledWait)
-	}
-	<-s.users.end()
-	if s.wedged.Load() {
-		// A panic inside the engine left its commit lock held; closing would
-		// wait for it for ever.
-		return s.failed()
-	}
+	// What does not end in time is left behind; it ends the engine when it can.
 	closed := make(chan error, 1)
-	go func() { closed <- guarded(s.db.Close) }()
+	go func() {
+		<-ended
+		<-s.users.end()
+		if s.wedged.Load() {
+			// A panic inside the engine left its commit lock held; closing would
+			// wait for it for ever.
+			closed <- nil
+			return
+		}
+		err := guarded(s.db.Close)
+		closed <- errors.Join(err, s.closeReach(err == nil && s.failure.Load() == nil))
+	}()
+	if s.failure.Load() == nil && !waitFor(ended, stalledWait) {
+		return errors.Join(fmt.Errorf("storage: close: writes are still stalled after %v", stalledWait), s.failureOrNil())
+	}
 	if s.failure.Load() == nil {
 		defer s.cache.Unref()
 		return <-closed
 	}
-	// A flush that Fatalf ended may never be reported as over.
+	// A flush that Fatalf ended may never be reported as over, and a disk that
+	// stands still never answers.
 	select {
 	case err := <-closed:
 		return errors.Join(s.failed(), err)
@@ -348,7 +366,12 @@ func (s *Store) SetMeta(name string, value []byte) error {
 	if _, err := s.enqueue([]RowOp{op}, forced, func(err error) { done <- err }); err != nil {
 		return err
 	}
-	return <-done
+	select {
+	case err := <-done:
+		return err
+	case <-s.broken: // a disk that stands still may never call back
+		return s.failed()
+	}
 }
 
 // users counts the calls that are inside the engine, so that closing waits for

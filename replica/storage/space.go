@@ -1,0 +1,77 @@
+package storage
+
+import (
+	"math"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// space decides whether the disk has room for writes. A full disk must never be
+// met: the engine then retries its flushes for ever while the writers hang, and
+// an error of its log is the end of the store.
+//
+// The disk is asked once a second. In between, writes draw on a budget, so that
+// a burst cannot fill it before anybody has looked.
+type space struct {
+	budget    atomic.Int64 // bytes that may still be written before the next look
+	low       atomic.Bool  // writes are refused, as of the last look
+	memTables atomic.Int64 // size of the engine's memtables, as of the last second
+}
+
+const (
+	// rowCopies is how often a row is written before the first of its copies is
+	// removed: to the log, to its place, to a table, and once more to another.
+	rowCopies = 4
+	// spaceRelease: writes are admitted again when an eighth more than the limit
+	// is free, so that the state does not flap.
+	spaceRelease = 8
+)
+
+// take draws on the budget, or reports that the write must be refused.
+func (p *space) take(size int) bool {
+	return !p.low.Load() && p.budget.Add(-rowCopies*int64(size)) >= 0
+}
+
+// look sets the state by what is free, and what must be kept free.
+func (p *space) look(free, limit int64) (low, changed bool) {
+	was := p.low.Load()
+	low = free < limit || was && free < limit+limit/spaceRelease
+	p.low.Store(low)
+	p.budget.Store(free - limit)
+	return low, low != was
+}
+
+// keepFree is how much of the disk must stay free: what is configured, and what
+// has been accepted and not yet been written as often as it will be.
+func (s *Store) keepFree(disk vfs.DiskUsage) int64 {
+	limit := s.cfg.MinFreeBytes
+	if p := s.cfg.MinFreePercent; p > 0 {
+		limit = int64(disk.TotalBytes / 100 * uint64(p))
+	}
+	return limit + (rowCopies-2)*int64(s.overlay.bytes()) + s.space.memTables.Load()
+}
+
+// checkDisk refuses or admits writes by the free space of the disk.
+func (s *Store) checkDisk() {
+	if s.cfg.MinFreeBytes < 0 && s.cfg.MinFreePercent == 0 {
+		s.space.budget.Store(math.MaxInt64)
+		return
+	}
+	usage, err := s.fs().GetDiskUsage(s.cfg.Dir)
+	if err != nil {
+		// Not every file system can tell; the engine's stall remains.
+		s.space.budget.Store(math.MaxInt64)
+		return
+	}
+	s.meters.freeBytes.Set(float64(usage.AvailBytes))
+	limit := s.keepFree(usage)
+	low, changed := s.space.look(int64(min(usage.AvailBytes, math.MaxInt64)), limit)
+	if changed {
+		s.cfg.Logger.Warn("storage: free space changed sides of the limit",
+			"writes_refused", low, "free_bytes", usage.AvailBytes, "limit_bytes", limit)
+	}
+}
+
+// DiskFull reports that writes are refused because the disk is almost full.
+func (s *Store) DiskFull() bool { return s.space.low.Load() || s.space.budget.Load() < 0 }

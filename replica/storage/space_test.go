@@ -1,0 +1,82 @@
+package storage
+
+import (
+	"errors"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// fullDisk says of itself how much is free.
+type fullDisk struct {
+	vfs.FS
+	free  *atomic.Uint64
+	total uint64
+}
+
+func (d fullDisk) GetDiskUsage(string) (vfs.DiskUsage, error) {
+	return vfs.DiskUsage{AvailBytes: d.free.Load(), TotalBytes: d.total}, nil
+}
+
+func TestABurstIsRefusedBeforeTheDiskIsLookedAtAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var free atomic.Uint64
+		free.Store(10 << 20)
+		cfg := smallConfig(fullDisk{vfs.NewMem(), &free, 64 << 20})
+		cfg.MinFreeBytes = 2 << 20
+		s := mustOpen(t, cfg)
+		defer s.Close()
+		written := 0
+		row := strings.Repeat("v", 10_000)
+		for {
+			_, err := s.Enqueue([]RowOp{{Key: []byte("dk"), Value: []byte(row)}}, false, nil)
+			if errors.Is(err, ErrDiskFull) {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if written += len(row); written > 8<<20 {
+				t.Fatal("more was taken than the disk has room for")
+			}
+		}
+		if written < 1<<20 {
+			t.Errorf("refused after %d bytes", written)
+		}
+		if !s.DiskFull() {
+			t.Error("a store that refuses writes does not say so")
+		}
+		time.Sleep(15 * time.Second) // it looks, and applies what it has
+		if err := put(s, "dk", row, true); err != nil {
+			t.Errorf("there is still room: %v", err)
+		}
+	})
+}
+
+func TestTheLimitCanBeAShareOfTheDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var free atomic.Uint64
+		cfg := smallConfig(fullDisk{vfs.NewMem(), &free, 1000 << 20})
+		cfg.MinFreePercent = 10
+		free.Store(90 << 20)
+		s := mustOpen(t, cfg)
+		defer s.Close()
+		for _, c := range []struct {
+			free    uint64
+			refused bool
+		}{{90, true}, {105, true}, {130, false}, {105, false}, {90, true}} {
+			free.Store(c.free << 20)
+			time.Sleep(1100 * time.Millisecond)
+			if err := put(s, "dk", "v", true); errors.Is(err, ErrDiskFull) != c.refused {
+				t.Errorf("%d MiB free of 1000: %v, want refused: %v", c.free, err, c.refused)
+			}
+			if _, err := s.Get([]byte("dk")); err != nil && !errors.Is(err, ErrNotFound) {
+				t.Errorf("read: %v", err)
+			}
+		}
+	})
+}
