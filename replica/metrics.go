@@ -15,6 +15,7 @@ type meters struct {
 	refused   *metrics.Counter // changes that the store did not take
 	expired   *metrics.Counter // payloads dropped after their time
 	reused    *metrics.Counter // dots of this incarnation that it never minted
+	reaped    *metrics.Counter // records without a value that were dropped
 
 	scrubbed     *metrics.Counter // slots read to their end
 	digestsWrong *metrics.Counter // digests that did not fit the rows
@@ -38,6 +39,7 @@ func newMeters(set *metrics.Set) meters {
 		refused:      set.GetOrCreateCounter(`replica_refused_total`),
 		expired:      set.GetOrCreateCounter(`replica_expired_total`),
 		reused:       set.GetOrCreateCounter(`replica_dots_reused_total`),
+		reaped:       set.GetOrCreateCounter(`replica_reaped_total`),
 		scrubbed:     set.GetOrCreateCounter(`replica_scrubbed_slots_total`),
 		digestsWrong: set.GetOrCreateCounter(`replica_wrong_digests_total`),
 		cacheBytes:   set.GetOrCreateGauge(`replica_cache_bytes`, nil),

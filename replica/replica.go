@@ -26,6 +26,7 @@ type Replica struct {
 	counters []atomic.Uint64 // last counter minted, by partition
 
 	tally    tally
+	reaped   reaped
 	hints    hintBook
 	snapshot *storage.Snapshot // of the rows to be counted; nil if there are none
 	held     atomic.Bool       // some row is or was here

@@ -46,6 +46,9 @@ func (r *Replica) merge(key []byte, target ring.NodeID, in version.Record, enc [
 	}
 	r.clock.Observe(in.MaxHLC())
 	r.meters.merged.Inc()
+	if target == 0 && e.rec.Absent() && r.reaped.has(e, in) {
+		return true, nil
+	}
 	next := version.Merge(e.rec, in)
 	if next.Equal(e.rec) {
 		r.meters.unchanged.Inc()
@@ -210,6 +213,7 @@ func (r *Replica) storeLocked(st *stripe, e *entry, next version.Record, row []b
 	if e.target == 0 {
 		ops[0].Change = merkle.Change(e.slot, e.keyPos, e.hash, hash)
 		ops, expiring = appendIndexOps(ops, e, next)
+		ops = appendGraveOp(ops, e, next)
 	}
 	seq, err := r.store.Enqueue(ops, durable, done)
 	clear(ops)

@@ -10,6 +10,7 @@ const (
 	kindData   = 'd'
 	kindHint   = 'h'
 	kindExpiry = 'e'
+	kindGrave  = 'g'
 	kindDigest = 't'
 	kindLog    = 'w'
 )
@@ -115,6 +116,26 @@ func parseDigestKey(row []byte) (slot uint16, ok bool) {
 		return 0, false
 	}
 	return binary.BigEndian.Uint16(row[1:]), true
+}
+
+// AppendGraveKey appends the row key of the grave of key to dst.
+func AppendGraveKey(dst []byte, slot uint16, hash uint32, key []byte) []byte {
+	dst = appendPosition(append(dst, kindGrave), slot, hash)
+	return append(dst, key...)
+}
+
+// ParseGraveKey splits a row key of AppendGraveKey; key aliases row.
+func ParseGraveKey(row []byte) (slot uint16, hash uint32, key []byte, ok bool) {
+	if len(row) < dataKeyHeader || row[0] != kindGrave {
+		return 0, 0, nil, false
+	}
+	slot, hash = position(row[1:])
+	return slot, hash, row[dataKeyHeader:], true
+}
+
+// AllGraves returns the bounds [lo, hi) of the graves.
+func AllGraves() (lo, hi []byte) {
+	return []byte{kindGrave}, []byte{kindGrave + 1}
 }
 
 // appendPosition appends slot and hash to dst.

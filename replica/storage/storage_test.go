@@ -59,6 +59,7 @@ func TestRowKeysAreGolden(t *testing.T) {
 		{"hint target=0x1122334455667788 slot=258 hash=0x03040506 key=ab", AppendHintKey(nil, 0x1122334455667788, 258, 0x03040506, []byte("ab"))},
 		{"expiry ms=1700000000000 slot=258 hash=0x03040506 key=ab", AppendExpiryKey(nil, 1700000000000, 258, 0x03040506, []byte("ab"))},
 		{"meta format", metaKey("format")},
+		{"grave slot=258 hash=0x03040506 key=ab", AppendGraveKey(nil, 258, 0x03040506, []byte("ab"))},
 		{"digests slot=258", appendDigestKey(nil, 258)},
 	} {
 		fmt.Fprintf(&got, "%s\n  %s\n", row.name, hex.EncodeToString(row.key))

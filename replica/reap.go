@@ -1,0 +1,388 @@
+package replica
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/redynamo/redynamo/membership/ring"
+	"github.com/redynamo/redynamo/replica/storage"
+	"github.com/redynamo/redynamo/replica/version"
+)
+
+// This file drops what is left of keys without a value: tombstones, and records
+// whose versions are all expired. Dropped too early, a tombstone lets an old
+// version come back from whoever still has it, so none is ever dropped by age, but
+// by proof that nobody has one:
+//
+//  1. Every other owner has had a session with this node that began after the
+//     record was seen here in its present state. Each of them then had that state,
+//     or one that covers it, on its disk.
+//  2. A message lives no longer than MessageAge, and that long was waited since.
+//  3. After that, no member of the cluster keeps a hint for the partition.
+//
+// Whatever is older than the tombstone would have to be in one of these places. An
+// owner or a member that is away blocks the proof; being removed from the ring
+// ends that.
+
+// Proof is what a Reaper rests on. Its methods may block.
+type Proof interface {
+	// Settled reports whether every other owner of a partition has had a session
+	// with this node that began after since. If not, missing is one that has not.
+	Settled(partition int, since time.Time) (missing ring.NodeID, ok bool)
+	// HintFree returns those of the partitions for which no member of the cluster
+	// keeps a hint. It answers an error, naming the member, unless all were asked.
+	HintFree(ctx context.Context, partitions []int) ([]int, error)
+}
+
+// ReapConfig configures a Reaper. The zero value of a field means the default
+// written beside it.
+type ReapConfig struct {
+	Interval   time.Duration // between two looks; 10 s
+	MessageAge time.Duration // no message between nodes arrives later; 60 s
+	Batch      int           // graves looked at in one interval; 4096
+	Candidates int           // graves that are waited for at once; 65536
+}
+
+func (c ReapConfig) withDefaults() ReapConfig {
+	if c.Interval == 0 {
+		c.Interval = 10 * time.Second
+	}
+	if c.MessageAge == 0 {
+		c.MessageAge = time.Minute
+	}
+	if c.Batch == 0 {
+		c.Batch = 4096
+	}
+	if c.Candidates == 0 {
+		c.Candidates = 65536
+	}
+	return c
+}
+
+func (c ReapConfig) validate() error {
+	if c.Interval < 0 || c.MessageAge < 0 || c.Batch < 0 || c.Candidates < 0 {
+		return fmt.Errorf("replica: reaper: interval (%v), message age (%v), batch (%d) and candidates (%d) must be positive",
+			c.Interval, c.MessageAge, c.Batch, c.Candidates)
+	}
+	return nil
+}
+
+// Reaper drops what is left of keys without a value.
+type Reaper struct {
+	r     *Replica
+	cfg   ReapConfig
+	proof Proof
+
+	mu struct {
+		sync.Mutex
+		graves map[string]*grave
+		block  string // why the last ripe ones could not be dropped
+	}
+	from []byte // the row at which the next look begins; nil: the first
+}
+
+// grave is a record that may be dropped, as it was first seen.
+type grave struct {
+	slot   ring.Slot
+	hash   uint32
+	state  uint64
+	seen   time.Time
+	proven time.Time // when the owners were known to agree; zero: not yet
+	lacks  ring.NodeID
+}
+
+// NewReaper makes a Reaper of r's rows.
+func NewReaper(r *Replica, cfg ReapConfig, proof Proof) (*Reaper, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	p := &Reaper{r: r, cfg: cfg, proof: proof}
+	p.mu.graves = map[string]*grave{}
+	return p, nil
+}
+
+// Run looks for what can be dropped until ctx ends, and returns nil then.
+func (p *Reaper) Run(ctx context.Context) error {
+	tick := time.NewTicker(p.cfg.Interval)
+	defer tick.Stop()
+	failing := false
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		err := p.step(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if is := err != nil && !errors.Is(err, storage.ErrBusy); is != failing {
+			failing = is
+			p.r.cfg.Logger.Warn("replica: reaping changed state", "failing", is, "err", err)
+		}
+	}
+}
+
+// step is one look.
+func (p *Reaper) step(ctx context.Context) error {
+	if err := p.collect(); err != nil {
+		return err
+	}
+	now := time.Now()
+	p.prove(now)
+	return p.drop(ctx, now)
+}
+
+// collect looks at the next graves and takes down their present states.
+func (p *Reaper) collect() error {
+	var rows [][]byte
+	lo, hi := storage.AllGraves()
+	if p.from != nil {
+		lo = p.from
+	}
+	err := p.r.store.Scan(lo, hi, func(row, _ []byte) bool {
+		rows = append(rows, bytes.Clone(row))
+		return len(rows) < p.cfg.Batch
+	})
+	if err != nil {
+		return err
+	}
+	if p.from = nil; len(rows) == p.cfg.Batch {
+		p.from = append(bytes.Clone(rows[len(rows)-1]), 0) // the next row key
+	}
+	for _, row := range rows {
+		slot, hash, key, ok := storage.ParseGraveKey(row)
+		if !ok {
+			continue
+		}
+		rec, state, _, err := p.r.Read(key, 0)
+		if errors.Is(err, version.ErrCorrupt) {
+			continue // counted; nobody knows what it says
+		}
+		if err != nil {
+			return err
+		}
+		p.note(string(key), grave{slot: slot, hash: hash, state: state}, reapable(rec, p.r.cfg.Now().UnixMilli()))
+	}
+	return nil
+}
+
+// note takes down a grave, or forgets it.
+func (p *Reaper) note(key string, g grave, reapable bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	known := p.mu.graves[key]
+	switch {
+	case !reapable:
+		delete(p.mu.graves, key)
+	case known != nil && known.state == g.state:
+	case known != nil || len(p.mu.graves) < p.cfg.Candidates:
+		g.seen = time.Now()
+		p.mu.graves[key] = &g
+	}
+}
+
+// prove asks which graves the owners agree on.
+func (p *Reaper) prove(now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, g := range p.mu.graves {
+		if !g.proven.IsZero() {
+			continue
+		}
+		var ok bool
+		if g.lacks, ok = p.proof.Settled(p.r.partition(g.slot), g.seen); ok {
+			g.proven = now
+		}
+	}
+}
+
+// drop drops the graves that have been proven for long enough and that no hint
+// can bring back.
+func (p *Reaper) drop(ctx context.Context, now time.Time) error {
+	ripe, parts := p.ripe(now)
+	if len(ripe) == 0 {
+		return nil
+	}
+	free, err := p.proof.HintFree(ctx, parts)
+	p.blocked(err, len(parts)-len(free))
+	if err != nil {
+		return nil // somebody is away: told by Why, and by whoever watches nodes
+	}
+	for key, g := range ripe {
+		if !slices.Contains(free, p.r.partition(g.slot)) {
+			continue
+		}
+		if err := p.r.reap(key, g); err != nil {
+			return err
+		}
+		p.mu.Lock()
+		delete(p.mu.graves, key)
+		p.mu.Unlock()
+	}
+	return p.r.drained(ctx)
+}
+
+// ripe returns the graves that only the hints are to be asked about, and their
+// partitions.
+func (p *Reaper) ripe(now time.Time) (ripe map[string]grave, parts []int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	ripe = map[string]grave{}
+	seen := map[int]bool{}
+	for key, g := range p.mu.graves {
+		if g.proven.IsZero() || now.Sub(g.proven) < p.cfg.MessageAge {
+			continue
+		}
+		ripe[key] = *g
+		if part := p.r.partition(g.slot); !seen[part] {
+			seen[part] = true
+			parts = append(parts, part)
+		}
+	}
+	return ripe, parts
+}
+
+// blocked notes what stood in the way of the last ripe graves.
+func (p *Reaper) blocked(err error, hinted int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mu.block = ""
+	switch {
+	case err != nil:
+		p.mu.block = err.Error()
+	case hinted > 0:
+		p.mu.block = "hints are kept for its partition"
+	}
+}
+
+// Why says what the record of a key without a value still waits for; "" if it is
+// none, or is gone.
+func (p *Reaper) Why(key []byte) string {
+	rec, _, _, err := p.r.Read(key, 0)
+	if err != nil || !bare(rec) {
+		return ""
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	g := p.mu.graves[string(key)]
+	switch {
+	case !reapable(rec, p.r.cfg.Now().UnixMilli()):
+		return "waits for its expiry to be past"
+	case g == nil:
+		return "waits to be looked at"
+	case g.proven.IsZero():
+		return fmt.Sprintf("waits for an exchange with owner %v", g.lacks)
+	case time.Since(g.proven) < p.cfg.MessageAge:
+		return fmt.Sprintf("all owners agree; waits for the age of messages, %v more", (p.cfg.MessageAge - time.Since(g.proven)).Round(time.Second))
+	case p.mu.block != "":
+		return "all owners agree; " + p.mu.block
+	}
+	return "all owners agree; is dropped next"
+}
+
+// Waiting is how many records without a value the Reaper waits for at present.
+func (p *Reaper) Waiting() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.mu.graves)
+}
+
+// reap drops the record of a key if it is still in the state that was proven.
+func (r *Replica) reap(key string, g grave) error {
+	st := r.stripeOf(g.hash)
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if r.closed.Load() {
+		return storage.ErrClosed
+	}
+	e, err := r.lookupLocked(st, []byte(key), 0, g.hash)
+	if err != nil || e.hash != g.state || !bare(e.rec) {
+		return err
+	}
+	rec := e.rec
+	if err := r.storeLocked(st, e, version.Record{}, nil, false, nil); err != nil {
+		return err
+	}
+	r.reaped.add(e.slot, e.keyPos, rec.StateHash())
+	r.meters.reaped.Inc()
+	return nil
+}
+
+// bare reports whether a record holds no payload.
+func bare(rec version.Record) bool { return !rec.Absent() && !rec.HasLive() }
+
+// reapable reports whether a record may be dropped once that is proven: it holds no
+// payload, and no version of it has time left.
+func reapable(rec version.Record, nowMS int64) bool {
+	if !bare(rec) {
+		return false
+	}
+	for i := range rec.Versions {
+		if !rec.Versions[i].Expired(nowMS) {
+			return false // extended after the payload was dropped here
+		}
+	}
+	return true
+}
+
+// appendGraveOp appends what the index of graves needs when e's record becomes
+// next.
+func appendGraveOp(ops []storage.RowOp, e *entry, next version.Record) []storage.RowOp {
+	was, is := bare(e.rec), bare(next)
+	if was == is {
+		return ops
+	}
+	key := appendString(storage.AppendGraveKey(nil, e.slot, e.keyPos, nil), e.key)
+	return append(ops, storage.RowOp{Key: key, Delete: !is})
+}
+
+// reapedKept bounds what is remembered of dropped records, twice.
+const reapedKept = 1 << 16
+
+// reaped remembers records that were dropped by proof. Other owners drop theirs
+// about then, each by its own proof, and until they have they offer theirs here in
+// every exchange: it would come and go for ever.
+type reaped struct {
+	mu struct {
+		sync.Mutex
+		fresh, older map[reapedKey]struct{}
+	}
+}
+
+type reapedKey struct {
+	slot  ring.Slot
+	hash  uint32
+	state uint64
+}
+
+// add remembers a dropped record.
+func (d *reaped) add(slot ring.Slot, hash uint32, state uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.mu.fresh) >= reapedKept || d.mu.fresh == nil {
+		d.mu.fresh, d.mu.older = map[reapedKey]struct{}{}, d.mu.fresh
+	}
+	d.mu.fresh[reapedKey{slot, hash, state}] = struct{}{}
+}
+
+// has reports whether in is what was dropped of e's key.
+func (d *reaped) has(e *entry, in version.Record) bool {
+	if !bare(in) {
+		return false
+	}
+	k := reapedKey{e.slot, e.keyPos, in.StateHash()}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, ok := d.mu.fresh[k]; ok {
+		return true
+	}
+	_, ok := d.mu.older[k]
+	return ok
+}

@@ -1,0 +1,299 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/redynamo/redynamo/membership/ring"
+	"github.com/redynamo/redynamo/replica/storage"
+	"github.com/redynamo/redynamo/replica/version"
+)
+
+// fakeProof says what a test wants to be proven.
+type fakeProof struct {
+	mu      sync.Mutex
+	session time.Time // of every partition with every other owner; zero: none
+	hinted  []int
+	away    error
+	asked   int
+}
+
+func (f *fakeProof) set(change func(f *fakeProof)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change(f)
+}
+
+func (f *fakeProof) Settled(_ int, since time.Time) (ring.NodeID, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return 7, f.session.After(since)
+}
+
+func (f *fakeProof) HintFree(_ context.Context, parts []int) ([]int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.asked++
+	return slices.DeleteFunc(slices.Clone(parts), func(p int) bool { return slices.Contains(f.hinted, p) }), f.away
+}
+
+// reapRig is a host with a Reaper at work.
+type reapRig struct {
+	*host
+	proof  *fakeProof
+	reaper *Reaper
+	stop   func()
+}
+
+func newReapRig(t *testing.T, cfg ReapConfig) *reapRig {
+	t.Helper()
+	h := newHost(t, vfs.NewCrashableMem(), 5, nil)
+	x := &reapRig{host: h, proof: &fakeProof{}}
+	var err error
+	if x.reaper, err = NewReaper(h.Replica, cfg, x.proof); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- x.reaper.Run(ctx) }()
+	x.stop = func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		h.close(t)
+	}
+	return x
+}
+
+// del deletes what the row has.
+func (h *host) del(t testing.TB, key string) {
+	t.Helper()
+	h.do(t, key, 0, version.Op{Kind: version.OpDelete})
+}
+
+// held reports whether there is a record of the key.
+func (h *host) held(t testing.TB, key string) bool {
+	t.Helper()
+	rec, _, _, err := h.Read([]byte(key), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return !rec.Absent()
+}
+
+func TestTombstoneIsDroppedOnProofAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newReapRig(t, ReapConfig{})
+		part := x.partition(ring.SlotOf([]byte("k")))
+		x.set(t, "k", "v")
+		x.del(t, "k")
+		step := func(d time.Duration, want bool, why string) {
+			t.Helper()
+			time.Sleep(d)
+			if got := x.held(t, "k"); got != want {
+				t.Fatalf("tombstone held: %v, want %v", got, want)
+			}
+			if got := x.reaper.Why([]byte("k")); !strings.Contains(got, why) || why == "" && got != "" {
+				t.Errorf("why: %q, want %q", got, why)
+			}
+		}
+		began := time.Now()
+		step(0, true, "waits to be looked at")
+		step(5*time.Hour, true, "exchange with owner 0000000000000007")
+		x.proof.set(func(f *fakeProof) { f.session = began })
+		step(time.Hour, true, "exchange with owner") // it began before the tombstone was seen
+		x.proof.set(func(f *fakeProof) { f.session = time.Now() })
+		step(50*time.Second, true, "age of messages")
+		x.proof.set(func(f *fakeProof) { f.away = errors.New("node 9 is away") })
+		step(time.Hour, true, "node 9 is away")
+		x.proof.set(func(f *fakeProof) { f.away, f.hinted = nil, []int{part} })
+		step(time.Hour, true, "hints are kept")
+		if x.proof.asked < 2 {
+			t.Error("nobody was asked for hints")
+		}
+		x.proof.set(func(f *fakeProof) { f.hinted = nil })
+		step(time.Minute, false, "")
+		if n := x.reaper.Waiting(); n != 0 {
+			t.Errorf("%d graves are kept", n)
+		}
+		x.stop()
+	})
+}
+
+func TestTombstoneThatChangesIsProvenAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newReapRig(t, ReapConfig{})
+		x.set(t, "k", "v")
+		x.del(t, "k")
+		time.Sleep(30 * time.Second)
+		x.proof.set(func(f *fakeProof) { f.session = time.Now() })
+		time.Sleep(40 * time.Second)
+		x.set(t, "k", "again")
+		time.Sleep(10 * time.Second)
+		x.del(t, "k") // another tombstone, which no session has seen
+		time.Sleep(time.Hour)
+		if !x.held(t, "k") {
+			t.Error("a tombstone was dropped by the proof of an older one")
+		}
+		x.set(t, "k", "live")
+		x.proof.set(func(f *fakeProof) { f.session = time.Now().Add(time.Hour) })
+		time.Sleep(2 * time.Hour)
+		if !x.held(t, "k") || x.reaper.Why([]byte("k")) != "" {
+			t.Error("a live key was dropped")
+		}
+		x.stop()
+	})
+}
+
+func TestDroppedTombstoneDoesNotComeBackAndHidesNothingNew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newReapRig(t, ReapConfig{})
+		x.set(t, "k", "v")
+		x.del(t, "k")
+		tomb, _, _, _ := x.Read([]byte("k"), 0)
+		x.proof.set(func(f *fakeProof) { f.session = time.Now().Add(time.Hour) })
+		time.Sleep(2 * time.Minute)
+		if x.held(t, "k") {
+			t.Fatal("not dropped")
+		}
+		x.merge(t, "k", tomb)
+		if x.held(t, "k") {
+			t.Error("another owner's copy of the tombstone came back")
+		}
+		other := tomb
+		other.Context = append(slices.Clone(tomb.Context), version.Span{Actor: 900, Lo: 1, Hi: 3})
+		x.merge(t, "k", other)
+		if !x.held(t, "k") {
+			t.Error("a tombstone that knows more was ignored")
+		}
+		x.set(t, "k", "new")
+		x.merge(t, "k", tomb)
+		if rec, _, _, _ := x.Read([]byte("k"), 0); len(rec.Versions) != 1 {
+			t.Errorf("the dropped tombstone changed a later record: %+v", rec)
+		}
+		x.stop()
+	})
+}
+
+// merge joins a record into the own row.
+func (x *reapRig) merge(t *testing.T, key string, rec version.Record) {
+	t.Helper()
+	done := make(chan error, 1)
+	x.Merge([]byte(key), 0, version.EncodeWire(nil, rec), true, func(err error) { done <- err })
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestExpiredRecordIsDroppedAndAnExtendedOneStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newReapRig(t, ReapConfig{})
+		ctx, cancel := context.WithCancel(t.Context())
+		swept := make(chan error, 1)
+		go func() { swept <- x.Replica.Run(ctx) }()
+		at := time.Now().Add(10 * time.Second).UnixMilli()
+		for _, key := range []string{"gone", "extended"} {
+			x.do(t, key, 0, version.Op{Kind: version.OpSet, Value: []byte("v"), Expiry: version.ExpiryAt, ExpireAtMS: at})
+		}
+		time.Sleep(20 * time.Second)
+		rec, _, _, _ := x.Read([]byte("extended"), 0)
+		if len(rec.Versions) != 1 || !rec.Versions[0].Stub {
+			t.Fatalf("no stub: %+v", rec)
+		}
+		late := rec.SetExpiry(rec.Versions[0].Dot, version.Cell{HLC: rec.Versions[0].Expiry.HLC + 1, AtMS: time.Now().Add(time.Hour).UnixMilli()})
+		x.merge(t, "extended", late)
+		x.proof.set(func(f *fakeProof) { f.session = time.Now().Add(time.Minute) })
+		time.Sleep(5 * time.Minute)
+		if x.held(t, "gone") || !x.held(t, "extended") {
+			t.Errorf("held: gone %v, extended %v", x.held(t, "gone"), x.held(t, "extended"))
+		}
+		if why := x.reaper.Why([]byte("extended")); !strings.Contains(why, "expiry") {
+			t.Errorf("why: %q", why)
+		}
+		x.proof.set(func(f *fakeProof) { f.session = time.Now().Add(3 * time.Hour) })
+		time.Sleep(2 * time.Hour)
+		if x.held(t, "extended") {
+			t.Error("the extended one is still there after its time")
+		}
+		cancel()
+		if err := <-swept; err != nil {
+			t.Error(err)
+		}
+		x.stop()
+	})
+}
+
+func TestGravesAreExactlyTheRowsWithoutAPayload(t *testing.T) {
+	seed := rand.Uint64()
+	rng := rand.New(rand.NewPCG(seed, 4))
+	disk := vfs.NewCrashableMem()
+	h := newHost(t, disk, 5, nil)
+	for range 500 {
+		key := fmt.Sprint("k", rng.IntN(40))
+		switch rng.IntN(3) {
+		case 0:
+			h.del(t, key)
+		default:
+			h.set(t, key, "v")
+		}
+	}
+	want := map[string]bool{}
+	err := h.store.Scan([]byte("d"), []byte("e"), func(row, value []byte) bool {
+		_, _, key, _ := storage.ParseDataKey(row)
+		if rec := record(t, value); bare(rec) {
+			want[string(key)] = true
+		}
+		return true
+	})
+	lo, hi := storage.AllGraves()
+	err = errors.Join(err, h.store.Scan(lo, hi, func(row, _ []byte) bool {
+		slot, hash, key, ok := storage.ParseGraveKey(row)
+		if !ok || !want[string(key)] || slot != ring.SlotOf(key) || hash != ring.KeyHash(key) {
+			t.Errorf("seed %d: grave %x without a bare row", seed, row)
+		}
+		delete(want, string(key))
+		return true
+	}))
+	if err != nil || len(want) > 0 {
+		t.Errorf("seed %d: %d rows without a grave, %v", seed, len(want), err)
+	}
+	h.close(t)
+}
+
+func TestReaperKeepsItsBounds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newReapRig(t, ReapConfig{Batch: 10, Candidates: 50, Interval: time.Second})
+		for i := range 120 {
+			key := fmt.Sprint("k", i)
+			x.set(t, key, "v")
+			x.del(t, key)
+		}
+		time.Sleep(3500 * time.Millisecond)
+		if n := x.reaper.Waiting(); n != 30 {
+			t.Errorf("%d graves after three looks at ten", n)
+		}
+		time.Sleep(time.Minute)
+		if n := x.reaper.Waiting(); n != 50 {
+			t.Errorf("%d graves are waited for, want the bound", n)
+		}
+		x.proof.set(func(f *fakeProof) { f.session = time.Now().Add(time.Hour) })
+		time.Sleep(20 * time.Minute)
+		for i := range 120 {
+			if x.held(t, fmt.Sprint("k", i)) {
+				t.Errorf("tombstone %d is never reached", i)
+			}
+		}
+		x.stop()
+	})
+}
