@@ -29,7 +29,7 @@ func (h handler) ServeRead(m rpc.ReadRequest, meta rpc.Meta, reply func(rpc.Read
 }
 
 func (h handler) ServeMerge(m rpc.MergeRequest, meta rpc.Meta, reply func(error)) {
-	req := coordinator.MergeRequest{Key: m.Key, For: m.For, Record: m.Record, Durable: m.Durable, Deadline: meta.Deadline}
+	req := coordinator.MergeRequest{Key: m.Key, For: m.For, Record: m.Record, Durable: m.Durable, Optional: m.Optional, Deadline: meta.Deadline}
 	h.n.local.Merge(req, func(err error) { reply(toWire(err)) })
 }
 
