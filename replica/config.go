@@ -30,6 +30,9 @@ type Config struct {
 	// SweepInterval is the pause between two looks for expired payloads.
 	// Default: 500 ms.
 	SweepInterval time.Duration
+	// OnHint is told when something is kept for a node that nothing was kept for.
+	// It is called with a lock held and must not block. Default: nobody.
+	OnHint func(target ring.NodeID)
 	// Now is the wall clock. Default: time.Now.
 	Now func() time.Time
 
