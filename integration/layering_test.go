@@ -24,6 +24,7 @@ var layers = map[string][]string{
 	"coordinator/quorum": {"membership/ring", "replica/version"},
 	"replica/storage":    {"replica/version"},
 	"replica/rpc":        {"replica/version", "membership/ring", "antientropy/merkle"},
+	"replica/handoff":    {"replica/version", "replica/storage", "membership/ring"},
 	"replica":            {"replica/version", "replica/storage", "membership/ring"},
 	"membership":         {"membership/ring"},
 	"coordinator":        {"coordinator/quorum", "membership/ring", "replica/version"},
