@@ -224,6 +224,7 @@ func (dataAdmin) Ready() bool            { return true }
 func (dataAdmin) View() *View            { return &View{} }
 func (dataAdmin) Owners([]byte) []Owner  { return nil }
 func (dataAdmin) RingStatus() RingStatus { return RingStatus{} }
+func (dataAdmin) Hints() []HintTarget    { return nil }
 func (dataAdmin) Stats() Stats           { return Stats{} }
 
 // dataDoor is a plain door in front of a dataStore.

@@ -33,9 +33,10 @@ type Config struct {
 	// pauses; 16.
 	MaxRejected int
 
-	Rand    func() uint64 // spreads the waits; math/rand/v2
-	Logger  *slog.Logger  // discards if nil
-	Metrics *metrics.Set  // a set of its own if nil
+	Now     func() time.Time // wall clock, by which hints have an age; time.Now
+	Rand    func() uint64    // spreads the waits; math/rand/v2
+	Logger  *slog.Logger     // discards if nil
+	Metrics *metrics.Set     // a set of its own if nil
 }
 
 func (c Config) withDefaults() Config {
@@ -49,6 +50,9 @@ func (c Config) withDefaults() Config {
 	def(&c.MinBackoff, 200*time.Millisecond)
 	def(&c.MaxBackoff, max(30*time.Second, c.MinBackoff))
 	def(&c.MaxRejected, 16)
+	if c.Now == nil {
+		c.Now = time.Now
+	}
 	if c.Rand == nil {
 		c.Rand = rand.Uint64
 	}

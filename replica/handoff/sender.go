@@ -148,7 +148,7 @@ func (s *Sender) oldestSeconds() float64 {
 	oldest := time.Duration(0)
 	for _, t := range s.book.Totals() {
 		if !t.Since.IsZero() {
-			oldest = max(oldest, time.Since(t.Since))
+			oldest = max(oldest, s.cfg.Now().Sub(t.Since))
 		}
 	}
 	return oldest.Seconds()

@@ -114,9 +114,4 @@ func (h handler) ServeInspect(m rpc.InspectRequest, meta rpc.Meta, reply func(rp
 	})
 }
 
-// ServeDeliver refuses: no node of this version sends it.
-func (h handler) ServeDeliver(_ rpc.DeliverRequest, _ rpc.Meta, reply func(rpc.DeliverReply, error)) {
-	reply(rpc.DeliverReply{}, rpc.ErrUnsupported)
-}
-
 var _ rpc.Handler = handler{}
