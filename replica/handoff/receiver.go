@@ -54,11 +54,6 @@ type arrival struct {
 // sender may bring next when every row is committed, and synced if m is to be
 // durable, or with an error if any row is not. It does not wait.
 func (r *Receiver) Deliver(m Message, deadline time.Time, done func(credit int, err error)) {
-	if err := r.check(m); err != nil {
-		r.refused.Inc()
-		done(0, err)
-		return
-	}
 	if len(m.Rows) == 0 {
 		done(r.grant(), nil)
 		return
@@ -133,6 +128,10 @@ func (r *Receiver) drain() {
 func (r *Receiver) take(a *arrival) {
 	a.left.Store(1)
 	settle := func(err error) { r.settle(a, err) }
+	if err := r.check(a.Message); err != nil {
+		settle(err)
+		return
+	}
 	for i := range a.Rows {
 		if a.fault.Load() != nil {
 			break

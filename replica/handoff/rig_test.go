@@ -230,6 +230,7 @@ type book struct {
 
 	mergeErr, dropErr, pageErr error
 	merges                     []string // target/key, in order
+	onMerge                    func()   // called once, with the lock held
 }
 
 func newBook() *book {
@@ -345,6 +346,10 @@ func (b *book) Merge(key []byte, target ring.NodeID, record []byte, durable bool
 	}
 	if err == nil {
 		b.merges = append(b.merges, fmt.Sprintf("%d/%s", target, key))
+		if b.onMerge != nil {
+			b.onMerge()
+			b.onMerge = nil
+		}
 		if target == 0 {
 			b.own[string(key)] = record
 		} else {

@@ -217,7 +217,7 @@ func (s *Sender) plan(now time.Time) (ready []*target, next time.Duration) {
 // hasWork reports whether a worker could do something for t: it can be reached,
 // or rows may have to be moved.
 func (s *Sender) hasWork(current *ring.Ring, t *target) bool {
-	return s.reachable(current, t.id) || t.work.looked != current.Epoch() || !isMember(current, t.id)
+	return t.id == s.cfg.Self || s.reachable(current, t.id) || t.work.looked != current.Epoch() || !isMember(current, t.id)
 }
 
 // reachable reports whether rows can be delivered to a node: it is in the ring

@@ -334,6 +334,43 @@ func TestHintsForThisNodeBecomeItsOwn(t *testing.T) {
 	})
 }
 
+func TestHintsForThisNodeThatComeLaterAreMovedToo(t *testing.T) {
+	inBubble(t, 3, Config{}, func(t *testing.T, r *rig) {
+		keys := r.keysOf(self, 2)
+		r.book.mu.Lock()
+		r.book.onMerge = func() { r.book.putLocked(self, keys[1], []byte("v")) } // while the first is moved
+		r.book.mu.Unlock()
+		r.keep(self, 1, "v")
+		pass(10 * time.Second)
+		if n := r.book.rows(self); n != 0 || r.book.get(0, keys[1]) != "v" {
+			t.Errorf("%d hints for this node itself", n)
+		}
+	})
+}
+
+func TestATurnEndsInTheMiddleOfAPage(t *testing.T) {
+	inBubble(t, 20, Config{MaxTargets: 1, Turn: time.Second}, func(t *testing.T, r *rig) {
+		for id := ring.NodeID(2); id < 5; id++ {
+			p := r.peer(id)
+			p.delay, p.credit = 100*time.Millisecond, func() int { return 1 }
+			r.keep(id, 100, "v") // a page, and a message each
+		}
+		pass(6 * time.Second)
+		for id := ring.NodeID(2); id < 5; id++ {
+			if n := r.peer(id).sent(); n < 5 || n > 40 {
+				t.Errorf("node %v got %d rows in six seconds for three", id, n)
+			}
+		}
+		pass(time.Minute)
+		for id := ring.NodeID(2); id < 5; id++ {
+			r.wantGone(id, r.keysOf(id, 100), "v")
+			if n := r.peer(id).sent(); n != 100 {
+				t.Errorf("node %v got %d rows, want each once", id, n)
+			}
+		}
+	})
+}
+
 func TestAnUnreadableBookIsTriedAgain(t *testing.T) {
 	inBubble(t, 5, Config{}, func(t *testing.T, r *rig) {
 		r.book.fail(nil, nil, errors.New("rig: input/output error"))

@@ -16,9 +16,10 @@ type worker struct {
 	slot ring.Slot // the next page begins here
 	hash uint32
 
-	credit int    // bytes that the target takes in the next message; 0: ask
-	fails  int    // turns in a row that failed
-	looked uint64 // epoch of the ring with which the last whole pass was made
+	ends   time.Time // of the present turn
+	credit int       // bytes that the target takes in the next message; 0: ask
+	fails  int       // turns in a row that failed
+	looked uint64    // epoch of the ring with which the last whole pass was made
 	passed walk
 	told   bool // the log was told that rows cannot be delivered
 }
@@ -39,12 +40,13 @@ type outcome struct {
 
 var (
 	errNoCredit = errors.New("handoff: target grants nothing")
+	errTurnOver = errors.New("handoff: others come first now")
 	errRejected = errors.New("handoff: target rejects row after row")
 )
 
 // turn works for t until its rows are done, something fails, or its time is up.
 func (s *Sender) turn(ctx context.Context, t *target) outcome {
-	ends := time.Now().Add(s.cfg.Turn)
+	t.work.ends = time.Now().Add(s.cfg.Turn)
 	for {
 		done, err := s.step(ctx, t)
 		switch {
@@ -52,11 +54,13 @@ func (s *Sender) turn(ctx context.Context, t *target) outcome {
 			return outcome{t, Waiting, 0}
 		case errors.Is(err, errNoCredit):
 			return outcome{t, Waiting, s.spread(s.cfg.CreditPause)}
+		case errors.Is(err, errTurnOver):
+			return outcome{t, Waiting, 0}
 		case err != nil:
 			return s.failed(t, err)
 		case done:
 			return s.passEnded(t)
-		case time.Now().After(ends):
+		case time.Now().After(t.work.ends):
 			return outcome{t, Waiting, 0}
 		}
 		t.work.fails = 0
@@ -239,6 +243,9 @@ func (s *Sender) send(ctx context.Context, t *target, rows []Row) (sent int, err
 		n, err = s.deliver(ctx, t, rows[sent:sent+n])
 		if sent += n; err != nil {
 			return sent, err
+		}
+		if sent < len(rows) && time.Now().After(t.work.ends) {
+			return sent, errTurnOver
 		}
 	}
 	return sent, nil
