@@ -17,6 +17,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/redynamo/redynamo/cmd/redynamo/node"
 	"github.com/redynamo/redynamo/replica"
 	"github.com/redynamo/redynamo/replica/storage"
 	"github.com/redynamo/redynamo/replica/version"
@@ -37,6 +38,7 @@ const (
 	healTime      = 15 * time.Second // to notice that all is well again
 	homeTime      = time.Minute      // to deliver all hints after that; some wait out a pause
 	faultNodes    = 5
+	tightBudget   = 1 << 10 // of every fourth run: a few hints
 	sharedClients = 6
 	soleWriters   = 2
 	soleKeys      = 10
@@ -99,7 +101,11 @@ func envInt(t *testing.T, name string, byDefault int) int {
 // rain runs one seed and returns what was counted. Nothing in it may end the
 // test early: the nodes would go on for ever.
 func rain(t *testing.T, seed uint64) map[string]int {
-	c := newSimCluster(t, seed, faultNodes)
+	c := newTunedSimCluster(t, seed, faultNodes, func(cfg *node.Config) {
+		if seed%4 == 1 {
+			cfg.HintBudget = tightBudget
+		}
+	})
 	h := newHistory(t, seed)
 	n := &nemesis{c: c, h: h, rng: rand.New(rand.NewPCG(seed, 0x6e656d)), back: map[int]time.Time{}}
 	until := time.Now().Add(paceOf(seed).length)
