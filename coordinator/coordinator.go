@@ -61,6 +61,9 @@ func (c *Coordinator) release() {
 	}
 }
 
+// InFlight is the number of requests under way, tails and repairs included.
+func (c *Coordinator) InFlight() int { return int(c.inFlight.Load()) }
+
 // Drain refuses new requests and waits for those under way, tails and repairs
 // included. Every one of them has a deadline.
 func (c *Coordinator) Drain(ctx context.Context) error {

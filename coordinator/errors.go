@@ -43,6 +43,10 @@ var (
 	// ErrLost: the request may have been received, and no answer will come.
 	ErrLost = errors.New("coordinator: peer did not answer")
 
+	// ErrHintBudget: the node keeps as much for that owner as it may, and the
+	// hint was optional. Nothing was stored; no other node is asked to.
+	ErrHintBudget = errors.New("coordinator: too much is kept for that owner")
+
 	// ErrNotOwner: the node asked cannot coordinate this write (it is stopping,
 	// or cannot read its copy); nothing was written, another owner may be asked.
 	ErrNotOwner = errors.New("coordinator: the node asked cannot coordinate the key")

@@ -15,6 +15,7 @@ type counters struct {
 	hedges          *metrics.Counter
 	hints           *metrics.Counter
 	hintsKept       *metrics.Counter
+	hintsShed       *metrics.Counter // optional ones that were refused
 	repairs         *metrics.Counter
 	repairsDropped  *metrics.Counter
 	repairsFailed   *metrics.Counter
@@ -43,6 +44,7 @@ func newCounters(s *metrics.Set, inFlight func() float64) counters {
 		hedges:          s.NewCounter(`coordinator_hedges_total`),
 		hints:           s.NewCounter(`coordinator_hints_total{holder="fallback"}`),
 		hintsKept:       s.NewCounter(`coordinator_hints_total{holder="self"}`),
+		hintsShed:       s.NewCounter(`coordinator_hints_refused_total`),
 		divergent:       s.NewCounter(`coordinator_reads_divergent_total`),
 		repairs:         s.NewCounter(`coordinator_repairs_total`),
 		repairsDropped:  s.NewCounter(`coordinator_repairs_dropped_total`),

@@ -145,7 +145,7 @@ func (w *write) send(s quorum.Send, slot *mergeSlot, deadline time.Time) {
 	}
 	peer.Merge(MergeRequest{
 		Key: w.key, For: s.Stand.For, Record: w.enc,
-		Durable: !w.c.cfg.FsyncOne, Deadline: deadline,
+		Durable: !w.c.cfg.FsyncOne, Optional: s.Optional, Deadline: deadline,
 	}, slot.fn)
 }
 
@@ -183,6 +183,9 @@ func (w *write) outcome(index int, err error) {
 		w.mu.Ack(index)
 	case errors.Is(err, ErrOverloaded):
 		w.mu.Fail(index, quorum.Refused)
+	case errors.Is(err, ErrHintBudget):
+		w.c.count.hintsShed.Inc()
+		w.mu.Fail(index, quorum.OverBudget)
 	default:
 		w.mu.Fail(index, quorum.Dead)
 	}

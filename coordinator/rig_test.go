@@ -61,6 +61,7 @@ type node struct {
 		lost     bool  // it is recovering
 		local    fault // of the local commit
 		merges   []MergeRequest
+		full     bool // refuses optional hints
 		reads    []ReadRequest
 		forwards []ForwardRequest
 		scans    int
@@ -252,6 +253,7 @@ func (l link) Read(req ReadRequest, done func(ReadReply, error)) {
 }
 
 func (l link) Merge(req MergeRequest, done func(error)) {
+	refused := false
 	l.carry(req.Deadline, func() {
 		rec, err := version.DecodeRecord(req.Record)
 		if err != nil {
@@ -260,9 +262,17 @@ func (l link) Merge(req MergeRequest, done func(error)) {
 		l.to.mu.Lock()
 		defer l.to.mu.Unlock()
 		l.to.mu.merges = append(l.to.mu.merges, req)
+		if refused = req.Optional && l.to.mu.full; refused {
+			return
+		}
 		k := row{string(req.Key), req.For}
 		l.to.mu.rows[k] = version.Merge(l.to.mu.rows[k], rec)
-	}, done)
+	}, func(err error) {
+		if refused && err == nil {
+			err = ErrHintBudget
+		}
+		done(err)
+	})
 }
 
 // signWait is how long a sign of life is waited for.

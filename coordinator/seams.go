@@ -100,6 +100,7 @@ type MergeRequest struct {
 	For      ring.NodeID // 0: the peer's own copy; else keep it as a hint for that owner
 	Record   []byte
 	Durable  bool
+	Optional bool // the write can do without this hint: it may be refused with ErrHintBudget
 	Deadline time.Time
 	Class    Class
 }

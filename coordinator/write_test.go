@@ -697,3 +697,28 @@ func TestAForwardGoesOnFromADrainingOwner(t *testing.T) {
 		}
 	})
 }
+
+func TestAFullFallbackShedsOnlyWhatTheOwnersCanDoWithout(t *testing.T) {
+	for w, stored := range map[int]bool{2: false, 3: true} {
+		inBubble(t, 5, Config{}, func(t *testing.T, r *rig) {
+			owners, others := r.owners(key), r.others(key)
+			r.seen(owners[2])
+			for _, n := range r.nodes {
+				n.mu.full = true
+			}
+			if _, err := owners[0].write(key, set("v"), WriteOptions{W: w}); err != nil {
+				t.Fatalf("W=%d: %v", w, err)
+			}
+			r.drained()
+			if got := value(others[0].get(key, owners[2].id)) == "v"; got != stored {
+				t.Errorf("W=%d: the hint is stored: %v, want %v", w, got, stored)
+			}
+			if m := others[0].mu.merges; len(m) != 1 || m[0].Optional == stored {
+				t.Errorf("W=%d: the fallback was asked %+v", w, m)
+			}
+			if n := len(others[1].mu.merges); n != 0 {
+				t.Errorf("W=%d: %d messages to another fallback", w, n)
+			}
+		})
+	}
+}

@@ -24,6 +24,7 @@ var layers = map[string][]string{
 	"coordinator/quorum": {"membership/ring", "replica/version"},
 	"replica/storage":    {"replica/version"},
 	"replica/rpc":        {"replica/version", "membership/ring", "antientropy/merkle"},
+	"replica/handoff":    {"replica/version", "replica/storage", "membership/ring"},
 	// A write knows by how much it changes the digest of its cell.
 	"replica":     {"replica/version", "replica/storage", "membership/ring", "antientropy/merkle"},
 	"membership":  {"membership/ring"},

@@ -44,10 +44,16 @@ type simCluster struct {
 	net   *simnet.Network
 	nodes []*simNode
 	disks sync.Mutex // held to exchange a disk
+	tune  func(*node.Config)
 }
 
 func newSimCluster(t *testing.T, seed uint64, nodes int) *simCluster {
-	c := &simCluster{t: t, seed: seed, net: simnet.New(simnet.Config{Seed: seed, Jitter: time.Millisecond})}
+	return newTunedSimCluster(t, seed, nodes, func(*node.Config) {})
+}
+
+// newTunedSimCluster lets tune change the configuration of every node.
+func newTunedSimCluster(t *testing.T, seed uint64, nodes int, tune func(*node.Config)) *simCluster {
+	c := &simCluster{t: t, seed: seed, tune: tune, net: simnet.New(simnet.Config{Seed: seed, Jitter: time.Millisecond})}
 	for i := range nodes {
 		c.nodes = append(c.nodes, &simNode{host: fmt.Sprintf("10.0.0.%d", i+1), disk: vfs.NewCrashableMem()})
 	}
@@ -97,6 +103,7 @@ func (c *simCluster) boot(i int) error {
 		}
 		cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: l})).With("node", i)
 	}
+	c.tune(&cfg)
 	s.boot++
 	s.node, err = node.Start(c.t.Context(), cfg)
 	return err
@@ -127,6 +134,9 @@ func (c *simCluster) crash(i int) {
 func (c *simCluster) close() {
 	var wg sync.WaitGroup
 	for i, s := range c.nodes {
+		if s.node == nil {
+			continue // down
+		}
 		wg.Go(func() {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 			defer cancel()
@@ -307,6 +317,155 @@ func (c *simCluster) checkEqual(cl *simClient, key string) {
 			c.t.Errorf("seed %d: %d owners of %s answered, want 3: %v", c.seed, n, key, reply)
 		}
 	}
+}
+
+// TestANodeThatReturnsGetsWhatItMissedInVirtualTime lets one of five nodes lose
+// its power, and then one that keeps hints for it, while clients write. Nobody
+// reads: what the owners hold in the end came by writes and hints.
+func TestANodeThatReturnsGetsWhatItMissedInVirtualTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newSimCluster(t, 7, 5)
+		defer c.close()
+		time.Sleep(10 * time.Second)
+		c.crash(2)
+		start := time.Now()
+		logs := make([]*writerLog, 8)
+		var wg sync.WaitGroup
+		for i := range logs {
+			wg.Go(func() { logs[i] = c.writer(i, start.Add(5*time.Minute)) })
+		}
+		time.Sleep(2 * time.Minute)
+		c.crash(4)
+		time.Sleep(time.Minute)
+		c.start(4)
+		wg.Wait()
+		c.awaitReady(4)
+		c.nodes[2].node = nil // it is down, and so keeps nothing
+		before, _, err := c.hintRows()
+		if err != nil || before < 100 {
+			t.Fatalf("%d hints are kept, %v: the load was no load", before, err)
+		}
+		c.start(2)
+		c.awaitReady(2)
+		for back := time.Now(); ; time.Sleep(100 * time.Millisecond) {
+			rows, delivered, err := c.hintRows()
+			if err == nil && rows == 0 {
+				t.Logf("%d hints were home after %v", delivered, time.Since(back))
+				break
+			}
+			if time.Since(back) > homeWithin {
+				t.Fatalf("%d of %d hints are not home after %v: %v", rows, before, homeWithin, err)
+			}
+		}
+		cl, err := c.dial(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer cl.conn.Close()
+		for _, w := range logs {
+			for key := range w.acked {
+				c.checkEqual(cl, key)
+			}
+		}
+	})
+}
+
+// TestHintsStayWithinTheirBudgetInVirtualTime lets a node be away for longer than
+// the others may keep everything for it. No write may fail for it, no book may
+// grow far past its budget, and what was not kept is repaired by reads.
+func TestHintsStayWithinTheirBudgetInVirtualTime(t *testing.T) {
+	const budget = 8 << 10
+	synctest.Test(t, func(t *testing.T) {
+		c := newTunedSimCluster(t, 8, 5, func(cfg *node.Config) { cfg.HintBudget = budget })
+		defer c.close()
+		time.Sleep(10 * time.Second)
+		c.crash(2)
+		c.nodes[2].node = nil   // it is down, and so keeps nothing
+		time.Sleep(time.Minute) // until everybody has noticed
+		start := time.Now()
+		logs := make([]*writerLog, 8)
+		var wg sync.WaitGroup
+		for i := range logs {
+			i, at := i, []int{0, 1, 3, 4}[i%4]
+			wg.Go(func() { logs[i] = c.writeThrough(i, at, start.Add(10*time.Minute)) })
+		}
+		wg.Wait()
+		kept, over := c.hintBytes(0, 1, 3, 4)
+		if kept == 0 || over == 0 {
+			t.Fatalf("at most %d bytes are kept, %d nodes are over budget: the load was no load", kept, over)
+		}
+		if kept > budget+budget/10 {
+			t.Errorf("%d bytes are kept for one node, the budget is %d", kept, budget)
+		}
+		c.start(2)
+		c.awaitReady(2)
+		for back := time.Now(); ; time.Sleep(100 * time.Millisecond) {
+			rows, _, err := c.hintRows()
+			if _, over := c.hintBytes(0, 1, 3, 4); err == nil && rows == 0 && over == 0 {
+				break
+			}
+			if time.Since(back) > homeWithin {
+				t.Fatalf("%d hints are not home after %v: %v", rows, homeWithin, err)
+			}
+		}
+		c.settle(logs)
+	})
+}
+
+// writeThrough writes keys of its own through one node until the given instant.
+func (c *simCluster) writeThrough(id, at int, until time.Time) *writerLog {
+	w := &writerLog{acked: map[string]string{}, unknown: map[string][]string{}}
+	rng := rand.New(rand.NewPCG(c.seed, uint64(1000+id)))
+	cl, err := c.dial(at)
+	if err != nil {
+		c.t.Errorf("seed %d: %v", c.seed, err)
+		return w
+	}
+	defer cl.conn.Close()
+	for n := 0; time.Now().Before(until); n++ {
+		time.Sleep(time.Duration(rng.IntN(500)) * time.Millisecond)
+		key, value := fmt.Sprintf("w%d:%d", id, rng.IntN(500)), fmt.Sprintf("%d-%d", id, n)
+		if _, err := cl.do("SET", key, value); err != nil {
+			c.t.Errorf("seed %d: SET through node %d, with two owners of every key up: %v", c.seed, at, err)
+			w.unknown[key] = append(w.unknown[key], value)
+			continue
+		}
+		w.acked[key], w.unknown[key] = value, nil
+	}
+	return w
+}
+
+// hintBytes asks some nodes how much they keep for one other, at most, and how
+// many of them are over budget.
+func (c *simCluster) hintBytes(nodes ...int) (most int64, over int) {
+	c.t.Helper()
+	for _, i := range nodes {
+		cl, err := c.dial(i)
+		if err != nil {
+			c.t.Fatalf("seed %d: %v", c.seed, err)
+		}
+		reply, err := cl.do("HINTS")
+		_ = cl.conn.Close() // all was said
+		if err != nil {
+			c.t.Fatalf("seed %d: HINTS of node %d: %v", c.seed, i, err)
+		}
+		list, _ := reply.([]any)
+		for _, entry := range list {
+			fields := entry.([]any)
+			for k := 0; k < len(fields); k += 2 {
+				switch value := fields[k+1].(string); fields[k] {
+				case "bytes":
+					n, _ := strconv.ParseInt(value, 10, 64) // digits
+					most = max(most, n)
+				case "over-budget":
+					if value == "true" {
+						over++
+					}
+				}
+			}
+		}
+	}
+	return most, over
 }
 
 func mapKeys(m map[string]string) func(yield func(string) bool) {

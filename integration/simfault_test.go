@@ -17,6 +17,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/redynamo/redynamo/cmd/redynamo/node"
 	"github.com/redynamo/redynamo/replica"
 	"github.com/redynamo/redynamo/replica/storage"
 	"github.com/redynamo/redynamo/replica/version"
@@ -29,19 +30,15 @@ import (
 //	REDYNAMO_SIM_SEED=17    begins with that seed
 //
 // The judge looks twice. First through a door, at what reads of all three
-// owners show once everything is healed. Hints are kept but not delivered yet,
-// and a hint is read only while its owner is down: what was written while no
-// owner could be reached, or acknowledged by one that then died with its disk
-// unsynced and by a fallback, is in nobody's own copy. For what is missing
-// there the rows kept as hints are an excuse. Then at the disks of the stopped
-// nodes: the join of all their rows, hints included, is what hint delivery must
-// arrive at, and for that there is no excuse.
-//
-// TODO: with hint delivery, drop the excuse.
+// owners show once everything is healed and all hints are home, which they have
+// homeTime for. Then at the disks of the stopped nodes, at the join of all their
+// rows.
 
 const (
 	healTime      = 15 * time.Second // to notice that all is well again
+	homeTime      = time.Minute      // to deliver all hints after that; some wait out a pause
 	faultNodes    = 5
+	tightBudget   = 1 << 10 // of every fourth run: a few hints
 	sharedClients = 6
 	soleWriters   = 2
 	soleKeys      = 10
@@ -104,7 +101,11 @@ func envInt(t *testing.T, name string, byDefault int) int {
 // rain runs one seed and returns what was counted. Nothing in it may end the
 // test early: the nodes would go on for ever.
 func rain(t *testing.T, seed uint64) map[string]int {
-	c := newSimCluster(t, seed, faultNodes)
+	c := newTunedSimCluster(t, seed, faultNodes, func(cfg *node.Config) {
+		if seed%4 == 1 {
+			cfg.HintBudget = tightBudget
+		}
+	})
 	h := newHistory(t, seed)
 	n := &nemesis{c: c, h: h, rng: rand.New(rand.NewPCG(seed, 0x6e656d)), back: map[int]time.Time{}}
 	until := time.Now().Add(paceOf(seed).length)
@@ -120,6 +121,7 @@ func rain(t *testing.T, seed uint64) map[string]int {
 	clients.Wait()
 	n.heal()
 	c.checkServing()
+	c.awaitHome(h)
 	shownAtDoors := c.readAll(h, soles)
 	c.closeInTime()
 	n.ghosts.Wait()
@@ -127,8 +129,8 @@ func rain(t *testing.T, seed uint64) map[string]int {
 
 	rows := c.openDisks(h, allKeys(h, soles))
 	for _, key := range h.sharedKeys() {
-		h.mu.counts["excused by hints"] += h.judge(key, "at the doors", shownAtDoors[key], all, rows.hints(key))
-		h.judge(key, "on all disks", rows.join(key, -1), all, excuse{})
+		h.judge(key, "at the doors", shownAtDoors[key], all)
+		h.judge(key, "on all disks", rows.join(key, -1), all)
 	}
 	for _, l := range soles {
 		l.check(h, shownAtDoors, rows)
@@ -371,6 +373,58 @@ func (c *simCluster) checkServing() {
 	}
 }
 
+// awaitHome waits until no node keeps anything for another, and notes how much
+// was brought home during the run.
+func (c *simCluster) awaitHome(h *history) {
+	start := time.Now()
+	for {
+		rows, delivered, err := c.hintRows()
+		if err == nil && rows == 0 {
+			h.mu.Lock()
+			h.mu.counts["hints home, of the last lives"] = int(delivered)
+			h.mu.Unlock()
+			return
+		}
+		if time.Since(start) > homeTime {
+			h.errorf("%d hints are not delivered %v after all is healed: %v", rows, healTime+homeTime, err)
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+// hintRows sums what all nodes say of their hints.
+func (c *simCluster) hintRows() (rows, delivered int64, err error) {
+	for i, s := range c.nodes {
+		if s.node == nil {
+			continue
+		}
+		cl, err := c.dial(i)
+		if err != nil {
+			return 0, 0, err
+		}
+		reply, err := cl.do("HINTS")
+		_ = cl.conn.Close() // all was said
+		if err != nil {
+			return 0, 0, err
+		}
+		list, _ := reply.([]any)
+		for _, entry := range list {
+			fields := entry.([]any)
+			for k := 0; k < len(fields); k += 2 {
+				n, _ := strconv.ParseInt(fields[k+1].(string), 10, 64) // only meaningful for numbers
+				switch fields[k] {
+				case "rows":
+					rows += n
+				case "delivered-rows":
+					delivered += n
+				}
+			}
+		}
+	}
+	return rows, delivered, nil
+}
+
 // readAll reads every key twice from all its owners, which repairs the stale
 // ones, checks that they agree then, and returns what was shown.
 func (c *simCluster) readAll(h *history, soles []*soleLog) map[string][]shown {
@@ -486,9 +540,9 @@ func (c *simCluster) crossCheck(h *history, when string) {
 	keys := h.sharedKeys()
 	rows := c.openDisks(h, keys)
 	for _, key := range keys {
-		h.judge(key, "on all disks, "+when, rows.join(key, -1), binding{acks, 1}, excuse{})
+		h.judge(key, "on all disks, "+when, rows.join(key, -1), binding{acks, 1})
 		for i := range c.nodes {
-			h.judge(key, fmt.Sprintf("on all disks but that of node %d, %s", i, when), rows.join(key, i), binding{acks, 2}, excuse{})
+			h.judge(key, fmt.Sprintf("on all disks but that of node %d, %s", i, when), rows.join(key, i), binding{acks, 2})
 		}
 	}
 }
@@ -498,22 +552,6 @@ func showRecord(rec version.Record) (live []shown) {
 		live = append(live, shown{string(v.Value), dotText(v.Dot)})
 	}
 	return live
-}
-
-// hints returns what is kept of a key for other nodes.
-func (d diskRows) hints(key string) (ex excuse) {
-	for _, held := range d {
-		for _, row := range held[key] {
-			if row.For == 0 {
-				continue
-			}
-			ex.context = ex.context.Union(row.Record.Context)
-			for _, v := range showRecord(row.Record) {
-				ex.values = append(ex.values, v.value)
-			}
-		}
-	}
-	return ex
 }
 
 // session is a client with one connection, which it moves to the next node
@@ -753,13 +791,8 @@ func (s *session) writeAlone(until time.Time) *soleLog {
 // check judges the keys of a sole writer: the newest version is what was
 // acknowledged last, or something whose fate is unknown.
 func (l *soleLog) check(h *history, atDoors map[string][]shown, rows diskRows) {
-	for key, want := range l.last {
+	for key := range l.last {
 		l.checkKey(h, "on all disks", key, rows.join(key, -1))
-		kept := func(value string) bool { return value == want || l.sent[key][value] }
-		if !l.newest(key, atDoors[key]) && slices.ContainsFunc(rows.hints(key).values, kept) {
-			h.mu.counts["plain, excused by hints"]++
-			continue
-		}
 		l.checkKey(h, "at the doors", key, atDoors[key])
 	}
 }

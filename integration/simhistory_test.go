@@ -228,34 +228,19 @@ func (b binding) holds(a *attempt) bool {
 	return a.fate == acked && a.acks <= b.acks && a.nodes >= b.nodes
 }
 
-// excuse is what may explain a final state that lacks something: rows that are
-// kept for other nodes and were not delivered.
-type excuse struct {
-	values  []string
-	context version.Context
-}
-
 // judge checks a state of a key: I1, nothing acknowledged is gone; I2, nothing
 // that an acknowledged write or delete had seen is left; I3, nothing is there
-// that was refused. It returns how often the excuse was needed.
-func (h *history) judge(key, where string, final []shown, b binding, ex excuse) (excused int) {
+// that was refused.
+func (h *history) judge(key, where string, final []shown, b binding) {
 	past := h.saw(key, final, where)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	k := h.keyLocked(key)
-	kept := past
-	for _, v := range ex.values {
-		if i, known := k.number[v]; known {
-			kept = kept.union(k.writes[i].past).with(i)
-		}
-	}
 	for i, w := range k.writes {
 		switch {
 		case w.fate == denied && w.dot != "":
 			h.blameLocked(k, "I3 phantom: %s: %q of %s was refused and seen as %s", where, w.value, key, w.dot)
 		case !b.holds(w) || past.has(i) || k.deletedLocked(i):
-		case kept.has(i):
-			excused++
 		default:
 			h.blameLocked(k, "I1 lost: %s: %q of %s (%s, dot %q) was acknowledged, is not live and nothing had seen it: live are %v",
 				where, w.value, key, w.when, w.dot, final)
@@ -270,15 +255,10 @@ func (h *history) judge(key, where string, final []shown, b binding, ex excuse) 
 			if !b.holds(a) || !a.past.has(i) {
 				continue
 			}
-			if ex.context.Contains(parseDot(v.dot)) {
-				excused++
-				break
-			}
 			h.blameLocked(k, "I2 resurrected: %s: %q of %s (dot %s) is live, but %s had seen it and was acknowledged (%s)", where, v.value, key, v.dot, a, a.when)
 			break
 		}
 	}
-	return excused
 }
 
 func (a *attempt) String() string {
@@ -288,10 +268,5 @@ func (a *attempt) String() string {
 	return fmt.Sprintf("the write of %q", a.value)
 }
 
-// dotText and parseDot are the form of a dot in replies.
+// dotText is the form of a dot in replies.
 func dotText(d version.Dot) string { return fmt.Sprintf("%016x:%d", uint64(d.Actor), d.Counter) }
-
-func parseDot(text string) (d version.Dot) {
-	_, _ = fmt.Sscanf(text, "%x:%d", (*uint64)(&d.Actor), &d.Counter) // the zero dot is in no context
-	return d
-}

@@ -33,6 +33,9 @@ type Config struct {
 	// ScrubPeriod is the time in which every own row is read and checked once.
 	// Default: 24 h.
 	ScrubPeriod time.Duration
+	// OnHint is told when something is kept for a node that nothing was kept for.
+	// It is called with a lock held and must not block. Default: nobody.
+	OnHint func(target ring.NodeID)
 	// Now is the wall clock. Default: time.Now.
 	Now func() time.Time
 

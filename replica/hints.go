@@ -1,10 +1,11 @@
 package replica
 
 import (
+	"bytes"
 	"errors"
 	"slices"
 	"sync"
-	"sync/atomic"
+	"time"
 
 	"github.com/redynamo/redynamo/membership/ring"
 	"github.com/redynamo/redynamo/replica/storage"
@@ -13,56 +14,93 @@ import (
 
 // hintBook keeps the number and size of the hint rows of each target.
 type hintBook struct {
-	mu struct {
+	now   func() time.Time
+	first func(ring.NodeID) // told when an account gets its first row
+	mu    struct {
 		sync.RWMutex
-		pages map[ring.NodeID]*hintPage
+		accounts map[ring.NodeID]*hintAccount
 	}
 }
 
-// hintPage is the account of one target. It stays when the last row has gone:
-// there are only as many as nodes ever were.
-type hintPage struct {
-	rows, bytes atomic.Int64
+// hintAccount is what is kept for one target. It stays when the last row has
+// gone: there are only as many as nodes ever were.
+type hintAccount struct {
+	mu struct {
+		sync.Mutex
+		rows, bytes int64
+		since       time.Time // of the first row since there was none
+	}
 }
 
-// page returns the account of target.
-func (b *hintBook) page(target ring.NodeID) *hintPage {
+// account returns the account of target.
+func (b *hintBook) account(target ring.NodeID) *hintAccount {
 	b.mu.RLock()
-	p := b.mu.pages[target]
+	a := b.mu.accounts[target]
 	b.mu.RUnlock()
-	if p != nil {
-		return p
+	if a != nil {
+		return a
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.mu.pages == nil {
-		b.mu.pages = map[ring.NodeID]*hintPage{}
+	if b.mu.accounts == nil {
+		b.mu.accounts = map[ring.NodeID]*hintAccount{}
 	}
-	if p = b.mu.pages[target]; p == nil {
-		p = &hintPage{}
-		b.mu.pages[target] = p
+	if a = b.mu.accounts[target]; a == nil {
+		a = &hintAccount{}
+		b.mu.accounts[target] = a
 	}
-	return p
+	return a
 }
 
 // change notes that a row of target went from was to is bytes; 0 is no row.
 func (b *hintBook) change(target ring.NodeID, was, is int) {
-	p := b.page(target)
-	p.bytes.Add(int64(is - was))
+	if b.account(target).change(was, is, b.now()) && b.first != nil {
+		b.first(target)
+	}
+}
+
+// change reports whether the account has its first row now.
+func (a *hintAccount) change(was, is int, now time.Time) (first bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.mu.bytes += int64(is - was)
 	switch {
 	case was == 0 && is != 0:
-		p.rows.Add(1)
+		a.mu.rows++
+		first = a.mu.rows == 1
 	case was != 0 && is == 0:
-		p.rows.Add(-1)
+		a.mu.rows--
 	}
+	switch {
+	case a.mu.rows == 0:
+		a.mu.since = time.Time{}
+	case a.mu.since.IsZero():
+		a.mu.since = now
+	}
+	return first
+}
+
+// total returns what is kept now.
+func (a *hintAccount) total(target ring.NodeID) HintTotal {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return HintTotal{Target: target, Rows: a.mu.rows, Bytes: a.mu.bytes, Since: a.mu.since}
+}
+
+// open sets an account to what an earlier run left.
+func (b *hintBook) open(target ring.NodeID, rows, bytes int64) {
+	a := b.account(target)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.mu.rows, a.mu.bytes, a.mu.since = rows, bytes, b.now()
 }
 
 // targets returns every node with an account, in order.
 func (b *hintBook) targets() []ring.NodeID {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	ids := make([]ring.NodeID, 0, len(b.mu.pages))
-	for id := range b.mu.pages {
+	ids := make([]ring.NodeID, 0, len(b.mu.accounts))
+	for id := range b.mu.accounts {
 		ids = append(ids, id)
 	}
 	slices.Sort(ids)
@@ -74,76 +112,111 @@ type HintTotal struct {
 	Target ring.NodeID
 	Rows   int64
 	Bytes  int64
+	// Since is when the first row came since there was none. Of rows that an
+	// earlier run left it is when this one began.
+	Since time.Time
 }
 
 // Hints returns the totals of every target that something is kept for. After an
-// unclean stop they are too low until the rows have been counted.
+// unclean stop they are too low until the rows have been counted; a target
+// whose rows are not counted yet is there, too.
 func (r *Replica) Hints() []HintTotal {
+	counted := r.tally.ready()
 	var totals []HintTotal
 	for _, id := range r.hints.targets() {
-		p := r.hints.page(id)
-		if rows := p.rows.Load(); rows > 0 {
-			totals = append(totals, HintTotal{Target: id, Rows: rows, Bytes: p.bytes.Load()})
+		t := r.hints.account(id).total(id)
+		if t.Rows > 0 || !counted {
+			t.Rows, t.Bytes = max(t.Rows, 0), max(t.Bytes, 0)
+			totals = append(totals, t)
 		}
 	}
 	return totals
 }
 
 // HintBytes returns the size of what is kept for target.
-func (r *Replica) HintBytes(target ring.NodeID) int64 { return r.hints.page(target).bytes.Load() }
+func (r *Replica) HintBytes(target ring.NodeID) int64 {
+	return r.hints.account(target).total(target).Bytes
+}
 
 // Hint is one row kept for another node.
 type Hint struct {
-	Slot      ring.Slot
-	KeyHash   uint32
-	Key       []byte
-	StateHash uint64
-	Record    []byte // as it is sent to the target
+	Slot    ring.Slot
+	KeyHash uint32
+	Key     []byte
+	Record  []byte // as it is sent to the target
+}
+
+// HintPage is a part of what is kept for a target, in order of (slot, hash).
+type HintPage struct {
+	Hints []Hint
+	// Unless Done, the next page begins at (NextSlot, NextHash), also after an
+	// error.
+	NextSlot ring.Slot
+	NextHash uint32
+	Done     bool
+	// Unreadable is the number of damaged rows passed over. They stay.
+	Unreadable int
 }
 
 // HintPage returns committed hint rows of target at or after position (slot,
-// hash), in order, until they exceed maxBytes, but at least one position. done
-// says that there are no more; else the next page begins at (nextSlot, nextHash).
-func (r *Replica) HintPage(target ring.NodeID, slot ring.Slot, hash uint32, maxBytes int) (page []Hint, nextSlot ring.Slot, nextHash uint32, done bool, err error) {
-	size, done := 0, true
-	var bad error
+// hash) until they exceed maxBytes, but at least one position. With an error the
+// page holds what could be read before it, and the next one begins behind that:
+// a damaged part of the store does not hide what lies behind it.
+func (r *Replica) HintPage(target ring.NodeID, slot ring.Slot, hash uint32, maxBytes int) (HintPage, error) {
+	page, size := HintPage{Done: true}, 0
 	lo, hi := storage.HintRange(uint64(target), slot, hash)
-	err = r.store.Scan(lo, hi, func(row, value []byte) bool {
+	err := r.store.Scan(lo, hi, func(row, value []byte) bool {
 		_, s, h, key, ok := storage.ParseHintKey(row)
-		if !ok {
-			bad = r.unreadable(s, h, storage.ErrCorrupt)
-			return false
-		}
-		if n := len(page); n > 0 && size > maxBytes && (page[n-1].Slot != s || page[n-1].KeyHash != h) {
-			nextSlot, nextHash, done = s, h, false
+		if n := len(page.Hints); ok && n > 0 && size > maxBytes && (page.Hints[n-1].Slot != s || page.Hints[n-1].KeyHash != h) {
+			page.NextSlot, page.NextHash, page.Done = s, h, false
 			return false
 		}
 		rec, err := version.DecodeRecord(value)
-		if err != nil {
-			bad = r.unreadable(s, h, err)
-			return false
+		if !ok || err != nil {
+			_ = r.unreadable(s, h, errors.Join(err, storage.ErrCorrupt)) // counted, which is all that can be done
+			page.Unreadable++
+			return true
 		}
-		page = append(page, Hint{Slot: s, KeyHash: h, Key: slices.Clone(key), StateHash: rec.StateHash(), Record: version.EncodeWire(nil, rec)})
+		page.Hints = append(page.Hints, Hint{Slot: s, KeyHash: h, Key: bytes.Clone(key), Record: version.EncodeWire(nil, rec)})
 		size += len(row) + len(value)
 		return true
 	})
-	return page, nextSlot, nextHash, done, errors.Join(err, bad)
+	if err != nil {
+		page.after(slot)
+		return page, r.unreadable(page.NextSlot, page.NextHash, err)
+	}
+	return page, nil
 }
 
-// DropHint removes the row of key kept for target if its state is still the one
-// with stateHash, that is, if nothing came in since it was delivered. done is
-// called exactly once, as in Merge, with nil also when the row had to stay.
+// after lets the next page begin behind the last row of this one or, if there
+// is none, at the slot after the one that this one began with.
+func (p *HintPage) after(slot ring.Slot) {
+	if n := len(p.Hints); n > 0 {
+		last := p.Hints[n-1]
+		if p.NextSlot, p.NextHash, p.Done = last.Slot, last.KeyHash+1, false; p.NextHash != 0 {
+			return
+		}
+		slot = last.Slot
+	}
+	p.Done = int(slot)+1 >= ring.Slots
+	p.NextSlot, p.NextHash = slot+1, 0
+}
+
+// DropHint removes the row of key kept for target if it still is what was
+// delivered, a Hint's Record: if anything came in since then, even a context
+// without a version, the row stays. done is called exactly once, when the
+// removal is committed, has failed or is not to be.
 //
-// Requires: the target has acknowledged that state durably.
-func (r *Replica) DropHint(key []byte, target ring.NodeID, stateHash uint64, done func(error)) {
-	settled, err := r.dropHint(key, target, stateHash, done)
-	if err != nil || settled {
-		done(err)
+// Requires: the target has acknowledged that record durably.
+func (r *Replica) DropHint(key []byte, target ring.NodeID, delivered []byte, done func(dropped bool, err error)) {
+	removed, err := r.dropHint(key, target, delivered, done)
+	if err != nil || !removed {
+		done(false, err)
 	}
 }
 
 // dropHint does DropHint under the lock.
-func (r *Replica) dropHint(key []byte, target ring.NodeID, stateHash uint64, done func(error)) (settled bool, err error) {
+func (r *Replica) dropHint(key []byte, target ring.NodeID, delivered []byte, done func(bool, error)) (removed bool, err error) {
 	h := ring.KeyHash(key)
 	st := r.stripeOf(h)
 	st.mu.Lock()
@@ -155,8 +228,11 @@ func (r *Replica) dropHint(key []byte, target ring.NodeID, stateHash uint64, don
 	if err != nil {
 		return false, err
 	}
-	if target == 0 || e.hash != stateHash || e.rec.Absent() {
-		return true, nil
+	// The state hash would not do: it leaves out the context of a live record,
+	// and with it what was deleted beside a version that stayed.
+	if target == 0 || e.rec.Absent() || !bytes.Equal(version.EncodeWire(nil, e.rec), delivered) {
+		return false, nil
 	}
-	return false, r.storeLocked(st, e, version.Record{}, nil, false, done)
+	err = r.storeLocked(st, e, version.Record{}, nil, false, func(err error) { done(err == nil, err) })
+	return err == nil, err
 }

@@ -43,6 +43,7 @@ func New(cfg Config) (*Replica, error) {
 	}
 	r := &Replica{cfg: cfg, store: cfg.Store, meters: newMeters(cfg.Metrics)}
 	r.clock.now = cfg.Now
+	r.hints.now, r.hints.first = cfg.Now, cfg.OnHint
 	r.counters = make([]atomic.Uint64, cfg.Units)
 	for i := range r.stripes {
 		r.stripes[i].init()
@@ -81,9 +82,7 @@ func (r *Replica) loadTallies() error {
 	}
 	r.tally.expiries.Store(int64(t.expiries))
 	for _, h := range t.hints {
-		p := r.hints.page(h.Target)
-		p.rows.Store(h.Rows)
-		p.bytes.Store(h.Bytes)
+		r.hints.open(h.Target, h.Rows, h.Bytes)
 	}
 	close(r.tally.exact)
 	return nil
@@ -110,7 +109,7 @@ func (r *Replica) findTargets() error {
 		found := false
 		err := r.store.Scan(lo, hi, func(row, _ []byte) bool {
 			if target, _, _, _, ok := storage.ParseHintKey(row); ok {
-				r.hints.page(ring.NodeID(target))
+				r.hints.open(ring.NodeID(target), 0, 0)
 				_, lo = storage.HintRange(target, 0, 0) // behind its last row
 				found = true
 			}

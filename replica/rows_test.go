@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -65,7 +66,7 @@ func look(t testing.TB, s *storage.Store) census {
 	err = errors.Join(err, s.Scan(lo, hi, func(row, value []byte) bool {
 		target, _, _, _, _ := storage.ParseHintKey(row)
 		h := c.hints[ring.NodeID(target)]
-		c.hints[ring.NodeID(target)] = HintTotal{ring.NodeID(target), h.Rows + 1, h.Bytes + int64(len(row)+len(value))}
+		c.hints[ring.NodeID(target)] = HintTotal{Target: ring.NodeID(target), Rows: h.Rows + 1, Bytes: h.Bytes + int64(len(row)+len(value))}
 		return true
 	}))
 	if err != nil {
@@ -99,6 +100,7 @@ func compare(t testing.TB, what string, h *host) {
 		t.Errorf("%s: %d expiries counted, index has %d rows", what, got, c.index)
 	}
 	for _, got := range h.Hints() {
+		got.Since = time.Time{}
 		if got != c.hints[got.Target] {
 			t.Errorf("%s: hints %+v, rows %+v", what, got, c.hints[got.Target])
 		}
@@ -129,10 +131,15 @@ func randomly(t testing.TB, rng *rand.Rand, h, other *host) {
 	case 4:
 		op.Explicit = true
 	case 5:
-		if rec, hash, _, err := h.Read([]byte(key), 2); err == nil && !rec.Absent() {
-			h.DropHint([]byte(key), 2, hash+uint64(rng.IntN(2)), func(err error) {
-				if err != nil {
-					t.Error(err)
+		if rec, _, _, err := h.Read([]byte(key), 2); err == nil && !rec.Absent() {
+			delivered := version.EncodeWire(nil, rec)
+			same := rng.IntN(2) == 0
+			if !same {
+				delivered = delivered[1:]
+			}
+			h.DropHint([]byte(key), 2, delivered, func(dropped bool, err error) {
+				if err != nil || dropped != same {
+					t.Errorf("dropped %v, want %v: %v", dropped, same, err)
 				}
 			})
 		}
@@ -424,13 +431,12 @@ func TestHintsAreCoalescedCountedAndDroppedWhenDelivered(t *testing.T) {
 	}
 	var hints []Hint
 	for slot, hash, done := ring.Slot(0), uint32(0), false; !done; {
-		var page []Hint
-		var err error
-		page, slot, hash, done, err = h.HintPage(target, slot, hash, 1)
-		if err != nil || len(page) == 0 {
-			t.Fatalf("page of %d, %v", len(page), err)
+		page, err := h.HintPage(target, slot, hash, 1)
+		if err != nil || len(page.Hints) == 0 {
+			t.Fatalf("page of %d, %v", len(page.Hints), err)
 		}
-		hints = append(hints, page...)
+		hints = append(hints, page.Hints...)
+		slot, hash, done = page.NextSlot, page.NextHash, page.Done
 	}
 	if len(hints) != 5 {
 		t.Fatalf("%d hints delivered", len(hints))
@@ -440,10 +446,8 @@ func TestHintsAreCoalescedCountedAndDroppedWhenDelivered(t *testing.T) {
 		if v, _ := record(t, x.Record).Winner(0); string(v.Value) != "v19" {
 			t.Errorf("hint of %s is %q", x.Key, v.Value)
 		}
-		done := make(chan error, 1)
-		h.DropHint(x.Key, target, x.StateHash, func(err error) { done <- err })
-		if err := <-done; err != nil {
-			t.Error(err)
+		if dropped, err := h.drop(x, target); err != nil || dropped != (string(x.Key) != "k3") {
+			t.Errorf("hint of %s dropped: %v, %v", x.Key, dropped, err)
 		}
 	}
 	compare(t, "delivered", h)
@@ -479,6 +483,130 @@ func TestJoinedFindsEveryRowOfAKey(t *testing.T) {
 		t.Errorf("a key without rows: %v, %d, %v", rec, hash, err)
 	}
 	h.close(t)
+}
+
+// drop is DropHint, waited for.
+func (h *host) drop(x Hint, target ring.NodeID) (dropped bool, err error) {
+	done := make(chan struct{})
+	h.DropHint(x.Key, target, x.Record, func(d bool, e error) {
+		dropped, err = d, e
+		close(done)
+	})
+	<-done
+	return dropped, err
+}
+
+func TestAHintStaysWhenOnlyItsContextGrew(t *testing.T) {
+	h := newHost(t, vfs.NewCrashableMem(), 1, nil)
+	defer h.close(t)
+	const target = ring.NodeID(42)
+	kept := record(t, mustEncode(9, 1, "v"))
+	if err := h.take("k", target, version.EncodeWire(nil, kept)); err != nil {
+		t.Fatal(err)
+	}
+	page, err := h.HintPage(target, 0, 0, 1)
+	if err != nil || len(page.Hints) != 1 {
+		t.Fatalf("page %+v, %v", page, err)
+	}
+	// Elsewhere a sibling of v was written and deleted: the same version is left,
+	// and the record knows more.
+	removed := version.Dot{Actor: 8, Counter: 1}
+	grown := version.Record{Context: kept.Context.Add(removed), Versions: kept.Versions}
+	if grown.StateHash() != kept.StateHash() {
+		t.Fatal("the case is none: the state hash tells the two apart")
+	}
+	if err := h.take("k", target, version.EncodeWire(nil, grown)); err != nil {
+		t.Fatal(err)
+	}
+	if dropped, err := h.drop(page.Hints[0], target); dropped || err != nil {
+		t.Errorf("dropped %v, %v: the deletion is lost", dropped, err)
+	}
+	page, err = h.HintPage(target, 0, 0, 1)
+	if err != nil || len(page.Hints) != 1 || !record(t, page.Hints[0].Record).Context.Contains(removed) {
+		t.Fatalf("page %+v, %v", page, err)
+	}
+	if dropped, err := h.drop(page.Hints[0], target); !dropped || err != nil {
+		t.Errorf("dropped %v, %v once all was delivered", dropped, err)
+	}
+}
+
+func TestTheFirstHintOfATargetIsToldAndDated(t *testing.T) {
+	disk := vfs.NewCrashableMem()
+	now := time.UnixMilli(1_000_000)
+	var told []ring.NodeID
+	change := func(c *Config) {
+		c.Now = func() time.Time { return now }
+		c.OnHint = func(id ring.NodeID) { told = append(told, id) }
+	}
+	h := newHost(t, disk, 1, change)
+	since := func(want ...int64) {
+		t.Helper()
+		var got []int64
+		for _, x := range h.Hints() {
+			got = append(got, x.Since.UnixMilli())
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("hints since %v, want %v", got, want)
+		}
+	}
+	for i := range 3 {
+		h.do(t, fmt.Sprint("k", i), 7, setOp("v"))
+		now = now.Add(time.Second)
+	}
+	since(1_000_000)
+	page, err := h.HintPage(7, 0, 0, 1<<20)
+	if err != nil || len(page.Hints) != 3 || !page.Done {
+		t.Fatalf("page %+v, %v", page, err)
+	}
+	for _, x := range page.Hints {
+		if dropped, err := h.drop(x, 7); !dropped || err != nil {
+			t.Errorf("dropped %v, %v", dropped, err)
+		}
+	}
+	since()
+	h.do(t, "k", 7, setOp("v"))
+	since(1_003_000)
+	if !slices.Equal(told, []ring.NodeID{7, 7}) {
+		t.Errorf("told of first hints for %v, want 7 twice", told)
+	}
+	now = now.Add(time.Second)
+	crashed := disk.CrashClone(vfs.CrashCloneCfg{})
+	h.close(t)
+	h = newHost(t, disk, 2, change)
+	since(1_004_000)
+	h.close(t)
+
+	h = newHost(t, crashed, 3, change) // nothing is counted yet
+	defer h.close(t)
+	since(1_004_000)
+	now = now.Add(time.Second)
+	h.do(t, "another", 7, setOp("v"))
+	since(1_004_000)
+}
+
+func TestADamagedHintHidesNoOther(t *testing.T) {
+	h := newHost(t, vfs.NewCrashableMem(), 1, nil)
+	defer h.close(t)
+	for i := range 20 {
+		h.do(t, fmt.Sprint("k", i), 7, setOp("v"))
+	}
+	page, err := h.HintPage(7, 0, 0, 1<<20)
+	if err != nil || len(page.Hints) != 20 {
+		t.Fatalf("%d hints, %v", len(page.Hints), err)
+	}
+	bad := page.Hints[3]
+	row := storage.AppendHintKey(nil, 7, bad.Slot, bad.KeyHash, bad.Key)
+	done := make(chan error, 1)
+	if _, err := h.store.Enqueue([]storage.RowOp{{Key: row, Value: []byte("no record")}}, true, func(err error) { done <- err }); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	page, err = h.HintPage(7, 0, 0, 1<<20)
+	if err != nil || len(page.Hints) != 19 || page.Unreadable != 1 || !page.Done {
+		t.Errorf("%d hints and %d unreadable, done %v, %v", len(page.Hints), page.Unreadable, page.Done, err)
+	}
 }
 
 func TestClosedReplicaRefusesChanges(t *testing.T) {

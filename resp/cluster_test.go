@@ -200,6 +200,16 @@ func TestRingCommandsAnswerOrSayThatTheyCannotYet(t *testing.T) {
 	if got := c.line("ring status"); !strings.Contains(got, "$7\r\nmembers\r\n*1\r\n*14\r\n") || !strings.HasPrefix(got, "*14\r\n$5\r\nepoch\r\n$3\r\nabc\r\n") {
 		t.Errorf("status: %q", got)
 	}
+	for _, command := range []string{"HINTS", "ring hints"} {
+		got := c.line(command)
+		for _, want := range []string{"*1\r\n*24\r\n$4\r\nnode\r\n$16\r\n0000000000000002\r\n", "$4\r\nrows\r\n$1\r\n3\r\n",
+			"$9\r\noldest-ms\r\n$4\r\n1500\r\n", "$11\r\nover-budget\r\n$5\r\nfalse\r\n", "$5\r\nstate\r\n$10\r\ndelivering\r\n"} {
+			if !strings.Contains(got, want) {
+				t.Errorf("%s: %q, want %q in it", command, got, want)
+			}
+		}
+	}
+	c.expect("-ERR syntax error\r\n", "HINTS", "x")
 	c.expect("-ERR RING plan is not available in this version\r\n", "RING", "plan", "ADD", "x")
 	c.expect("-ERR unknown subcommand 'x'. Try RING HELP.\r\n", "RING", "x")
 }

@@ -227,6 +227,7 @@ func (dataAdmin) RingStatus() RingStatus      { return RingStatus{} }
 func (dataAdmin) Repair(_, _ ring.Slot) error { return nil }
 func (dataAdmin) RepairStatus() []Field       { return nil }
 func (dataAdmin) Stats() Stats                { return Stats{} }
+func (dataAdmin) Hints() []HintTarget         { return nil }
 
 // dataDoor is a plain door in front of a dataStore.
 type dataDoor struct {

@@ -18,7 +18,7 @@ type section struct {
 	fields func(s *session) []Field
 }
 
-// sections are in the order of Redis; the last is ours.
+// sections are in the order of Redis; the last two are ours.
 func sections() []section {
 	return []section{
 		{"server", "Server", true, infoServer},
@@ -33,6 +33,7 @@ func sections() []section {
 		{"errorstats", "Errorstats", true, infoErrors},
 		{"cluster", "Cluster", true, infoCluster},
 		{"keyspace", "Keyspace", true, infoKeyspace},
+		{"handoff", "Handoff", true, infoHandoff},
 		{"redynamo", "Redynamo", true, infoRedynamo},
 	}
 }
@@ -287,6 +288,8 @@ func infoKeyspace(s *session) []Field {
 	}
 	return []Field{{"db0", fmt.Sprintf("keys=%d,expires=%d,avg_ttl=0", st.Keys, st.Expires)}}
 }
+
+func infoHandoff(s *session) []Field { return s.admin().Stats().Handoff }
 
 func infoRedynamo(s *session) []Field {
 	id, st, v, ring := s.admin().Identity(), s.admin().Stats(), s.view(), s.admin().RingStatus()

@@ -14,12 +14,13 @@ func scanFrom(cursor uint64, count int) coordinator.ScanRequest {
 
 // ringLater names the subcommands of RING that change or move something; they
 // are refused until the ring can change under load.
-var ringLater = [...]string{"apply", "forget", "hints", "namespace", "plan", "transfers"}
+var ringLater = [...]string{"apply", "forget", "namespace", "plan", "transfers"}
 
 func ringCommands() []command {
 	flags := words("admin loading stale")
 	rows := []command{
 		{name: "help", arity: 2, flags: words("loading stale"), summary: "Lists the subcommands."},
+		{name: "hints", arity: 2, flags: flags, run: hintsList, summary: hintsSummary},
 		{name: "owners", arity: 3, flags: flags, run: ringOwners, summary: "Lists the owners of a key in order, then its fallbacks.",
 			args: arguments("key string")},
 		{name: "status", arity: 2, flags: flags, run: ringStatus, summary: "Describes the ring and its members."},
@@ -32,8 +33,45 @@ func ringCommands() []command {
 	for i := range rows {
 		rows[i].group, rows[i].since, rows[i].complexity = "server", "redynamo 0.1", "O(N) with N = members"
 	}
-	return []command{repairCommand("repair", -1, 1), {name: "ring", arity: -2, group: "server", since: "redynamo 0.1", complexity: "O(N) with N = members",
-		summary: "Container of commands about the ring; all but HELP, OWNERS, REPAIR and STATUS are refused in this version.", subcommands: rows}}
+	return []command{
+		repairCommand("repair", -1, 1),
+		{name: "hints", arity: -1, flags: flags, run: runHints, group: "server", since: "redynamo 0.1",
+			complexity: "O(N) with N = nodes that something was kept for", summary: hintsSummary},
+		{name: "ring", arity: -2, group: "server", since: "redynamo 0.1", complexity: "O(N) with N = members",
+			summary: "Container of commands about the ring; all but HELP, HINTS, OWNERS, REPAIR and STATUS are refused in this version.", subcommands: rows},
+	}
+}
+
+const hintsSummary = "Lists the nodes that this one keeps writes for, with what becomes of them."
+
+// runHints answers the list; no other word is known yet.
+func runHints(s *session, args [][]byte, w *Reply) {
+	if len(args) > 1 {
+		w.Error("ERR syntax error")
+		return
+	}
+	hintsList(s, args, w)
+}
+
+// hintsList answers one map per node.
+func hintsList(s *session, _ [][]byte, w *Reply) {
+	targets := s.admin().Hints()
+	w.Array(len(targets))
+	for _, t := range targets {
+		writeFields(w,
+			Field{"node", t.ID.String()},
+			Field{"address", t.Addr},
+			Field{"up", strconv.FormatBool(t.Up)},
+			Field{"rows", itoa(t.Rows)},
+			Field{"bytes", itoa(t.Bytes)},
+			Field{"budget", itoa(t.Budget)},
+			Field{"over-budget", strconv.FormatBool(t.OverBudget)},
+			Field{"oldest-ms", itoa(t.Oldest.Milliseconds())},
+			Field{"delivered-rows", itoa(t.DeliveredRows)},
+			Field{"delivered-bytes", itoa(t.DeliveredBytes)},
+			Field{"failed", itoa(t.Failed)},
+			Field{"state", t.State})
+	}
 }
 
 func ringRefused(_ *session, args [][]byte, w *Reply) {

@@ -39,6 +39,8 @@ type Admin interface {
 	Repair(first, last ring.Slot) error
 	// RepairStatus describes the last repair.
 	RepairStatus() []Field
+	// Hints lists the nodes that something is or was kept for.
+	Hints() []HintTarget
 	// Stats is a snapshot for INFO.
 	Stats() Stats
 }
@@ -81,6 +83,22 @@ type RingMember struct {
 	First      int // owned as head of the preference list
 }
 
+// HintTarget is one entry of HINTS: a node that this one keeps, or kept, writes
+// for.
+type HintTarget struct {
+	ID             ring.NodeID
+	Addr           string // plain door, host:port; "" if unknown
+	Up             bool
+	Rows, Bytes    int64 // kept now
+	Budget         int64 // bytes above which optional hints are refused
+	OverBudget     bool
+	Oldest         time.Duration // age of the oldest hint; 0 without hints
+	DeliveredRows  int64         // since the start
+	DeliveredBytes int64
+	Failed         int64  // messages and rows that the node did not take
+	State          string // idle, delivering, waiting or backing-off
+}
+
 // Field is a named figure in an INFO section or a status reply.
 type Field struct{ Name, Value string }
 
@@ -96,4 +114,5 @@ type Stats struct {
 	Fsync         string  // always, interval or one
 	Warnings      []Field // shown in section redynamo
 	Extra         []Field // further lines of section redynamo
+	Handoff       []Field // section handoff
 }

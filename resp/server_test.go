@@ -46,6 +46,10 @@ func (a *fakeAdmin) RepairStatus() []Field { return []Field{{"state", "done"}} }
 func (a *fakeAdmin) RingStatus() RingStatus {
 	return RingStatus{Epoch: 0xabc, Units: 1024, N: 3, R: 2, W: 2, Members: []RingMember{{ID: 1, Addr: "h1:7001", Zone: "a", Weight: 100, Alive: true, Partitions: 3, First: 1}}}
 }
+func (a *fakeAdmin) Hints() []HintTarget {
+	return []HintTarget{{ID: 2, Addr: "h2:7001", Up: true, Rows: 3, Bytes: 400, Budget: 1 << 30, Oldest: 1500 * time.Millisecond,
+		DeliveredRows: 5, DeliveredBytes: 600, Failed: 7, State: "delivering"}}
+}
 func (a *fakeAdmin) Owners([]byte) []Owner {
 	return []Owner{{Node: 1, Addr: "h1:7001", Zone: "a", Role: "owner", Alive: true}, {Node: 2, Addr: "h2:7001", Role: "fallback"}}
 }

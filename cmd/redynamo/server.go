@@ -30,6 +30,7 @@ type serverFlags struct {
 	MaxValue       byteSize      `help:"Largest value." default:"1MiB"`
 	RecordCache    byteSize      `help:"Memory for decoded records." default:"64MiB"`
 	BlockCache     byteSize      `help:"Memory for blocks of the disk." default:"128MiB"`
+	HintBudget     byteSize      `help:"Disk for the writes that one absent node missed; past it only those are kept that an acknowledgement rests on." default:"1GiB"`
 
 	LogFormat string `help:"Shape of log lines: ${enum}." enum:"text,json" default:"text"`
 }
@@ -124,6 +125,7 @@ func (f serverFlags) config() (node.Config, error) {
 		MaxValue:       int(f.MaxValue),
 		RecordCache:    int64(f.RecordCache),
 		BlockCache:     int64(f.BlockCache),
+		HintBudget:     int64(f.HintBudget),
 	}, nil
 }
 
@@ -138,7 +140,7 @@ func (f serverFlags) refuseZeros() error {
 		{"n", f.N == 0}, {"r", f.R == 0}, {"w", f.W == 0},
 		{"fsync-interval", f.FsyncInterval == 0}, {"exchange-interval", f.ExchangeInterval == 0}, {"scrub-period", f.ScrubPeriod == 0}, {"request-timeout", f.RequestTimeout == 0},
 		{"max-clients", f.MaxClients == 0}, {"max-value", f.MaxValue == 0},
-		{"record-cache", f.RecordCache == 0}, {"block-cache", f.BlockCache == 0},
+		{"record-cache", f.RecordCache == 0}, {"block-cache", f.BlockCache == 0}, {"hint-budget", f.HintBudget == 0},
 	} {
 		if s.zero {
 			errs = append(errs, fmt.Errorf("%s must not be 0", s.name))

@@ -41,7 +41,7 @@ func mustParse(t *testing.T, file string, args ...string) *cli {
 }
 
 func TestFlagBeatsEnvironmentBeatsFileBeatsDefault(t *testing.T) {
-	const file = "max-value = '3MiB'\nrequest-timeout = '3s'\nr = 3\nw = 3\nn = 5\n"
+	const file = "max-value = '3MiB'\nhint-budget = '3GiB'\nrequest-timeout = '3s'\nr = 3\nw = 3\nn = 5\n"
 	t.Setenv("REDYNAMO_MAX_VALUE", "2MiB")
 	t.Setenv("REDYNAMO_REQUEST_TIMEOUT", "2s")
 	t.Setenv("REDYNAMO_W", "1")
@@ -54,6 +54,9 @@ func TestFlagBeatsEnvironmentBeatsFileBeatsDefault(t *testing.T) {
 	}
 	if s.R != 3 || s.N != 5 {
 		t.Errorf("r %d, n %d: the file does not win", s.R, s.N)
+	}
+	if cfg, err := s.config(); err != nil || cfg.HintBudget != 3<<30 {
+		t.Errorf("hint-budget %d, %v: the file does not reach the node", cfg.HintBudget, err)
 	}
 	if s.Units != 1024 {
 		t.Errorf("units %d, want the default", s.Units)

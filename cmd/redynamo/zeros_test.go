@@ -8,7 +8,7 @@ import (
 
 func TestAZeroIsNoOtherWordForTheDefault(t *testing.T) {
 	for _, flag := range []string{
-		"n", "r", "w", "fsync-interval", "request-timeout", "max-clients", "max-value", "record-cache", "block-cache", "weight",
+		"n", "r", "w", "fsync-interval", "request-timeout", "max-clients", "max-value", "record-cache", "block-cache", "hint-budget", "weight",
 	} {
 		zero := "0"
 		if flag == "fsync-interval" || flag == "request-timeout" {

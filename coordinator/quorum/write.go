@@ -11,8 +11,9 @@ type Failure uint8
 
 // The failures.
 const (
-	Dead    Failure = iota // unreachable, silent, broken or full: its copy goes to a fallback
-	Refused                // alive and overloaded: no copy goes elsewhere on its behalf
+	Dead       Failure = iota // unreachable, silent, broken or full: its copy goes to a fallback
+	Refused                   // alive and overloaded: no copy goes elsewhere on its behalf
+	OverBudget                // an optional hint was refused: nobody else is to keep it
 )
 
 // Send is one message: the new record to one node, which keeps it for itself
@@ -20,6 +21,10 @@ const (
 type Send struct {
 	Index int // names the message to Ack and Fail
 	Stand ring.Stand
+	// Optional says that the write can be met without this hint: enough owners
+	// have the record or may still get it. A node that keeps much already may
+	// refuse it.
+	Optional bool
 }
 
 // Write is the state of one write from the moment its dot is minted. The zero
@@ -34,12 +39,14 @@ type Write struct {
 	spared  bool
 	spares  []ring.NodeID
 	orphans []ring.NodeID // owners that have no copy and no hint on its way
+	shed    []ring.Stand  // optional hints that were refused
 }
 
 type target struct {
-	stand ring.Stand
-	kept  bool // a hint on the coordinator itself, beside its own copy
-	state targetState
+	stand    ring.Stand
+	kept     bool // a hint on the coordinator itself, beside its own copy
+	optional bool // sent as such
+	state    targetState
 }
 
 type targetState uint8
@@ -61,7 +68,7 @@ func (w *Write) Reset(need int, self ring.Stand, walk []ring.Stand, owners []rin
 	*w = Write{
 		need: need, sent: 1, open: 1,
 		targets: append(w.targets[:0], target{stand: self}),
-		spares:  w.spares[:0], orphans: w.orphans[:0],
+		spares:  w.spares[:0], orphans: w.orphans[:0], shed: w.shed[:0],
 	}
 	for _, s := range walk {
 		if s.Node != self.Node {
@@ -78,13 +85,37 @@ func (w *Write) Reset(need int, self ring.Stand, walk []ring.Stand, owners []rin
 // Next returns the next message to send, if there is one; also after the
 // verdict.
 func (w *Write) Next() (Send, bool) {
-	if w.sent == len(w.targets) && !w.recruit() {
+	if w.sent == len(w.targets) && !w.recruit() && !w.recall() {
 		return Send{}, false
 	}
 	i := w.sent
 	w.sent++
 	w.open++
-	return Send{Index: i, Stand: w.targets[i].stand}, true
+	t := &w.targets[i]
+	t.optional = t.kept || t.stand.For != 0 && w.ownersSuffice()
+	return Send{Index: i, Stand: t.stand, Optional: t.optional}, true
+}
+
+// ownersSuffice reports whether owners alone can meet W, as far as is known.
+func (w *Write) ownersSuffice() bool {
+	n := 0
+	for i := range w.targets {
+		if t := &w.targets[i]; t.stand.For == 0 && t.state != lost {
+			n++
+		}
+	}
+	return n >= w.need
+}
+
+// recall asks once more for a hint that was refused as optional, now that it is
+// needed.
+func (w *Write) recall() bool {
+	if len(w.shed) == 0 || w.acked >= w.need || w.ownersSuffice() {
+		return false
+	}
+	w.targets = append(w.targets, target{stand: w.shed[0]})
+	w.shed = w.shed[1:]
+	return true
 }
 
 // recruit finds who keeps a hint for the next owner without one: a spare or,
@@ -142,6 +173,8 @@ func (w *Write) Fail(index int, f Failure) {
 	switch {
 	case t.kept: // nobody is left to keep it; anti-entropy will find the owner behind
 	case f == Refused && t.stand.For == 0:
+	case f == OverBudget && t.optional:
+		w.shed = append(w.shed, t.stand)
 	default:
 		w.orphans = append(w.orphans, ownerOf(t.stand))
 	}
@@ -161,7 +194,7 @@ func (w *Write) Verdict() Verdict {
 
 // hopes counts the nodes that may still store the record and would count.
 func (w *Write) hopes() int {
-	n := 0
+	n := len(w.shed)
 	for i := range w.targets {
 		if t := &w.targets[i]; t.state == waiting && !t.kept {
 			n++

@@ -23,6 +23,7 @@ type ledger struct {
 	acked  []Send
 	dead   []Send
 	busy   []Send
+	shed   []Send
 }
 
 func newLedger(t *testing.T, seed uint64) *ledger {
@@ -59,6 +60,7 @@ func newLedger(t *testing.T, seed uint64) *ledger {
 func (l *ledger) pull() {
 	for {
 		if s, ok := l.m.Next(); ok {
+			l.checkOptional(s)
 			l.out = append(l.out, s)
 			continue
 		}
@@ -66,6 +68,58 @@ func (l *ledger) pull() {
 			return
 		}
 		l.m.Spares(l.live)
+	}
+}
+
+// owners counts the owners that have the record, or may still get it.
+func (l *ledger) liveOwners() int {
+	n := 0
+	for _, s := range slices.Concat(l.acked, l.out) {
+		if s.Stand.For == 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// checkOptional looks at a message that is sent now: a hint is optional when the
+// owners can do without it. The walk is sent as a whole, so an owner whose
+// message comes later counts too.
+func (l *ledger) checkOptional(s Send) {
+	if s.Stand.For == 0 && s.Optional {
+		l.t.Fatalf("seed %d: a copy for the owner %d itself is optional", l.seed, s.Stand.Node)
+	}
+	if s.Stand.For == 0 || l.kept(s) {
+		return
+	}
+	owners := l.liveOwners()
+	for i := s.Index; i < len(l.m.targets); i++ {
+		if l.m.targets[i].stand.For == 0 {
+			owners++
+		}
+	}
+	if s.Optional != (owners >= l.need) {
+		l.t.Fatalf("seed %d: optional %v with %d owners for W=%d", l.seed, s.Optional, owners, l.need)
+	}
+}
+
+// checkShed looks at a write of which hints were refused, when all has ended:
+// the owners must have been enough, or each refused hint was asked for again.
+func (l *ledger) checkShed() {
+	again := 0
+	for _, s := range slices.Concat(l.acked, l.dead, l.busy) {
+		if slices.ContainsFunc(l.shed, func(o Send) bool { return o.Stand == s.Stand && o.Index < s.Index && !l.kept(o) }) {
+			again++
+		}
+	}
+	asked := 0
+	for _, s := range l.shed {
+		if !l.kept(s) {
+			asked++
+		}
+	}
+	if l.nodes() < l.need && again < asked {
+		l.t.Fatalf("seed %d: W=%d is not met, and of %d refused hints only %d were asked for again", l.seed, l.need, asked, again)
 	}
 }
 
@@ -88,6 +142,7 @@ func (l *ledger) nodes() int {
 func (l *ledger) best() int {
 	c := *l
 	c.m.targets, c.m.spares, c.m.orphans = slices.Clone(l.m.targets), slices.Clone(l.m.spares), slices.Clone(l.m.orphans)
+	c.m.shed = slices.Clone(l.m.shed)
 	c.out, c.acked = slices.Clone(l.out), slices.Clone(l.acked)
 	for c.pull(); len(c.out) > 0; c.pull() {
 		s := c.out[0]
@@ -98,7 +153,7 @@ func (l *ledger) best() int {
 	return c.nodes()
 }
 
-func (l *ledger) settle(deadRate, busyRate int) {
+func (l *ledger) settle(deadRate, busyRate, shedRate int) {
 	i := l.rng.IntN(len(l.out))
 	s := l.out[i]
 	l.out = slices.Delete(l.out, i, i+1)
@@ -109,6 +164,9 @@ func (l *ledger) settle(deadRate, busyRate int) {
 	case die < deadRate+busyRate && s.Index != Local:
 		l.m.Fail(s.Index, Refused)
 		l.busy = append(l.busy, s)
+	case s.Optional && die < deadRate+busyRate+shedRate:
+		l.m.Fail(s.Index, OverBudget)
+		l.shed = append(l.shed, s)
 	default:
 		l.m.Ack(s.Index)
 		l.acked = append(l.acked, s)
@@ -145,12 +203,16 @@ func (l *ledger) checkOwner(o ring.NodeID) {
 	}
 	own := func(s Send) bool { return s.Stand.Node == o && s.Stand.For == 0 }
 	hint := func(s Send) bool { return s.Stand.For == o }
+	if has(l.shed, hint) > 0 {
+		l.checkShed()
+		return
+	}
 	hints := has(l.acked, hint)
 	stranger := l.self.Node == 999 && l.self.For == o // its own copy is a hint, besides
 	if hints > 1 && !stranger {
 		l.t.Fatalf("seed %d: owner %d has %d hints", l.seed, o, hints)
 	}
-	all := slices.Concat(l.acked, l.dead, l.busy)
+	all := slices.Concat(l.acked, l.dead, l.busy, l.shed)
 	if (has(l.acked, own) > 0 || has(l.busy, own) > 0) && has(all, hint) > 0 && l.self.For != o {
 		l.t.Fatalf("seed %d: owner %d is alive, yet a hint was sent for it", l.seed, o)
 	}
@@ -179,14 +241,14 @@ func TestWriteCountsDistinctNodesAndHintsEachDeadOwnerOnce(t *testing.T) {
 	base := uint64(time.Now().UnixNano())
 	for seed := base; seed < base+20000; seed++ {
 		l := newLedger(t, seed)
-		deadRate, busyRate := l.rng.IntN(70), l.rng.IntN(30)
+		deadRate, busyRate, shedRate := l.rng.IntN(70), l.rng.IntN(30), l.rng.IntN(2)*l.rng.IntN(100)
 		l.pull()
 		l.checkVerdict()
 		for len(l.out) > 0 {
 			if !l.m.Open() {
 				t.Fatalf("seed %d: closed with messages out", seed)
 			}
-			l.settle(deadRate, busyRate)
+			l.settle(deadRate, busyRate, shedRate)
 			l.pull()
 			l.checkVerdict()
 		}
@@ -216,5 +278,50 @@ func TestKeptHintDoesNotCountTowardsW(t *testing.T) {
 	m.Fail(peer.Index, Refused)
 	if m.Verdict() != Impossible || m.Acked() != 1 {
 		t.Fatalf("verdict %v acked %d", m.Verdict(), m.Acked())
+	}
+}
+
+func TestARefusedHintIsAskedForAgainOnceItIsNeeded(t *testing.T) {
+	// Owner 3 is dead and 9 stands in; W=2 can be met by the owners 1 and 2.
+	walk := []ring.Stand{{Node: 1}, {Node: 2}, {Node: 9, For: 3}}
+	var m Write
+	m.Reset(2, walk[0], walk, []ring.NodeID{1, 2, 3})
+	owner, _ := m.Next()
+	hint, _ := m.Next()
+	if owner.Optional || !hint.Optional || hint.Stand != walk[2] {
+		t.Fatalf("sent %+v and %+v: want the hint alone to be optional", owner, hint)
+	}
+	m.Fail(hint.Index, OverBudget)
+	m.Spares([]ring.NodeID{8, 9})
+	if s, ok := m.Next(); ok {
+		t.Fatalf("%+v was sent for a hint that is not needed", s)
+	}
+	m.Ack(Local)
+	m.Fail(owner.Index, Dead)
+	stand, _ := m.Next() // for owner 2
+	again, ok := m.Next()
+	if !ok || again.Optional || again.Stand != walk[2] || stand.Optional || stand.Stand != (ring.Stand{Node: 8, For: 2}) {
+		t.Fatalf("with owner 2 dead %+v and %+v are sent", stand, again)
+	}
+	m.Fail(stand.Index, Dead)
+	if m.Verdict() != Pending {
+		t.Fatalf("verdict %v while the hint is on its way", m.Verdict())
+	}
+	m.Ack(again.Index)
+	if m.Verdict() != Met || m.Acked() != 2 {
+		t.Fatalf("verdict %v acked %d", m.Verdict(), m.Acked())
+	}
+}
+
+func TestARefusedHintCountsForNothing(t *testing.T) {
+	walk := []ring.Stand{{Node: 1}, {Node: 2}, {Node: 9, For: 3}}
+	var m Write
+	m.Reset(2, walk[0], walk, []ring.NodeID{1, 2, 3})
+	m.Next()
+	hint, _ := m.Next()
+	m.Ack(Local)
+	m.Fail(hint.Index, OverBudget)
+	if m.Verdict() != Pending || m.Acked() != 1 {
+		t.Fatalf("verdict %v acked %d: a refusal was counted", m.Verdict(), m.Acked())
 	}
 }

@@ -127,6 +127,9 @@ func (s *Server) closeAll() {
 	}
 }
 
+// InFlight is the number of requests being served.
+func (s *Server) InFlight() int { return int(s.calls.Load()) }
+
 // take admits a request of so many bytes, or refuses it with ErrOverloaded.
 func (s *Server) take(class Class, bytes int) bool {
 	calls, held := s.calls.Add(1), s.bytes.Add(int64(bytes))

@@ -119,6 +119,7 @@ func (p *publisher) Run(ctx context.Context) error {
 		v, changed := p.n.members.Changes()
 		p.connect(v)
 		p.heed(v, gossiped)
+		p.n.hints.sender.Wake() // owners may be others now
 		p.rebuild(version)
 		if v.Ready {
 			p.opened.Do(func() { close(p.ready) })
@@ -298,6 +299,7 @@ func (p *publisher) Stats() resp.Stats {
 	st.CacheBytes, st.DiskBytes = r.CacheBytes, n.store.DiskBytes()
 	st.Hits, st.Misses = r.Hits, r.Misses
 	st.Hints, st.HintBytes = r.Hints, r.HintBytes
+	st.Handoff = p.handoffFields()
 	v := n.members.View()
 	members := 0
 	if v.Ring != nil {
@@ -321,7 +323,7 @@ func (n *Node) settings() []resp.Field {
 		{Name: "n", Value: strconv.Itoa(n.cfg.N)}, {Name: "r", Value: strconv.Itoa(n.cfg.R)}, {Name: "w", Value: strconv.Itoa(n.cfg.W)},
 		{Name: "units", Value: strconv.Itoa(n.cfg.Units)}, {Name: "zone", Value: n.cfg.Zone}, {Name: "weight", Value: strconv.Itoa(n.cfg.Weight)},
 		{Name: "fsync", Value: n.cfg.Fsync.String()}, {Name: "data-dir", Value: n.cfg.DataDir},
-		{Name: "max-value", Value: strconv.Itoa(n.cfg.MaxValue)},
+		{Name: "max-value", Value: strconv.Itoa(n.cfg.MaxValue)}, {Name: "hint-budget", Value: strconv.FormatInt(n.cfg.HintBudget, 10)},
 	}
 }
 

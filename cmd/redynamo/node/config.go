@@ -14,6 +14,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/hashicorp/memberlist"
 
+	"github.com/redynamo/redynamo/replica/handoff"
 	"github.com/redynamo/redynamo/replica/storage"
 )
 
@@ -51,6 +52,7 @@ type Config struct {
 	MemTableBytes int64         // Pebble's write buffer; storage's default
 	BlockCache    int64         // Pebble's block cache; storage's default
 	RecordCache   int64         // decoded records kept in memory; replica's default
+	HintBudget    int64         // bytes kept for one node that is away, before optional hints are refused; 1 GiB
 
 	ExchangeInterval time.Duration // between two comparisons of an owner with another; 10 s
 	ScrubPeriod      time.Duration // in which every row is checked once; replica's default
@@ -91,6 +93,9 @@ func (c Config) withDefaults() Config {
 	number(&c.R, 2)
 	number(&c.W, 2)
 	number(&c.MaxValue, 1<<20)
+	if c.HintBudget == 0 {
+		c.HintBudget = handoff.DefaultBudget
+	}
 	if c.FsyncInterval == 0 {
 		c.FsyncInterval = time.Second
 	}
@@ -136,6 +141,7 @@ func (c Config) validate() error {
 	fault(len(c.Zone) > 64, "zone is longer than 64 bytes")
 	fault(!bareHost(c.Advertise), "advertise (%q) must be a host without a port", c.Advertise)
 	fault(c.MaxValue < 1 || c.MaxValue > 64<<20, "max-value (%d) must be in 1..64 MiB", c.MaxValue)
+	fault(c.HintBudget < 0, "hint-budget (%d) must not be negative", c.HintBudget)
 	fault(c.MaxClients < 0, "max-clients (%d) must not be negative", c.MaxClients)
 	fault(c.RequestTimeout < 10*time.Millisecond, "request-timeout (%v) must be at least 10ms", c.RequestTimeout)
 	fault(c.ExchangeInterval < 100*time.Millisecond, "exchange-interval (%v) must be at least 100ms", c.ExchangeInterval)

@@ -20,6 +20,7 @@ func TestWhatANodeAnswersIsHeardInTheCoordinatorsWords(t *testing.T) {
 		{coordinator.ErrTimeout, rpc.ErrNoReplicas, coordinator.ErrNoReplicas},
 		{coordinator.ErrNotOwner, rpc.ErrNotOwner, coordinator.ErrNotOwner},
 		{coordinator.ErrStale, rpc.ErrStale, coordinator.ErrStale},
+		{coordinator.ErrHintBudget, rpc.ErrHintBudget, coordinator.ErrHintBudget},
 		{coordinator.ErrLost, rpc.ErrTimeout, coordinator.ErrLost},
 		{version.ErrTooManySiblings, rpc.ErrTooManySiblings, version.ErrTooManySiblings},
 		{version.ErrTooLarge, rpc.ErrTooLarge, version.ErrTooLarge},

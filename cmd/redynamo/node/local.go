@@ -7,6 +7,7 @@ import (
 	"github.com/redynamo/redynamo/coordinator"
 	"github.com/redynamo/redynamo/membership/ring"
 	"github.com/redynamo/redynamo/replica"
+	"github.com/redynamo/redynamo/replica/handoff"
 	"github.com/redynamo/redynamo/replica/version"
 )
 
@@ -16,6 +17,7 @@ import (
 type localPeer struct {
 	replica *replica.Replica
 	disk    *workers
+	budget  *handoff.Budget
 }
 
 func (l *localPeer) Read(req coordinator.ReadRequest, done func(coordinator.ReadReply, error)) {
@@ -62,6 +64,10 @@ func localReply(req coordinator.ReadRequest, rec version.Record, hash uint64) co
 func (l *localPeer) later(deadline time.Time, f func(error)) { l.disk.later(deadline, f) }
 
 func (l *localPeer) Merge(req coordinator.MergeRequest, done func(error)) {
+	if req.For != 0 && l.budget.Admit(req.For, len(req.Key)+len(req.Record), req.Optional) != nil {
+		done(coordinator.ErrHintBudget)
+		return
+	}
 	if l.replica.Cached(req.Key, req.For) {
 		l.replica.Merge(req.Key, req.For, req.Record, req.Durable, done)
 		return

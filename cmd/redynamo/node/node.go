@@ -47,6 +47,7 @@ type Node struct {
 	disk      *workers
 	back      *workers // for what no client waits for
 	local     *localPeer
+	hints     hintMover
 	pool      *rpc.Pool
 	server    *rpc.Server
 	members   *membership.Membership
@@ -58,7 +59,7 @@ type Node struct {
 
 	listeners []net.Listener // plain, cluster, peer, admin
 	base      *supervisor    // what requests stand on: peers, disk workers
-	tasks     *supervisor    // what may end before them: membership, sweeping, doors
+	tasks     *supervisor    // what may end before them: membership, handoff, doors
 	end       ending
 }
 
@@ -181,9 +182,14 @@ func (n *Node) buildReplica(context.Context) error {
 	var err error
 	n.replica, err = replica.New(replica.Config{
 		Actor: n.actor, Store: n.store, Units: n.cfg.Units, CacheBytes: n.cfg.RecordCache, ScrubPeriod: n.cfg.ScrubPeriod,
-		Now: n.cfg.Now, Logger: n.cfg.Logger, Metrics: n.set,
+		OnHint: func(nodeID) { n.hints.sender.Wake() },
+		Now:    n.cfg.Now, Logger: n.cfg.Logger, Metrics: n.set,
 	})
-	n.local = &localPeer{replica: n.replica, disk: n.disk}
+	if err != nil {
+		return err
+	}
+	n.hints, err = newHintMover(n)
+	n.local = &localPeer{replica: n.replica, disk: n.disk, budget: n.hints.budget}
 	return err
 }
 
@@ -208,6 +214,7 @@ func (n *Node) buildPeers(context.Context) error {
 func (n *Node) peerChanged(id nodeID, up bool) {
 	n.publish.wake()
 	if up {
+		n.hints.sender.Returned(id)
 		n.exchange.PeerUp(id)
 	}
 }
@@ -234,7 +241,7 @@ func (n *Node) buildCoordinator(context.Context) error {
 		R: n.cfg.R, W: n.cfg.W, ReadTimeout: n.cfg.RequestTimeout, WriteTimeout: n.cfg.RequestTimeout,
 		FsyncOne: n.cfg.Fsync == storage.FsyncOne,
 		Now:      n.cfg.Now, Rand: n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set,
-	}, cluster{n}, n.replica)
+	}, cluster{n}, localRows{n.replica, n.hints.budget})
 	n.publish = newPublisher(n)
 	return err
 }
@@ -262,6 +269,8 @@ func (n *Node) run() {
 	n.base.start(task{"peers", n.pool.Run})
 	n.base.start(task{"peer server", func(ctx context.Context) error { return n.server.Serve(ctx, n.listeners[listenPeer]) }})
 	n.base.start(task{"replica", n.replica.Run})
+	n.base.start(task{"handoff receiver", n.hints.receiver.Run})
+	n.tasks.start(task{"handoff", n.hints.sender.Run})
 	n.tasks.start(task{"membership", n.members.Run})
 	n.tasks.start(task{"publisher", n.publish.Run})
 	n.tasks.start(task{"antientropy", n.exchange.Run})

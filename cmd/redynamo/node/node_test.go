@@ -81,11 +81,11 @@ func say(t *testing.T, n *Node, command string) string {
 
 func TestConfigReportsEveryFaultAtOnce(t *testing.T) {
 	_, err := Start(t.Context(), Config{N: 10, R: 11, W: -1, Units: 7, Weight: -1, Expect: -1, Zone: strings.Repeat("z", 65),
-		MaxValue: -1, MaxClients: -1, RequestTimeout: time.Nanosecond, FsyncInterval: time.Nanosecond, Listen: "here"})
+		MaxValue: -1, HintBudget: -1, MaxClients: -1, RequestTimeout: time.Nanosecond, FsyncInterval: time.Nanosecond, Listen: "here"})
 	if err == nil {
 		t.Fatal("no fault is seen")
 	}
-	for _, want := range []string{"data-dir", "n (10)", "r (11)", "w (-1)", "units (7)", "weight (-1)", "expect (-1)", "zone", "max-value (-1)",
+	for _, want := range []string{"data-dir", "n (10)", "r (11)", "w (-1)", "units (7)", "weight (-1)", "expect (-1)", "zone", "max-value (-1)", "hint-budget (-1)",
 		"max-clients (-1)", "request-timeout (1ns)", "fsync-interval (1ns)", `listen ("here")`} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not reported in\n%v", want, err)

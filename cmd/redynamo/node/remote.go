@@ -43,7 +43,7 @@ func (r remotePeer) Read(req coordinator.ReadRequest, done func(coordinator.Read
 }
 
 func (r remotePeer) Merge(req coordinator.MergeRequest, done func(error)) {
-	m := rpc.MergeRequest{Key: req.Key, For: req.For, Durable: req.Durable, Record: req.Record}
+	m := rpc.MergeRequest{Key: req.Key, For: req.For, Durable: req.Durable, Optional: req.Optional, Record: req.Record}
 	r.p.Merge(m, options(req.Deadline, req.Class), func(err error) { done(fromWire(err)) })
 }
 
@@ -124,6 +124,7 @@ var wireErrors = []struct{ local, wire, heard error }{
 	{coordinator.ErrTimeout, rpc.ErrNoReplicas, coordinator.ErrNoReplicas},
 	{coordinator.ErrNotOwner, rpc.ErrNotOwner, coordinator.ErrNotOwner},
 	{coordinator.ErrStale, rpc.ErrStale, coordinator.ErrStale},
+	{coordinator.ErrHintBudget, rpc.ErrHintBudget, coordinator.ErrHintBudget},
 	{version.ErrTooManySiblings, rpc.ErrTooManySiblings, version.ErrTooManySiblings},
 	{version.ErrTooLarge, rpc.ErrTooLarge, version.ErrTooLarge},
 	{version.ErrCorrupt, rpc.ErrCorrupt, version.ErrCorrupt},

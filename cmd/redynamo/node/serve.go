@@ -1,7 +1,6 @@
 package node
 
 import (
-	"sync/atomic"
 	"time"
 
 	"github.com/redynamo/redynamo/coordinator"
@@ -30,7 +29,7 @@ func (h handler) ServeRead(m rpc.ReadRequest, meta rpc.Meta, reply func(rpc.Read
 }
 
 func (h handler) ServeMerge(m rpc.MergeRequest, meta rpc.Meta, reply func(error)) {
-	req := coordinator.MergeRequest{Key: m.Key, For: m.For, Record: m.Record, Durable: m.Durable, Deadline: meta.Deadline}
+	req := coordinator.MergeRequest{Key: m.Key, For: m.For, Record: m.Record, Durable: m.Durable, Optional: m.Optional, Deadline: meta.Deadline}
 	h.n.local.Merge(req, func(err error) { reply(toWire(err)) })
 }
 
@@ -112,38 +111,6 @@ func (h handler) ServeInspect(m rpc.InspectRequest, meta rpc.Meta, reply func(rp
 			out.Entries = append(out.Entries, rpc.InspectEntry{For: r.For, Record: version.EncodeWire(nil, r.Record)})
 		}
 		reply(out, toWire(err))
-	})
-}
-
-// deliverCredit is how many bytes of rows a sender may bring next.
-const deliverCredit = 256 << 10
-
-// ServeDeliver merges rows and answers when all are committed.
-func (h handler) ServeDeliver(m rpc.DeliverRequest, meta rpc.Meta, reply func(rpc.DeliverReply, error)) {
-	h.n.back.later(meta.Deadline, func(err error) {
-		if err != nil || len(m.Rows) == 0 {
-			reply(rpc.DeliverReply{Credit: deliverCredit}, toWire(err))
-			return
-		}
-		var left atomic.Int64
-		var failure atomic.Pointer[error]
-		left.Store(int64(len(m.Rows)))
-		done := func(err error) {
-			if err != nil {
-				failure.CompareAndSwap(nil, &err)
-			}
-			if left.Add(-1) > 0 {
-				return
-			}
-			if f := failure.Load(); f != nil {
-				reply(rpc.DeliverReply{}, toWire(*f))
-				return
-			}
-			reply(rpc.DeliverReply{Credit: deliverCredit}, nil)
-		}
-		for _, row := range m.Rows {
-			h.n.replica.Merge(row.Key, m.For, row.Record, m.Durable, done)
-		}
 	})
 }
 
