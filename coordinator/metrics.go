@@ -13,16 +13,11 @@ type counters struct {
 	fallbackMints   *metrics.Counter
 	mintsFailed     *metrics.Counter
 	hedges          *metrics.Counter
-	hints           *metrics.Counter
-	hintsKept       *metrics.Counter
-	repairs         *metrics.Counter
-	repairsDropped  *metrics.Counter
-	repairsFailed   *metrics.Counter
-	divergent       *metrics.Counter
 	scansSettled    *metrics.Counter
 	forwardsServed  *metrics.Counter
 	forwardsRetried *metrics.Counter
 	forwardsDoubted *metrics.Counter
+	divergence      divergence
 }
 
 func newCounters(s *metrics.Set, inFlight func() float64) counters {
@@ -41,12 +36,7 @@ func newCounters(s *metrics.Set, inFlight func() float64) counters {
 		fallbackMints:   s.NewCounter(`coordinator_fallback_mints_total`),
 		mintsFailed:     s.NewCounter(`coordinator_mints_failed_total`),
 		hedges:          s.NewCounter(`coordinator_hedges_total`),
-		hints:           s.NewCounter(`coordinator_hints_total{holder="fallback"}`),
-		hintsKept:       s.NewCounter(`coordinator_hints_total{holder="self"}`),
-		divergent:       s.NewCounter(`coordinator_reads_divergent_total`),
-		repairs:         s.NewCounter(`coordinator_repairs_total`),
-		repairsDropped:  s.NewCounter(`coordinator_repairs_dropped_total`),
-		repairsFailed:   s.NewCounter(`coordinator_repairs_failed_total`),
+		divergence:      newDivergence(s),
 		scansSettled:    s.NewCounter(`coordinator_scan_keys_settled_total`),
 	}
 }

@@ -28,8 +28,15 @@ type fakeAdmin struct {
 	identity Identity
 	loading  atomic.Bool
 	view     atomic.Pointer[View]
+	stats    atomic.Pointer[Stats]
 }
 
+func (a *fakeAdmin) Stats() Stats {
+	if s := a.stats.Load(); s != nil {
+		return *s
+	}
+	return Stats{}
+}
 func (a *fakeAdmin) Identity() Identity { return a.identity }
 func (a *fakeAdmin) Ready() bool        { return !a.loading.Load() }
 func (a *fakeAdmin) View() *View        { return a.view.Load() }

@@ -298,6 +298,7 @@ func (p *publisher) Stats() resp.Stats {
 	st.CacheBytes, st.DiskBytes = r.CacheBytes, n.store.DiskBytes()
 	st.Hits, st.Misses = r.Hits, r.Misses
 	st.Hints, st.HintBytes = r.Hints, r.HintBytes
+	st.Divergence = n.coord.Divergence()
 	v := n.members.View()
 	members := 0
 	if v.Ring != nil {
