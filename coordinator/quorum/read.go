@@ -80,7 +80,7 @@ type candidate struct {
 	state candState
 	mode  Mode
 	hash  uint64          // state hash of its copy; while asked, what was offered
-	knows version.Context // of its copy, once copied
+	knows version.Context // of its copy, once that has come
 }
 
 // Reset begins a read that needs answers from need nodes. cands are the nodes
@@ -236,13 +236,14 @@ func (r *Read) Spares(nodes []ring.NodeID) {
 // Reply records the answer to an Ask.
 func (r *Read) Reply(index int, a Reply) {
 	c := &r.cands[index]
+	c.knows = a.Record.Context
 	switch {
 	case a.Same:
 		c.state = hashed // and c.hash is what was offered
 	case c.mode == Digest:
 		c.state, c.hash = hashed, a.Hash
 	default:
-		c.state, c.hash, c.knows = copied, a.Hash, a.Record.Context
+		c.state, c.hash = copied, a.Hash
 		r.join(a)
 	}
 	r.judge()
@@ -359,9 +360,9 @@ func (r *Read) Repairs(dst []Repair) []Repair {
 }
 
 // lacks is the clock of the oldest version of the record that a node does not
-// know. A node that told only its hash is known to lack all if that is none.
+// know. A node whose copy has not come is known to lack all if it has none.
 func (r *Read) lacks(c *candidate) version.HLC {
-	if c.state == hashed && c.hash != 0 {
+	if len(c.knows) == 0 && c.hash != 0 {
 		return 0
 	}
 	oldest := version.HLC(0)
