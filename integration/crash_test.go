@@ -55,7 +55,7 @@ func (c *processes) load(ctx context.Context, id int, patience time.Duration, st
 	l := &loader{t: c.t, id: id, rng: rand.New(rand.NewPCG(1, uint64(id))), at: id % len(c.nodes), last: time.Now()}
 	l.log = &writerLog{acked: map[string]string{}, unknown: map[string][]string{}}
 	for _, p := range c.nodes {
-		cl := redis.NewClient(&redis.Options{Addr: p.plain, MaxRetries: -1, DialTimeout: time.Second, ReadTimeout: patience})
+		cl := redis.NewClient(&redis.Options{Addr: p.plain, MaxRetries: -1, DialerRetries: 1, DialTimeout: time.Second, ReadTimeout: patience})
 		defer cl.Close()
 		l.clients = append(l.clients, cl)
 	}
@@ -158,7 +158,7 @@ func TestKilledNodeLosesNoAcknowledgedWrite(t *testing.T) {
 	ctx := t.Context()
 	var stop atomic.Bool
 	var wg sync.WaitGroup
-	logs := make([]*writerLog, 16)
+	logs := make([]*writerLog, 8)
 	for i := range logs {
 		wg.Go(func() { logs[i] = c.load(ctx, i, 5*time.Second, &stop) })
 	}
