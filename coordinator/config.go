@@ -29,6 +29,7 @@ type Config struct {
 
 	MaxInFlight int // requests under way, tails included, before ErrOverloaded; 65536
 	RepairQueue int // read repairs under way before more are dropped; 1024
+	RepairBytes int // records they carry before more are dropped; 64 MiB
 
 	// FsyncOne makes only the coordinator's own copy durable before the
 	// acknowledgement (fsync mode "one").
@@ -57,6 +58,7 @@ func (c Config) withDefaults() Config {
 	if c.Recovering == nil {
 		c.Recovering = func() bool { return false }
 	}
+	def(&c.RepairBytes, 64<<20)
 	if c.Now == nil {
 		c.Now = time.Now
 	}
@@ -96,5 +98,6 @@ func (c Config) validate() error {
 	positive("min doubt", int64(c.MinDoubt))
 	positive("max in flight", int64(c.MaxInFlight))
 	positive("repair queue", int64(c.RepairQueue))
+	positive("repair bytes", int64(c.RepairBytes))
 	return errors.Join(errs...)
 }

@@ -13,17 +13,12 @@ type counters struct {
 	fallbackMints   *metrics.Counter
 	mintsFailed     *metrics.Counter
 	hedges          *metrics.Counter
-	hints           *metrics.Counter
-	hintsKept       *metrics.Counter
 	hintsShed       *metrics.Counter // optional ones that were refused
-	repairs         *metrics.Counter
-	repairsDropped  *metrics.Counter
-	repairsFailed   *metrics.Counter
-	divergent       *metrics.Counter
 	scansSettled    *metrics.Counter
 	forwardsServed  *metrics.Counter
 	forwardsRetried *metrics.Counter
 	forwardsDoubted *metrics.Counter
+	divergence      divergence
 }
 
 func newCounters(s *metrics.Set, inFlight func() float64) counters {
@@ -42,13 +37,8 @@ func newCounters(s *metrics.Set, inFlight func() float64) counters {
 		fallbackMints:   s.NewCounter(`coordinator_fallback_mints_total`),
 		mintsFailed:     s.NewCounter(`coordinator_mints_failed_total`),
 		hedges:          s.NewCounter(`coordinator_hedges_total`),
-		hints:           s.NewCounter(`coordinator_hints_total{holder="fallback"}`),
-		hintsKept:       s.NewCounter(`coordinator_hints_total{holder="self"}`),
 		hintsShed:       s.NewCounter(`coordinator_hints_refused_total`),
-		divergent:       s.NewCounter(`coordinator_reads_divergent_total`),
-		repairs:         s.NewCounter(`coordinator_repairs_total`),
-		repairsDropped:  s.NewCounter(`coordinator_repairs_dropped_total`),
-		repairsFailed:   s.NewCounter(`coordinator_repairs_failed_total`),
+		divergence:      newDivergence(s),
 		scansSettled:    s.NewCounter(`coordinator_scan_keys_settled_total`),
 	}
 }

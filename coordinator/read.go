@@ -19,7 +19,7 @@ func (c *Coordinator) Read(key []byte, o ReadOptions, done func(ReadResult, erro
 		return
 	}
 	c.count.reads.Inc()
-	q := readQuery{key: key, r: o.R, timeout: o.Timeout, ring: c.cluster.Ring()}
+	q := readQuery{key: key, r: o.R, timeout: o.Timeout, ring: c.cluster.Ring(), client: true}
 	if o.Min != nil {
 		q.min = o.Min.Context
 	}
@@ -34,6 +34,7 @@ type readQuery struct {
 	timeout time.Duration
 	ring    *ring.Ring
 	homes   bool // only owners count
+	client  bool // a client asks, and not the coordinator for a write
 }
 
 // read is one read under way.
@@ -315,6 +316,9 @@ func (c *Coordinator) liveFallbacks(rg *ring.Ring, partition int) []ring.NodeID 
 func (r *read) resultLocked() (ReadResult, error) {
 	switch v := r.mu.Verdict(); {
 	case v == quorum.Met:
+		if r.q.client {
+			r.c.count.divergence.showed(r.mu.Record(), r.c.cfg.Now())
+		}
 		return ReadResult{Record: r.mu.Record(), Fallback: r.mu.Fallback()}, nil
 	case v == quorum.Stale:
 		return ReadResult{}, ErrStale

@@ -273,10 +273,10 @@ func TestRepairsAreBoundedAndNotRepeatedForAHotKey(t *testing.T) {
 		}
 		time.Sleep(60 * time.Millisecond) // virtual
 		synctest.Wait()
-		if n := at.coord.count.repairs.Get(); n != 2 {
+		if n := at.coord.Divergence().RepairsBegun; n != 2 {
 			t.Errorf("%d repairs, the bound is 2", n)
 		}
-		if n := at.coord.count.repairsDropped.Get(); n == 0 {
+		if n := at.coord.Divergence().RepairsDropped; n == 0 {
 			t.Error("dropped repairs were not counted")
 		}
 		r.drained()

@@ -4,16 +4,19 @@ import (
 	"sync"
 	"time"
 
+	"github.com/redynamo/redynamo/coordinator/quorum"
 	"github.com/redynamo/redynamo/membership/ring"
 	"github.com/redynamo/redynamo/replica/version"
 )
 
-// repairer bounds the read repairs under way and keeps a hot stale key from
-// being repaired once per read. What it drops, anti-entropy finds.
+// repairer bounds the read repairs under way, by number and by bytes, and keeps a
+// hot stale key from being repaired once per read. What it drops, anti-entropy
+// finds.
 type repairer struct {
 	mu struct {
 		sync.Mutex
-		keys map[repairKey]struct{}
+		keys  map[repairKey]struct{}
+		bytes int // of the records under way
 	}
 }
 
@@ -22,45 +25,53 @@ type repairKey struct {
 	key  string
 }
 
-// begin claims the repair of key at node.
-func (r *repairer) begin(k repairKey, limit int) bool {
+// begin claims the repair of key at node with a record of size bytes. One record
+// passes alone however large it is.
+func (r *repairer) begin(k repairKey, size int, cfg *Config) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, busy := r.mu.keys[k]; busy || len(r.mu.keys) >= limit {
+	_, busy := r.mu.keys[k]
+	if busy || len(r.mu.keys) >= cfg.RepairQueue || r.mu.bytes > 0 && r.mu.bytes+size > cfg.RepairBytes {
 		return false
 	}
 	r.mu.keys[k] = struct{}{}
+	r.mu.bytes += size
 	return true
 }
 
-func (r *repairer) end(k repairKey) {
+func (r *repairer) end(k repairKey, size int) {
 	r.mu.Lock()
 	delete(r.mu.keys, k)
+	r.mu.bytes -= size
 	r.mu.Unlock()
 }
 
 // repairOwners sends record to the owners that a read found stale. The client
 // has its answer already; nobody waits for this.
-func (c *Coordinator) repairOwners(key []byte, record version.Record, stale []ring.NodeID) {
-	c.count.divergent.Inc()
+func (c *Coordinator) repairOwners(key []byte, record version.Record, stale []quorum.Repair) {
+	d := &c.count.divergence
+	d.reads.Inc()
 	enc := version.EncodeWire(nil, record)
-	for _, node := range stale {
-		peer := c.cluster.Peer(node)
-		k := repairKey{node, string(key)}
-		if peer == nil || !c.repair.begin(k, c.cfg.RepairQueue) {
-			c.count.repairsDropped.Inc()
+	for _, s := range stale {
+		peer := c.cluster.Peer(s.Node)
+		k := repairKey{s.Node, string(key)}
+		if peer == nil || !c.repair.begin(k, len(enc), &c.cfg) {
+			d.repairsDropped.Inc()
 			continue
 		}
-		c.count.repairs.Inc()
+		d.repairs.Inc()
+		d.missed(s, c.cfg.Now())
 		c.inFlight.Add(1)
 		peer.Merge(MergeRequest{
 			Key: key, Record: enc, Durable: !c.cfg.FsyncOne,
 			Deadline: time.Now().Add(c.cfg.HintTimeout), Class: ClassRepair,
 		}, func(err error) {
 			if err != nil {
-				c.count.repairsFailed.Inc()
+				d.repairsFailed.Inc()
+			} else {
+				d.repairsDone.Inc()
 			}
-			c.repair.end(k)
+			c.repair.end(k, len(enc))
 			c.release()
 		})
 	}

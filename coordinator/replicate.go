@@ -33,7 +33,7 @@ func (w *write) run() {
 			w.mu.Unlock()
 			return
 		case writeSend:
-			slot, deadline := w.slotLocked(send.Index), w.sendDeadlineLocked(send)
+			slot, deadline := w.slotLocked(send), w.sendDeadlineLocked(send)
 			w.mu.Unlock()
 			w.send(send, slot, deadline)
 		case writeSpares:
@@ -137,7 +137,6 @@ func (w *write) sendDeadlineLocked(s quorum.Send) time.Time {
 
 // send delivers the record to one node. Requires: mu is not held.
 func (w *write) send(s quorum.Send, slot *mergeSlot, deadline time.Time) {
-	w.countHint(s.Stand)
 	peer := w.c.cluster.Peer(s.Stand.Node)
 	if peer == nil {
 		slot.done(ErrUnreachable)
@@ -149,31 +148,42 @@ func (w *write) send(s quorum.Send, slot *mergeSlot, deadline time.Time) {
 	}, slot.fn)
 }
 
-func (w *write) countHint(s ring.Stand) {
+// countHint counts what became of a hint, if the message to a stand was one.
+func (w *write) countHint(s ring.Stand, err error) {
+	d := &w.c.count.divergence
 	switch {
 	case s.For == 0:
-	case s.Node == w.self.Node:
-		w.c.count.hintsKept.Inc()
+	case err != nil:
+		d.hintsFailed.Inc()
+	case s.Node == w.self.Node && s.For != w.self.For:
+		d.hintsKept.Inc()
 	default:
-		w.c.count.hints.Inc()
+		d.hints.Inc()
 	}
 }
 
 // slotLocked is the callback for one message.
-func (w *write) slotLocked(index int) *mergeSlot {
-	for len(w.slots) <= index {
-		s := &mergeSlot{w: w, index: len(w.slots)}
-		s.fn = s.done
-		w.slots = append(w.slots, s)
+func (w *write) slotLocked(s quorum.Send) *mergeSlot {
+	for len(w.slots) <= s.Index {
+		slot := &mergeSlot{w: w, index: len(w.slots)}
+		slot.fn = slot.done
+		w.slots = append(w.slots, slot)
 	}
-	return w.slots[index]
+	w.slots[s.Index].stand = s.Stand
+	return w.slots[s.Index]
 }
 
 // done takes the outcome of one message.
-func (s *mergeSlot) done(err error) { s.w.outcome(s.index, err) }
+func (s *mergeSlot) done(err error) {
+	s.w.countHint(s.stand, err)
+	s.w.outcome(s.index, err)
+}
 
 // localDone takes the outcome of the local commit.
-func (w *write) localDone(err error) { w.outcome(quorum.Local, err) }
+func (w *write) localDone(err error) {
+	w.countHint(w.self, err)
+	w.outcome(quorum.Local, err)
+}
 
 func (w *write) outcome(index int, err error) {
 	w.mu.Lock()

@@ -60,6 +60,7 @@ type node struct {
 		mintErr  error
 		lost     bool  // it is recovering
 		local    fault // of the local commit
+		disk     fault // of merges alone
 		merges   []MergeRequest
 		full     bool // refuses optional hints
 		reads    []ReadRequest
@@ -195,7 +196,14 @@ type link struct{ from, to *node }
 // the delay of the far end say. The way to oneself has no faults.
 func (l link) carry(deadline time.Time, act func(), answer func(error)) {
 	l.to.mu.Lock()
-	f, delay := l.to.mu.fault, l.to.mu.delay
+	f := l.to.mu.fault
+	l.to.mu.Unlock()
+	l.carryBy(f, deadline, act, answer)
+}
+
+func (l link) carryBy(f fault, deadline time.Time, act func(), answer func(error)) {
+	l.to.mu.Lock()
+	delay := l.to.mu.delay
 	l.to.mu.Unlock()
 	if l.from == l.to {
 		f = healthy
@@ -254,7 +262,13 @@ func (l link) Read(req ReadRequest, done func(ReadReply, error)) {
 
 func (l link) Merge(req MergeRequest, done func(error)) {
 	refused := false
-	l.carry(req.Deadline, func() {
+	l.to.mu.Lock()
+	f := l.to.mu.fault
+	if f == healthy {
+		f = l.to.mu.disk
+	}
+	l.to.mu.Unlock()
+	l.carryBy(f, req.Deadline, func() {
 		rec, err := version.DecodeRecord(req.Record)
 		if err != nil {
 			panic(err)

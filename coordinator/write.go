@@ -101,6 +101,7 @@ type hooks struct {
 type mergeSlot struct {
 	w     *write
 	index int
+	stand ring.Stand // whom the message went to
 	fn    func(error)
 }
 

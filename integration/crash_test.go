@@ -55,7 +55,7 @@ func (c *processes) load(ctx context.Context, id int, patience time.Duration, st
 	l := &loader{t: c.t, id: id, rng: rand.New(rand.NewPCG(1, uint64(id))), at: id % len(c.nodes), last: time.Now()}
 	l.log = &writerLog{acked: map[string]string{}, unknown: map[string][]string{}}
 	for _, p := range c.nodes {
-		cl := redis.NewClient(&redis.Options{Addr: p.plain, MaxRetries: -1, DialTimeout: time.Second, ReadTimeout: patience})
+		cl := redis.NewClient(&redis.Options{Addr: p.plain, MaxRetries: -1, DialerRetries: 1, DialTimeout: time.Second, ReadTimeout: patience})
 		defer cl.Close()
 		l.clients = append(l.clients, cl)
 	}
@@ -158,7 +158,7 @@ func TestKilledNodeLosesNoAcknowledgedWrite(t *testing.T) {
 	ctx := t.Context()
 	var stop atomic.Bool
 	var wg sync.WaitGroup
-	logs := make([]*writerLog, 16)
+	logs := make([]*writerLog, 8)
 	for i := range logs {
 		wg.Go(func() { logs[i] = c.load(ctx, i, 5*time.Second, &stop) })
 	}
@@ -337,11 +337,29 @@ func TestConcurrentWritesBecomeSiblings(t *testing.T) {
 		}
 		shown = got
 	}
+	c.checkDrift()
 	vctxSet(t, c.client(2), "cart", "milk,bread,wine", token, 1)
 	for i := range c.nodes {
 		if _, values = vctxGet(t, c.client(i), "cart"); !slices.Equal(values, []string{"milk,bread,wine"}) {
 			t.Errorf("node %d after settling: values = %q", i, values)
 		}
+	}
+}
+
+// checkDrift checks that both places tell of reads that showed two versions.
+func (c *processes) checkDrift() {
+	c.t.Helper()
+	shown := 0.0
+	for i, p := range c.nodes {
+		n := c.metric(p, `coordinator_read_versions_total{versions="2"}`)
+		shown += n
+		info, err := c.client(i).Info(c.t.Context(), "divergence").Result()
+		if want := fmt.Sprintf("\r\nreads_with_versions_2:%v\r\n", n); err != nil || !strings.Contains(info, want) {
+			c.t.Errorf("node %d: INFO divergence lacks %q: %q, %v", i, want, info, err)
+		}
+	}
+	if shown < float64(len(c.nodes)) {
+		c.t.Errorf("%v reads showed two versions, and every node was asked", shown)
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/redynamo/redynamo/coordinator"
 )
 
 // A section of INFO.
@@ -35,6 +37,7 @@ func sections() []section {
 		{"keyspace", "Keyspace", true, infoKeyspace},
 		{"handoff", "Handoff", true, infoHandoff},
 		{"redynamo", "Redynamo", true, infoRedynamo},
+		{"divergence", "Divergence", true, infoDivergence},
 	}
 }
 
@@ -328,4 +331,33 @@ func infoRedynamo(s *session) []Field {
 		}
 	}
 	return own
+}
+
+// infoDivergence tells how far copies drifted apart, as this node saw it when it
+// coordinated: how many live versions reads showed, what was repaired and how
+// old that was, and the hints.
+func infoDivergence(s *session) []Field {
+	d := s.admin().Stats().Divergence
+	var out []Field
+	histogram := func(name string, buckets []coordinator.Bucket) {
+		for _, b := range buckets {
+			out = append(out, Field{name + b.Name, itoa(b.Count)})
+		}
+	}
+	histogram("reads_with_versions_", d.Versions)
+	out = append(out,
+		Field{"siblings_seen", itoa(d.Siblings)},
+		Field{"divergent_reads", itoa(d.DivergentReads)},
+		Field{"repairs_begun", itoa(d.RepairsBegun)},
+		Field{"repairs_done", itoa(d.RepairsDone)},
+		Field{"repairs_failed", itoa(d.RepairsFailed)},
+		Field{"repairs_dropped", itoa(d.RepairsDropped)},
+	)
+	histogram("repairs_of_age_ms_", d.Staleness)
+	return append(out,
+		Field{"repairs_of_age_unknown", itoa(d.StalenessUnknown)},
+		Field{"hints_stored", itoa(d.HintsStored)},
+		Field{"hints_kept", itoa(d.HintsKept)},
+		Field{"hints_failed", itoa(d.HintsFailed)},
+	)
 }

@@ -110,8 +110,9 @@ type Stats struct {
 	CacheBytes    int64
 	HintBytes     int64
 	Hints         int64
-	Hits, Misses  int64   // reads that found a value, and that did not
-	Fsync         string  // always, interval or one
+	Hits, Misses  int64  // reads that found a value, and that did not
+	Fsync         string // always, interval or one
+	Divergence    coordinator.Divergence
 	Warnings      []Field // shown in section redynamo
 	Extra         []Field // further lines of section redynamo
 	Handoff       []Field // section handoff

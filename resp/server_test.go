@@ -30,8 +30,15 @@ type fakeAdmin struct {
 	loading  atomic.Bool
 	view     atomic.Pointer[View]
 	repaired []ring.Slot // the slots of the first repair, which never ends
+	stats    atomic.Pointer[Stats]
 }
 
+func (a *fakeAdmin) Stats() Stats {
+	if s := a.stats.Load(); s != nil {
+		return *s
+	}
+	return Stats{}
+}
 func (a *fakeAdmin) Identity() Identity { return a.identity }
 func (a *fakeAdmin) Ready() bool        { return !a.loading.Load() }
 func (a *fakeAdmin) View() *View        { return a.view.Load() }

@@ -277,3 +277,22 @@ func TestTableRefusesRowsThatCannotBe(t *testing.T) {
 		}
 	}
 }
+
+func TestInfoTellsHowFarCopiesDriftedApart(t *testing.T) {
+	d := openDoor(t)
+	d.admin.stats.Store(&Stats{Divergence: coordinator.Divergence{
+		Versions: []coordinator.Bucket{{Name: "1", Count: 1000}, {Name: "4-7", Count: 2}, {Name: "8+", Count: 1}},
+		Siblings: 17, DivergentReads: 3, RepairsBegun: 4, RepairsDone: 5, RepairsFailed: 6, RepairsDropped: 7,
+		HintsStored: 8, HintsKept: 9, HintsFailed: 10,
+		Staleness: []coordinator.Bucket{{Name: "0-9", Count: 11}}, StalenessUnknown: 12,
+	}})
+	want := "# Divergence\r\nreads_with_versions_1:1000\r\nreads_with_versions_4-7:2\r\nreads_with_versions_8+:1\r\nsiblings_seen:17\r\n" +
+		"divergent_reads:3\r\nrepairs_begun:4\r\nrepairs_done:5\r\nrepairs_failed:6\r\nrepairs_dropped:7\r\n" +
+		"repairs_of_age_ms_0-9:11\r\nrepairs_of_age_unknown:12\r\nhints_stored:8\r\nhints_kept:9\r\nhints_failed:10\r\n"
+	c := d.connect()
+	for _, ask := range []string{"INFO divergence", "INFO"} {
+		if got := c.line(ask); !strings.Contains(got, want) {
+			t.Errorf("%s: %q, want in it %q", ask, got, want)
+		}
+	}
+}

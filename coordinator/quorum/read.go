@@ -85,7 +85,8 @@ type candidate struct {
 	stand ring.Stand
 	state candState
 	mode  Mode
-	hash  uint64 // state hash of its copy; while asked, what was offered
+	hash  uint64          // state hash of its copy; while asked, what was offered
+	knows version.Context // of its copy, once that has come
 }
 
 // Reset begins a read that needs answers from need nodes. cands are the nodes
@@ -93,6 +94,7 @@ type candidate struct {
 // minimum the answer must cover it, and every copy is asked for whole: equal
 // state hashes promise equal values, not equal contexts.
 func (r *Read) Reset(need int, min version.Context, cands []ring.Stand) {
+	clear(r.cands) // they may hold on to contexts
 	*r = Read{
 		need: need, min: min, whole: len(min) > 0,
 		cands: r.cands[:0], spares: r.spares[:0], orphans: r.orphans[:0],
@@ -240,6 +242,7 @@ func (r *Read) Spares(nodes []ring.NodeID) {
 // Reply records the answer to an Ask.
 func (r *Read) Reply(index int, a Reply) {
 	c := &r.cands[index]
+	c.knows = a.Record.Context
 	switch {
 	case a.Recovering:
 		c.state, c.hash = doubted, a.Hash
@@ -350,18 +353,40 @@ func (r *Read) reserve() int {
 	return min(len(r.orphans), len(r.spares))
 }
 
+// Repair is an owner that holds less than the record.
+type Repair struct {
+	Node  ring.NodeID
+	Since version.HLC // of the oldest version that it lacks; 0 if that is not known
+}
+
 // Repairs appends to dst the owners known to hold less than the record: they
 // answered with another state. Fallbacks are never repaired; they would fill
 // up with everything that is read during an outage.
-func (r *Read) Repairs(dst []ring.NodeID) []ring.NodeID {
+func (r *Read) Repairs(dst []Repair) []Repair {
 	if r.verdict != Met || r.hash == 0 {
 		return dst
 	}
 	for i := range r.cands {
 		c := &r.cands[i]
 		if (c.state == copied || c.state == hashed || c.state == doubted) && c.stand.For == 0 && c.hash != r.hash {
-			dst = append(dst, c.stand.Node)
+			dst = append(dst, Repair{Node: c.stand.Node, Since: r.lacks(c)})
 		}
 	}
 	return dst
+}
+
+// lacks is the clock of the oldest version of the record that a node does not
+// know. A node whose copy has not come is known to lack all if it has none.
+func (r *Read) lacks(c *candidate) version.HLC {
+	if len(c.knows) == 0 && c.hash != 0 {
+		return 0
+	}
+	oldest := version.HLC(0)
+	for i := range r.record.Versions {
+		v := &r.record.Versions[i]
+		if !c.knows.Contains(v.Dot) && (oldest == 0 || v.HLC < oldest) {
+			oldest = v.HLC
+		}
+	}
+	return oldest
 }

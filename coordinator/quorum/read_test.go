@@ -188,7 +188,11 @@ func (b *bench) check() {
 	if !got.Context.Covers(b.m.min) {
 		b.t.Fatalf("seed %d: answer does not cover the minimum", b.seed)
 	}
-	for _, n := range b.m.Repairs(nil) {
+	for _, s := range b.m.Repairs(nil) {
+		n := s.Node
+		if since := b.lacks(n, got); s.Since != since {
+			b.t.Fatalf("seed %d: node %d is behind since %d, want %d", b.seed, n, s.Since, since)
+		}
 		if int(n) > len(b.held)-len(b.spares) {
 			b.t.Fatalf("seed %d: repair of fallback %d", b.seed, n)
 		}
@@ -196,6 +200,24 @@ func (b *bench) check() {
 			b.t.Fatalf("seed %d: repair of node %d, which is not stale", b.seed, n)
 		}
 	}
+}
+
+// lacks is the clock of the oldest version of got that node n has never known,
+// as far as n has told.
+func (b *bench) lacks(n ring.NodeID, got version.Record) version.HLC {
+	if b.hashes[n] != 0 && !b.whole[n] {
+		return 0
+	}
+	var clocks []version.HLC
+	for _, v := range got.Versions {
+		if !b.record(n).Context.Contains(v.Dot) {
+			clocks = append(clocks, v.HLC)
+		}
+	}
+	if len(clocks) == 0 {
+		return 0 // it has missed a delete
+	}
+	return slices.Min(clocks)
 }
 
 func TestReadAnswersWithTheJoinOfNeedDistinctNodes(t *testing.T) {
@@ -302,7 +324,7 @@ func TestReadFetchesContextsOnceCopiesDiffer(t *testing.T) {
 	if m.Verdict() != Met || len(m.Record().Versions) != 1 {
 		t.Fatalf("verdict %v record %v: a replaced version came back", m.Verdict(), m.Record())
 	}
-	if got := m.Repairs(nil); !slices.Equal(got, []ring.NodeID{3}) {
+	if got := m.Repairs(nil); !slices.Equal(got, []Repair{{Node: 3, Since: 9}}) {
 		t.Fatalf("repairs %v, want node 3", got)
 	}
 }
@@ -346,7 +368,7 @@ func TestHedgeAsksTheNextOwnerForItsWholeCopy(t *testing.T) {
 		t.Fatalf("verdict %v", m.Verdict())
 	}
 	m.Reply(slow.Index, Reply{Hash: 0})
-	if got := m.Repairs(nil); !slices.Equal(got, []ring.NodeID{1}) {
+	if got := m.Repairs(nil); !slices.Equal(got, []Repair{{Node: 1, Since: 9}}) {
 		t.Fatalf("repairs %v: the late empty copy is stale", got)
 	}
 }

@@ -300,6 +300,7 @@ func (p *publisher) Stats() resp.Stats {
 	st.Hits, st.Misses = r.Hits, r.Misses
 	st.Hints, st.HintBytes = r.Hints, r.HintBytes
 	st.Handoff = p.handoffFields()
+	st.Divergence = n.coord.Divergence()
 	v := n.members.View()
 	members := 0
 	if v.Ring != nil {
