@@ -72,8 +72,9 @@ type RingMember struct {
 	Zone       string
 	Weight     int
 	Alive      bool
-	Partitions int // owned, in any position
-	First      int // owned as head of the preference list
+	Recovering bool // it has lost writes that it had acknowledged
+	Partitions int  // owned, in any position
+	First      int  // owned as head of the preference list
 }
 
 // Field is a named figure in an INFO section or a status reply.

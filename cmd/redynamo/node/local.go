@@ -1,12 +1,14 @@
 package node
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/redynamo/redynamo/coordinator"
 	"github.com/redynamo/redynamo/membership/ring"
 	"github.com/redynamo/redynamo/replica"
+	"github.com/redynamo/redynamo/replica/storage"
 	"github.com/redynamo/redynamo/replica/version"
 )
 
@@ -14,13 +16,15 @@ import (
 // record cache cannot answer is done by the disk workers, since a caller may
 // be a goroutine that reads a connection.
 type localPeer struct {
-	replica *replica.Replica
-	disk    *workers
+	replica    *replica.Replica
+	disk       *workers
+	recovering func() bool
+	fatal      func(error) // is told what must end the node
 }
 
 func (l *localPeer) Read(req coordinator.ReadRequest, done func(coordinator.ReadReply, error)) {
 	if rec, hash, ok := l.replica.TryRead(req.Key, req.For); ok {
-		done(localReply(req, rec, hash), nil)
+		done(l.reply(req, rec, hash), nil)
 		return
 	}
 	l.later(req.Deadline, func(err error) {
@@ -33,11 +37,14 @@ func (l *localPeer) Read(req coordinator.ReadRequest, done func(coordinator.Read
 			done(coordinator.ReadReply{}, err)
 			return
 		}
-		done(localReply(req, rec, hash), nil)
+		done(l.reply(req, rec, hash), nil)
 	})
 }
 
-func localReply(req coordinator.ReadRequest, rec version.Record, hash uint64) coordinator.ReadReply {
+func (l *localPeer) reply(req coordinator.ReadRequest, rec version.Record, hash uint64) coordinator.ReadReply {
+	if l.recovering() {
+		return coordinator.ReadReply{Recovering: true, Hash: hash, Record: rec}
+	}
 	if req.HaveAny && req.Have == hash {
 		return coordinator.ReadReply{Same: true, Hash: hash}
 	}
@@ -63,8 +70,11 @@ func (l *localPeer) later(deadline time.Time, f func(error)) {
 }
 
 func (l *localPeer) Merge(req coordinator.MergeRequest, done func(error)) {
+	merge := func() {
+		l.replica.Merge(req.Key, req.For, req.Record, req.Durable, func(err error) { done(l.judge(err)) })
+	}
 	if l.replica.Cached(req.Key, req.For) {
-		l.replica.Merge(req.Key, req.For, req.Record, req.Durable, done)
+		merge()
 		return
 	}
 	l.later(req.Deadline, func(err error) {
@@ -72,14 +82,38 @@ func (l *localPeer) Merge(req coordinator.MergeRequest, done func(error)) {
 			done(err)
 			return
 		}
-		l.replica.Merge(req.Key, req.For, req.Record, req.Durable, done)
+		merge()
 	})
+}
+
+// Mutate is coordinator.Local.
+func (l *localPeer) Mutate(key []byte, owner ring.NodeID, base version.Record, op version.Op, durable bool, done func(error)) ([]byte, version.Outcome, error) {
+	enc, out, err := l.replica.Mutate(key, owner, base, op, durable, done)
+	return enc, out, l.judge(err)
+}
+
+// judge looks at the error of a change. A dot that somebody else has minted in
+// the name of this very process ends the node: two processes run with one memory,
+// as after a machine was cloned, and each would overwrite what the other
+// acknowledged.
+func (l *localPeer) judge(err error) error {
+	switch {
+	case errors.Is(err, version.ErrDotReused):
+		l.fatal(fmt.Errorf("another process mints versions in the name of this one, as a clone of the machine would: %w", err))
+	case errors.Is(err, storage.ErrDiskFull):
+		return fmt.Errorf("%w: %w", coordinator.ErrDiskFull, err)
+	}
+	return err
 }
 
 func (l *localPeer) Scan(req coordinator.ScanRange, done func(coordinator.ScanReply, error)) {
 	l.later(req.Deadline, func(err error) {
 		if err != nil {
 			done(coordinator.ScanReply{}, err)
+			return
+		}
+		if l.recovering() {
+			done(coordinator.ScanReply{}, errRecovering)
 			return
 		}
 		page, err := l.replica.Scan(req.FromSlot, req.FromHash, req.ToSlot, req.Limit)
@@ -95,6 +129,10 @@ func (l *localPeer) Count(req coordinator.CountRequest, done func(int64, error))
 	l.later(req.Deadline, func(err error) {
 		if err != nil {
 			done(0, err)
+			return
+		}
+		if l.recovering() {
+			done(0, errRecovering)
 			return
 		}
 		var sum int64
