@@ -56,19 +56,20 @@ func (n *Node) admit(ctx context.Context, v *membership.View) error {
 	if v.Ring == nil {
 		return nil
 	}
+	var unknown error
 	for _, m := range v.Ring.Members() {
 		if m.ID == n.id.node {
 			continue
 		}
 		st, err := n.askStatus(ctx, v, m.ID)
-		if err != nil {
-			return fmt.Errorf("ask node %v whether it holds data: %w", m.ID, err)
+		if err != nil { // another one may hold data for certain
+			unknown = fmt.Errorf("ask node %v whether it holds data: %w", m.ID, err)
 		}
 		if st.Records {
 			return fmt.Errorf("%w: node %v already holds data, and a ring with data cannot grow in this version; start the new node with an empty cluster, or all nodes together with --expect. If it is to take the place of a member whose data directory is lost, start it with --replace-lost and the id of that member; %s", membership.ErrRefused, m.ID, membersOf(v))
 		}
 	}
-	return nil
+	return unknown
 }
 
 // membersOf lists the members, and which of them are down.
