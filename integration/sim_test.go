@@ -35,6 +35,7 @@ type simNode struct {
 	wait atomic.Int64 // what a sync of the disk takes beyond its usual time
 	node *node.Node
 	boot int
+	with func(*node.Config) // changes the configuration of its next starts
 }
 
 // simCluster is a cluster in virtual time. It lives inside one synctest bubble.
@@ -104,6 +105,9 @@ func (c *simCluster) boot(i int) error {
 		cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: l})).With("node", i)
 	}
 	c.tune(&cfg)
+	if s.with != nil {
+		s.with(&cfg)
+	}
 	s.boot++
 	s.node, err = node.Start(c.t.Context(), cfg)
 	return err

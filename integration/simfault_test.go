@@ -319,6 +319,9 @@ func (n *nemesis) heal() {
 		if err := s.node.AwaitReady(ctx); err != nil {
 			n.h.errorf("node %d is not ready a minute after all is healed: %v", i, err)
 		}
+		if _, recovering := s.node.Recovering(); recovering {
+			n.h.errorf("node %d is recovering, and no disk has lost what was synced", i)
+		}
 		cancel()
 	}
 	time.Sleep(healTime)

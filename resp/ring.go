@@ -99,6 +99,14 @@ func upText(up bool) string {
 	return "down"
 }
 
+// stateText is the state of a member: down, recovering or up.
+func stateText(m RingMember) string {
+	if m.Alive && m.Recovering {
+		return "recovering"
+	}
+	return upText(m.Alive)
+}
+
 func writeFields(w *Reply, fields ...Field) {
 	w.Map(len(fields))
 	for _, f := range fields {
@@ -131,7 +139,7 @@ func ringStatus(s *session, _ [][]byte, w *Reply) {
 			Field{"address", m.Addr},
 			Field{"zone", m.Zone},
 			Field{"weight", strconv.Itoa(m.Weight)},
-			Field{"state", upText(m.Alive)},
+			Field{"state", stateText(m)},
 			Field{"partitions", strconv.Itoa(m.Partitions)},
 			Field{"first", strconv.Itoa(m.First)})
 	}

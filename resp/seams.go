@@ -79,8 +79,9 @@ type RingMember struct {
 	Zone       string
 	Weight     int
 	Alive      bool
-	Partitions int // owned, in any position
-	First      int // owned as head of the preference list
+	Recovering bool // it has lost writes that it had acknowledged
+	Partitions int  // owned, in any position
+	First      int  // owned as head of the preference list
 }
 
 // HintTarget is one entry of HINTS: a node that this one keeps, or kept, writes

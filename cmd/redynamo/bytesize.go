@@ -22,3 +22,31 @@ func (b *byteSize) UnmarshalText(text []byte) error {
 	*b = byteSize(n << shift)
 	return nil
 }
+
+// freeSpace is a number of bytes, or with % behind it a share of the disk.
+// Negative bytes stand for 0, none, since 0 is a default elsewhere.
+type freeSpace struct {
+	bytes   int64
+	percent int
+}
+
+// UnmarshalText reads the forms of a byteSize, and 5%.
+func (f *freeSpace) UnmarshalText(text []byte) error {
+	if digits, ok := strings.CutSuffix(strings.TrimSpace(string(text)), "%"); ok {
+		n, err := strconv.Atoi(digits)
+		if err != nil || n < 1 || n > 99 {
+			return fmt.Errorf("%q is not a share such as 5%%", text)
+		}
+		*f = freeSpace{percent: n}
+		return nil
+	}
+	var b byteSize
+	if err := b.UnmarshalText(text); err != nil {
+		return err
+	}
+	*f = freeSpace{bytes: int64(b)}
+	if b == 0 {
+		f.bytes = -1
+	}
+	return nil
+}

@@ -34,3 +34,19 @@ func TestWhatIsNoSizeIsRefusedAndChangesNothing(t *testing.T) {
 		}
 	}
 }
+
+func TestFreeSpaceIsBytesOrAShare(t *testing.T) {
+	for text, want := range map[string]freeSpace{
+		"0": {bytes: -1}, "1GiB": {bytes: 1 << 30}, "5%": {percent: 5}, " 99% ": {percent: 99},
+	} {
+		var f freeSpace
+		if err := f.UnmarshalText([]byte(text)); err != nil || f != want {
+			t.Errorf("%q: %+v, %v; want %+v", text, f, err, want)
+		}
+	}
+	for _, text := range []string{"", "%", "0%", "100%", "-1%", "5 %", "1.5%", "5%%", "x"} {
+		if f := (freeSpace{bytes: 7}); f.UnmarshalText([]byte(text)) == nil || f.bytes != 7 {
+			t.Errorf("%q is read as %+v", text, f)
+		}
+	}
+}

@@ -32,6 +32,9 @@ type serverFlags struct {
 	BlockCache     byteSize      `help:"Memory for blocks of the disk." default:"128MiB"`
 	HintBudget     byteSize      `help:"Disk for the writes that one absent node missed; past it only those are kept that an acknowledgement rests on." default:"1GiB"`
 
+	MinFree        freeSpace     `help:"Free space of the disk, in bytes or percent, below which writes are refused; 0 for none." default:"256MiB"`
+	DiskStallLimit time.Duration `help:"A node whose disk stands still for longer ends, so that its supervisor can start it anew." default:"30s"`
+
 	LogFormat string `help:"Shape of log lines: ${enum}." enum:"text,json" default:"text"`
 }
 
@@ -47,6 +50,7 @@ type serverCmd struct {
 	Advertise     string   `help:"Host that clients and other nodes dial." placeholder:"HOST"`
 	Join          []string `help:"Gossip addresses of the cluster to join." placeholder:"HOST:PORT"`
 	AutoJoin      bool     `help:"Add this node to the ring on its first boot." default:"true" negatable:""`
+	ReplaceLost   string   `help:"Take over this member, whose data directory is lost, with an empty one." placeholder:"NODEID"`
 	Expect        int      `help:"On the first boot, answer LOADING to data commands until this many nodes have joined." placeholder:"N"`
 	LogLevel      string   `help:"Least important message that is logged: ${enum}." enum:"debug,info,warn,error" default:"info"`
 	Zone          string   `help:"Failure zone; replicas are spread over zones."`
@@ -65,6 +69,11 @@ func (s *serverCmd) Run(ctx context.Context, con *console) error {
 	}
 	if s.Weight == 0 {
 		return errors.New("weight must not be 0")
+	}
+	if s.ReplaceLost != "" {
+		if cfg.ReplaceLost, err = node.ParseNodeID(s.ReplaceLost); err != nil {
+			return fmt.Errorf("replace-lost: %w", err)
+		}
 	}
 	cfg.DataDir = s.DataDir
 	cfg.Listen, cfg.ClusterListen, cfg.PeerListen = s.Listen, s.ClusterListen, s.PeerListen
@@ -87,17 +96,43 @@ func (s *serverCmd) Run(ctx context.Context, con *console) error {
 }
 
 // stopWithin bounds a graceful stop; what is not finished by then is cut off,
-// as a crash would, which loses nothing that was acknowledged.
-const stopWithin = 15 * time.Second
+// as a crash would, which loses nothing that was acknowledged. A node that has
+// failed has little left to finish, and others wait for its connections to end.
+// cutWithin bounds what cutting off may take: a disk that stands still never
+// lets go of who waits for it.
+const (
+	stopWithin  = 15 * time.Second
+	failedStops = 2 * time.Second
+	cutWithin   = 2 * time.Second
+)
 
 func stop(log *slog.Logger, nodes ...*node.Node) error {
 	log.Info("stopping")
-	ctx, cancel := context.WithTimeout(context.Background(), stopWithin)
-	defer cancel()
-	var first error
+	patience := stopWithin
 	for _, n := range nodes {
-		if err := n.Close(ctx); err != nil && first == nil {
-			first = err
+		if n.Err() != nil {
+			patience = failedStops
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	closed := make(chan error, 1)
+	go func() {
+		var first error
+		for _, n := range nodes {
+			if err := n.Close(ctx); err != nil && first == nil {
+				first = err
+			}
+		}
+		closed <- first
+	}()
+	var first error
+	select {
+	case first = <-closed:
+	case <-time.After(patience + cutWithin):
+		first = errors.New("cut off: the disk does not let go")
+		for _, n := range nodes {
+			first = errors.Join(n.Err(), first)
 		}
 	}
 	if first == nil {
@@ -126,6 +161,9 @@ func (f serverFlags) config() (node.Config, error) {
 		RecordCache:    int64(f.RecordCache),
 		BlockCache:     int64(f.BlockCache),
 		HintBudget:     int64(f.HintBudget),
+		MinFree:        f.MinFree.bytes,
+		MinFreePercent: f.MinFree.percent,
+		StallLimit:     f.DiskStallLimit,
 	}, nil
 }
 
@@ -140,7 +178,7 @@ func (f serverFlags) refuseZeros() error {
 		{"n", f.N == 0}, {"r", f.R == 0}, {"w", f.W == 0},
 		{"fsync-interval", f.FsyncInterval == 0}, {"exchange-interval", f.ExchangeInterval == 0}, {"scrub-period", f.ScrubPeriod == 0}, {"request-timeout", f.RequestTimeout == 0},
 		{"max-clients", f.MaxClients == 0}, {"max-value", f.MaxValue == 0},
-		{"record-cache", f.RecordCache == 0}, {"block-cache", f.BlockCache == 0}, {"hint-budget", f.HintBudget == 0},
+		{"disk-stall-limit", f.DiskStallLimit == 0}, {"record-cache", f.RecordCache == 0}, {"block-cache", f.BlockCache == 0}, {"hint-budget", f.HintBudget == 0},
 	} {
 		if s.zero {
 			errs = append(errs, fmt.Errorf("%s must not be 0", s.name))

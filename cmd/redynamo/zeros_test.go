@@ -8,10 +8,10 @@ import (
 
 func TestAZeroIsNoOtherWordForTheDefault(t *testing.T) {
 	for _, flag := range []string{
-		"n", "r", "w", "fsync-interval", "request-timeout", "max-clients", "max-value", "record-cache", "block-cache", "hint-budget", "weight",
+		"n", "r", "w", "fsync-interval", "request-timeout", "max-clients", "max-value", "record-cache", "block-cache", "hint-budget", "weight", "disk-stall-limit",
 	} {
 		zero := "0"
-		if flag == "fsync-interval" || flag == "request-timeout" {
+		if flag == "fsync-interval" || flag == "request-timeout" || flag == "disk-stall-limit" {
 			zero = "0s"
 		}
 		args := []string{"server", "--data-dir", t.TempDir(), "--" + flag, zero}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,22 +50,44 @@ const admitTimeout = 2 * time.Second
 // admit refuses to change the ring of a cluster that holds data, since nobody
 // would move it. All members must be asked: an unreachable one may hold some.
 func (n *Node) admit(ctx context.Context, v *membership.View) error {
+	if lost := n.cfg.ReplaceLost; lost != 0 {
+		return fmt.Errorf("%w: --replace-lost %v: there is no such member; %s", membership.ErrRefused, lost, membersOf(v))
+	}
 	if v.Ring == nil {
 		return nil
 	}
+	var unknown error
 	for _, m := range v.Ring.Members() {
 		if m.ID == n.id.node {
 			continue
 		}
 		st, err := n.askStatus(ctx, v, m.ID)
-		if err != nil {
-			return fmt.Errorf("ask node %v whether it holds data: %w", m.ID, err)
+		if err != nil { // another one may hold data for certain
+			unknown = fmt.Errorf("ask node %v whether it holds data: %w", m.ID, err)
 		}
 		if st.Records {
-			return fmt.Errorf("%w: node %v already holds data, and a ring with data cannot grow in this version; start the new node with an empty cluster, or all nodes together with --expect", membership.ErrRefused, m.ID)
+			return fmt.Errorf("%w: node %v already holds data, and a ring with data cannot grow in this version; start the new node with an empty cluster, or all nodes together with --expect. If it is to take the place of a member whose data directory is lost, start it with --replace-lost and the id of that member; %s", membership.ErrRefused, m.ID, membersOf(v))
 		}
 	}
-	return nil
+	return unknown
+}
+
+// membersOf lists the members, and which of them are down.
+func membersOf(v *membership.View) string {
+	if v.Ring == nil {
+		return "no members are known yet"
+	}
+	var text strings.Builder
+	text.WriteString("the members are")
+	for _, m := range v.Ring.Members() {
+		info, _ := v.Node(m.ID)
+		fmt.Fprintf(&text, " %v (%s", m.ID, info.Endpoints.PlainAddr())
+		if !info.Alive {
+			text.WriteString(", down")
+		}
+		text.WriteString(")")
+	}
+	return text.String()
 }
 
 func (n *Node) askStatus(ctx context.Context, v *membership.View, id nodeID) (rpc.StatusReply, error) {
@@ -72,12 +95,17 @@ func (n *Node) askStatus(ctx context.Context, v *membership.View, id nodeID) (rp
 	if !ok || info.Endpoints.PeerAddr() == "" {
 		return rpc.StatusReply{}, errors.New("its address is unknown")
 	}
+	return ask(ctx, n.pool.Peer(id, info.Endpoints.PeerAddr()), admitTimeout)
+}
+
+// ask asks a peer for its status.
+func ask(ctx context.Context, p *rpc.Peer, timeout time.Duration) (rpc.StatusReply, error) {
 	type answer struct {
 		reply rpc.StatusReply
 		err   error
 	}
 	ch := make(chan answer, 1)
-	n.pool.Peer(id, info.Endpoints.PeerAddr()).Status(rpc.StatusRequest{}, rpc.Options{Deadline: time.Now().Add(admitTimeout)},
+	p.Status(rpc.StatusRequest{}, rpc.Options{Deadline: time.Now().Add(timeout)},
 		func(r rpc.StatusReply, err error) { ch <- answer{r, err} })
 	select {
 	case a := <-ch:
@@ -123,6 +151,9 @@ func (p *publisher) Run(ctx context.Context) error {
 		p.rebuild(version)
 		if v.Ready {
 			p.opened.Do(func() { close(p.ready) })
+		}
+		if err := p.n.recoverAlone(v); err != nil {
+			return err
 		}
 		if warning := fewReplicas(v); v.Ready && warning != warned {
 			if warned = warning; warning != "" {
@@ -243,7 +274,7 @@ func (p *publisher) RingStatus() resp.RingStatus {
 		info, _ := v.Node(m.ID)
 		st.Members = append(st.Members, resp.RingMember{
 			ID: m.ID, Addr: info.Endpoints.PlainAddr(), Zone: m.Zone, Weight: m.Weight,
-			Alive: cluster{p.n}.Up(m.ID), Partitions: owned[m.ID], First: first[m.ID],
+			Alive: cluster{p.n}.Up(m.ID), Recovering: info.Recovering, Partitions: owned[m.ID], First: first[m.ID],
 		})
 	}
 	return st
@@ -280,6 +311,21 @@ func (n *Node) notReady() error {
 	return fmt.Errorf("loading: %d of %d expected members have joined", len(v.Ring.Members()), n.cfg.Expect)
 }
 
+// impairment is what a node that serves cannot do.
+type impairment struct{ name, text string }
+
+// impaired says what this node cannot do though it serves: the others do it.
+func (n *Node) impaired() []impairment {
+	var all []impairment
+	if n.store.DiskFull() {
+		all = append(all, impairment{"disk", "disk almost full: writes are refused here and made elsewhere, reads go on"})
+	}
+	if n.recovery.on() {
+		all = append(all, impairment{"recovering", "recovering: this node has lost writes that it had acknowledged, and does not count in reads"})
+	}
+	return all
+}
+
 // fewReplicas says what is missing for the n that the cluster was created with,
 // whatever this node's own flag says; "" if nothing is.
 func fewReplicas(v *membership.View) string {
@@ -309,11 +355,15 @@ func (p *publisher) Stats() resp.Stats {
 	if warning := fewReplicas(v); warning != "" && p.Ready() {
 		st.Warnings = append(st.Warnings, resp.Field{Name: "warning_replicas", Value: warning})
 	}
+	for _, w := range n.impaired() {
+		st.Warnings = append(st.Warnings, resp.Field{Name: "warning_" + w.name, Value: w.text})
+	}
 	st.Extra = []resp.Field{
 		{Name: "cluster_members", Value: strconv.Itoa(members)},
 		{Name: "n", Value: strconv.Itoa(n.cfg.N)}, {Name: "r", Value: strconv.Itoa(n.cfg.R)}, {Name: "w", Value: strconv.Itoa(n.cfg.W)},
 		{Name: "units", Value: strconv.Itoa(v.Units)}, {Name: "zone", Value: n.cfg.Zone},
-		{Name: "incarnation", Value: fmt.Sprintf("%016x", uint64(n.actor))}, {Name: "boots", Value: strconv.FormatUint(n.id.boots, 10)},
+		{Name: "incarnation", Value: fmt.Sprintf("%016x", uint64(n.actor))}, {Name: "boots", Value: strconv.FormatUint(n.recovery.now.Load().boots, 10)},
+		{Name: "recovering", Value: strconv.FormatBool(n.recovery.on())},
 	}
 	return st
 }
@@ -334,6 +384,7 @@ type nodeStatus struct {
 	Version string        `json:"version"`
 	Ready   bool          `json:"ready"`
 	Waiting string        `json:"waiting,omitempty"`
+	Notes   []string      `json:"notes,omitempty"`
 	Epoch   string        `json:"epoch"`
 	Members []memberState `json:"members"`
 }
@@ -351,6 +402,9 @@ func (n *Node) status() nodeStatus {
 	st := nodeStatus{Node: n.id.node.String(), Version: n.cfg.Version, Ready: n.publish.Ready(), Epoch: fmt.Sprintf("%016x", ring.Epoch)}
 	if err := n.notReady(); err != nil {
 		st.Waiting = err.Error()
+	}
+	for _, i := range n.impaired() {
+		st.Notes = append(st.Notes, i.text)
 	}
 	for _, m := range ring.Members {
 		st.Members = append(st.Members, memberState{Node: m.ID.String(), Address: m.Addr, Zone: m.Zone, Up: m.Alive, Partitions: m.Partitions})

@@ -38,21 +38,25 @@ type Config struct {
 	AdminListen   string // admin HTTP; ":8379"; "-" for none
 	Advertise     string // host that clients and peers dial; found from the listeners if empty
 
-	Join       []string // gossip addresses of members of the cluster to join
-	StageJoin  bool     // reach the cluster but do not add oneself to the ring
-	Expect     int      // on first boot, members that must have joined before data commands are served; 0 none
-	Zone       string   // failure zone of this node; ""
-	Weight     int      // share of the key space, relative to the others; 100
-	Units      int      // partitions of a cluster that this node creates; 1024
-	N, R, W    int      // replicas, and how many answer a read and a write; 3, 2, 2
-	FastGossip bool     // gossip intervals for clusters inside one machine
+	Join        []string // gossip addresses of members of the cluster to join
+	ReplaceLost nodeID   // take over this member, whose data directory is lost, with an empty one; 0 none
+	StageJoin   bool     // reach the cluster but do not add oneself to the ring
+	Expect      int      // on first boot, members that must have joined before data commands are served; 0 none
+	Zone        string   // failure zone of this node; ""
+	Weight      int      // share of the key space, relative to the others; 100
+	Units       int      // partitions of a cluster that this node creates; 1024
+	N, R, W     int      // replicas, and how many answer a read and a write; 3, 2, 2
+	FastGossip  bool     // gossip intervals for clusters inside one machine
 
-	Fsync         storage.Fsync // when a write counts as durable; FsyncAlways
-	FsyncInterval time.Duration // how often FsyncInterval syncs; 1 s
-	MemTableBytes int64         // Pebble's write buffer; storage's default
-	BlockCache    int64         // Pebble's block cache; storage's default
-	RecordCache   int64         // decoded records kept in memory; replica's default
-	HintBudget    int64         // bytes kept for one node that is away, before optional hints are refused; 1 GiB
+	Fsync          storage.Fsync // when a write counts as durable; FsyncAlways
+	FsyncInterval  time.Duration // how often FsyncInterval syncs; 1 s
+	MemTableBytes  int64         // Pebble's write buffer; storage's default
+	BlockCache     int64         // Pebble's block cache; storage's default
+	MinFree        int64         // bytes of the disk below which writes are refused, negative for none; storage's default
+	MinFreePercent int           // the same in percent, instead; 0 none
+	StallLimit     time.Duration // the node ends when the disk stands still for longer; storage's default
+	RecordCache    int64         // decoded records kept in memory; replica's default
+	HintBudget     int64         // bytes kept for one node that is away, before optional hints are refused; 1 GiB
 
 	ExchangeInterval time.Duration // between two comparisons of an owner with another; 10 s
 	ScrubPeriod      time.Duration // in which every row is checked once; replica's default
@@ -143,6 +147,9 @@ func (c Config) validate() error {
 	fault(c.MaxValue < 1 || c.MaxValue > 64<<20, "max-value (%d) must be in 1..64 MiB", c.MaxValue)
 	fault(c.HintBudget < 0, "hint-budget (%d) must not be negative", c.HintBudget)
 	fault(c.MaxClients < 0, "max-clients (%d) must not be negative", c.MaxClients)
+	fault(c.MinFreePercent < 0 || c.MinFreePercent > 99, "min-free (%d%%) must be below 100%%", c.MinFreePercent)
+	fault(c.StallLimit != 0 && c.StallLimit < time.Second, "disk-stall-limit (%v) must be at least 1s", c.StallLimit)
+	fault(c.ReplaceLost != 0 && len(c.Join) == 0, "replace-lost needs join: the rest is fetched from the other members")
 	fault(c.RequestTimeout < 10*time.Millisecond, "request-timeout (%v) must be at least 10ms", c.RequestTimeout)
 	fault(c.ExchangeInterval < 100*time.Millisecond, "exchange-interval (%v) must be at least 100ms", c.ExchangeInterval)
 	fault(c.ScrubPeriod < 0 || c.ScrubPeriod > 0 && c.ScrubPeriod < time.Minute, "scrub-period (%v) must be at least 1m", c.ScrubPeriod)

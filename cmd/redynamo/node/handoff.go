@@ -11,7 +11,6 @@ import (
 	"github.com/redynamo/redynamo/replica/handoff"
 	"github.com/redynamo/redynamo/replica/rpc"
 	"github.com/redynamo/redynamo/replica/storage"
-	"github.com/redynamo/redynamo/replica/version"
 	"github.com/redynamo/redynamo/resp"
 )
 
@@ -150,20 +149,6 @@ func (a calmAdmission) Grant(want int) int {
 // nothing, so that a node that is always busy gets its rows, too.
 func calm(want, inFlight int) int {
 	return max(want>>min(inFlight/busyRequests, 6), 1)
-}
-
-// localRows is the replica as the coordinator's Local: a hint that is minted
-// here is needed, so it counts as kept whatever the budget.
-type localRows struct {
-	*replica.Replica
-	budget *handoff.Budget
-}
-
-func (l localRows) Mutate(key []byte, owner nodeID, base version.Record, op version.Op, durable bool, done func(error)) ([]byte, version.Outcome, error) {
-	if owner != 0 {
-		_ = l.budget.Admit(owner, len(key)+len(op.Value), false) // never refuses what is needed
-	}
-	return l.Replica.Mutate(key, owner, base, op, durable, done)
 }
 
 // Hints is resp.Admin.

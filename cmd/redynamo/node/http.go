@@ -33,8 +33,8 @@ func newAdminHTTP(ln net.Listener, n *Node, set *metrics.Set) *adminHTTP {
 		set.WritePrometheus(w)
 		metrics.WriteProcessMetrics(w)
 	})
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, n.Err()) })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { answer(w, n.notReady()) })
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, n.Err(), nil) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { answer(w, n.notReady(), n.impaired()) })
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		enc := json.NewEncoder(w)
@@ -55,12 +55,17 @@ func newAdminHTTP(ln net.Listener, n *Node, set *metrics.Set) *adminHTTP {
 	}}
 }
 
-func answer(w http.ResponseWriter, err error) {
+// answer writes the error, or ok and what there is to say beside it.
+func answer(w http.ResponseWriter, err error, but []impairment) {
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return
 	}
-	_, _ = w.Write([]byte("ok\n")) // the reader has gone
+	text := "ok\n"
+	for _, i := range but {
+		text += i.text + "\n"
+	}
+	_, _ = w.Write([]byte(text)) // the reader has gone
 }
 
 // Run serves until ctx ends.

@@ -10,23 +10,35 @@ import (
 	"github.com/redynamo/redynamo/replica/storage"
 )
 
-// identity says which node a data directory belongs to. It is drawn on the
-// first boot and kept as long as the directory; an address is none, for it
-// changes.
+// identity says which node a data directory belongs to, and what is known of its
+// past. It is drawn on the first boot and kept as long as the directory; an
+// address is none, for it changes.
 //
-//	byte  0      version, 1
+//	byte  0      version, 2
 //	bytes 1..8   node id, big endian, not zero
 //	bytes 9..16  boots, big endian: how often the directory was opened
-//	bytes 17..20 CRC32C of the bytes before
+//	bytes 17..24 ahead, big endian: added to the store's batch numbers, so that
+//	             what the node says of its log grows though the directory was put
+//	             back
+//	byte  25     flags: 1 recovering
+//	bytes 26..29 CRC32C of the bytes before
+//
+// Version 1 ended behind the boots, with the CRC32C, and is still read.
 type identity struct {
-	node  ring.NodeID
-	boots uint64
+	node       ring.NodeID
+	boots      uint64
+	ahead      uint64
+	recovering bool
 }
 
 const (
-	identityVersion = 1
-	identityBytes   = 21
-	identityRow     = "identity"
+	identityVersion    = 2
+	identityBytes      = 30
+	identityPlain      = 1
+	identityPlainBytes = 21
+	identityRow        = "identity"
+
+	identityRecovering = 1
 )
 
 var errIdentity = errors.New("identity is unreadable: the data directory is damaged or of a newer release")
@@ -36,28 +48,44 @@ func (id identity) encode() []byte {
 	b = append(b, identityVersion)
 	b = binary.BigEndian.AppendUint64(b, uint64(id.node))
 	b = binary.BigEndian.AppendUint64(b, id.boots)
+	b = binary.BigEndian.AppendUint64(b, id.ahead)
+	if id.recovering {
+		b = append(b, identityRecovering)
+	} else {
+		b = append(b, 0)
+	}
 	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)))
 }
 
 func decodeIdentity(b []byte) (identity, error) {
-	if len(b) != identityBytes || b[0] != identityVersion {
+	plain := len(b) == identityPlainBytes && b[0] == identityPlain
+	if !plain && (len(b) != identityBytes || b[0] != identityVersion) {
 		return identity{}, errIdentity
 	}
-	body, sum := b[:identityBytes-4], binary.BigEndian.Uint32(b[identityBytes-4:])
+	body, sum := b[:len(b)-4], binary.BigEndian.Uint32(b[len(b)-4:])
 	id := identity{node: ring.NodeID(binary.BigEndian.Uint64(b[1:])), boots: binary.BigEndian.Uint64(b[9:])}
-	if crc32.Checksum(body, crc32.MakeTable(crc32.Castagnoli)) != sum || id.node == 0 {
+	if !plain {
+		id.ahead, id.recovering = binary.BigEndian.Uint64(b[17:]), b[25] == identityRecovering
+	}
+	unknown := !plain && b[25]&^identityRecovering != 0
+	if unknown || crc32.Checksum(body, crc32.MakeTable(crc32.Castagnoli)) != sum || id.node == 0 {
 		return identity{}, errIdentity
 	}
 	return id, nil
 }
 
-// boot reads the identity of the store, draws one if there is none, and counts
-// this boot durably before it returns.
-func boot(s *storage.Store, random func() uint64) (identity, error) {
+// boot reads the identity of the store and counts this boot durably before it
+// returns. A store without one gets that of lost, a node whose data directory is
+// gone, and is recovering; or, if lost is 0, a new one.
+func boot(s *storage.Store, lost ring.NodeID, random func() uint64) (identity, error) {
 	b, err := s.Meta(identityRow)
 	var id identity
 	switch {
 	case errors.Is(err, storage.ErrNotFound):
+		if id.node = lost; lost == 0 && s.Lost() != nil {
+			return identity{}, fmt.Errorf("the data directory has lost even the identity of its node: empty it, and take over the node with --replace-lost: %w", s.Lost())
+		}
+		id.recovering = lost != 0
 		for id.node == 0 {
 			id.node = ring.NodeID(random())
 		}
@@ -68,7 +96,11 @@ func boot(s *storage.Store, random func() uint64) (identity, error) {
 			return identity{}, err
 		}
 	}
+	if lost != 0 && lost != id.node {
+		return identity{}, fmt.Errorf("--replace-lost %v needs an empty data directory, and this one is that of node %v", lost, id.node)
+	}
 	id.boots++
+	id.recovering = id.recovering || s.Lost() != nil
 	if err := s.SetMeta(identityRow, id.encode()); err != nil {
 		return identity{}, fmt.Errorf("identity: %w", err)
 	}

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -8,6 +9,7 @@ import (
 	"github.com/redynamo/redynamo/membership/ring"
 	"github.com/redynamo/redynamo/replica"
 	"github.com/redynamo/redynamo/replica/handoff"
+	"github.com/redynamo/redynamo/replica/storage"
 	"github.com/redynamo/redynamo/replica/version"
 )
 
@@ -15,15 +17,17 @@ import (
 // record cache cannot answer is done by the disk workers, since a caller may
 // be a goroutine that reads a connection.
 type localPeer struct {
-	replica *replica.Replica
-	disk    *workers
-	budget  *handoff.Budget
+	replica    *replica.Replica
+	disk       *workers
+	budget     *handoff.Budget
+	recovering func() bool
+	fatal      func(error) // is told what must end the node
 }
 
 func (l *localPeer) Read(req coordinator.ReadRequest, done func(coordinator.ReadReply, error)) {
 	if req.For == 0 {
 		if rec, hash, ok := l.replica.TryRead(req.Key, 0); ok {
-			done(localReply(req, rec, hash), nil)
+			done(l.reply(req, rec, hash), nil)
 			return
 		}
 	}
@@ -37,7 +41,7 @@ func (l *localPeer) Read(req coordinator.ReadRequest, done func(coordinator.Read
 			done(coordinator.ReadReply{}, err)
 			return
 		}
-		done(localReply(req, rec, hash), nil)
+		done(l.reply(req, rec, hash), nil)
 	})
 }
 
@@ -50,7 +54,10 @@ func (l *localPeer) read(req coordinator.ReadRequest) (rec version.Record, hash 
 	return rec, hash, err
 }
 
-func localReply(req coordinator.ReadRequest, rec version.Record, hash uint64) coordinator.ReadReply {
+func (l *localPeer) reply(req coordinator.ReadRequest, rec version.Record, hash uint64) coordinator.ReadReply {
+	if l.recovering() {
+		return coordinator.ReadReply{Recovering: true, Hash: hash, Record: rec}
+	}
 	if req.HaveAny && req.Have == hash {
 		return coordinator.ReadReply{Same: true, Hash: hash}
 	}
@@ -68,8 +75,11 @@ func (l *localPeer) Merge(req coordinator.MergeRequest, done func(error)) {
 		done(coordinator.ErrHintBudget)
 		return
 	}
+	merge := func() {
+		l.replica.Merge(req.Key, req.For, req.Record, req.Durable, func(err error) { done(l.judge(err)) })
+	}
 	if l.replica.Cached(req.Key, req.For) {
-		l.replica.Merge(req.Key, req.For, req.Record, req.Durable, done)
+		merge()
 		return
 	}
 	l.later(req.Deadline, func(err error) {
@@ -77,14 +87,42 @@ func (l *localPeer) Merge(req coordinator.MergeRequest, done func(error)) {
 			done(err)
 			return
 		}
-		l.replica.Merge(req.Key, req.For, req.Record, req.Durable, done)
+		merge()
 	})
+}
+
+// Mutate is coordinator.Local.
+func (l *localPeer) Mutate(key []byte, owner ring.NodeID, base version.Record, op version.Op, durable bool, done func(error)) ([]byte, version.Outcome, error) {
+	if owner != 0 {
+		// A hint that is minted here is needed: it counts as kept, whatever the budget.
+		_ = l.budget.Admit(owner, len(key)+len(op.Value), false) // never refuses what is needed
+	}
+	enc, out, err := l.replica.Mutate(key, owner, base, op, durable, done)
+	return enc, out, l.judge(err)
+}
+
+// judge looks at the error of a change. A dot that somebody else has minted in
+// the name of this very process ends the node: two processes run with one memory,
+// as after a machine was cloned, and each would overwrite what the other
+// acknowledged.
+func (l *localPeer) judge(err error) error {
+	switch {
+	case errors.Is(err, version.ErrDotReused):
+		l.fatal(fmt.Errorf("another process mints versions in the name of this one, as a clone of the machine would: %w", err))
+	case errors.Is(err, storage.ErrDiskFull):
+		return fmt.Errorf("%w: %w", coordinator.ErrDiskFull, err)
+	}
+	return err
 }
 
 func (l *localPeer) Scan(req coordinator.ScanRange, done func(coordinator.ScanReply, error)) {
 	l.later(req.Deadline, func(err error) {
 		if err != nil {
 			done(coordinator.ScanReply{}, err)
+			return
+		}
+		if l.recovering() {
+			done(coordinator.ScanReply{}, errRecovering)
 			return
 		}
 		page, err := l.replica.Scan(req.FromSlot, req.FromHash, req.ToSlot, req.Limit)
@@ -100,6 +138,10 @@ func (l *localPeer) Count(req coordinator.CountRequest, done func(int64, error))
 	l.later(req.Deadline, func(err error) {
 		if err != nil {
 			done(0, err)
+			return
+		}
+		if l.recovering() {
+			done(0, errRecovering)
 			return
 		}
 		var sum int64

@@ -43,6 +43,7 @@ type Node struct {
 	started time.Time
 
 	store     *storage.Store
+	recovery  recovery
 	replica   *replica.Replica
 	disk      *workers
 	back      *workers // for what no client waits for
@@ -129,6 +130,7 @@ func (n *Node) build(ctx context.Context) error {
 		{"replica", n.buildReplica},
 		{"peers", n.buildPeers},
 		{"membership", n.buildMembership},
+		{"membership", func(ctx context.Context) error { return n.members.CheckTwin(ctx) }},
 		{"coordinator", n.buildCoordinator},
 		{"antientropy", n.buildExchange},
 		{"doors", n.buildDoors},
@@ -163,6 +165,7 @@ func (n *Node) buildStorage(context.Context) error {
 		FS: n.cfg.FS, Dir: n.cfg.FS.PathJoin(n.cfg.DataDir, "store"),
 		Fsync: n.cfg.Fsync, FsyncInterval: n.cfg.FsyncInterval,
 		MemTableBytes: n.cfg.MemTableBytes, BlockCacheBytes: n.cfg.BlockCache,
+		MinFreeBytes: n.cfg.MinFree, MinFreePercent: n.cfg.MinFreePercent, StallLimit: n.cfg.StallLimit,
 		Fatal:  func(err error) { n.fail(fmt.Errorf("storage: %w", err)) },
 		Logger: n.cfg.Logger, Metrics: n.set,
 	})
@@ -173,9 +176,19 @@ func (n *Node) buildStorage(context.Context) error {
 		return err
 	}
 	n.store = s
+	opened := s.Reached()
 	s.Start()
-	n.id, err = boot(s, n.cfg.Rand)
-	return err
+	if n.id, err = boot(s, n.cfg.ReplaceLost, n.cfg.Rand); err != nil {
+		return err
+	}
+	n.recovery.init(s, opened, n.id)
+	n.set.NewGauge(`node_recovering`, func() float64 {
+		if n.recovery.on() {
+			return 1
+		}
+		return 0
+	})
+	return nil
 }
 
 func (n *Node) buildReplica(context.Context) error {
@@ -189,7 +202,7 @@ func (n *Node) buildReplica(context.Context) error {
 		return err
 	}
 	n.hints, err = newHintMover(n)
-	n.local = &localPeer{replica: n.replica, disk: n.disk, budget: n.hints.budget}
+	n.local = &localPeer{replica: n.replica, disk: n.disk, budget: n.hints.budget, recovering: n.recovery.on, fatal: n.fail}
 	return err
 }
 
@@ -224,10 +237,16 @@ func (n *Node) peerChanged(id nodeID, up bool) {
 func (n *Node) durableRows() bool { return n.cfg.Fsync != storage.FsyncOne }
 
 func (n *Node) buildMembership(context.Context) error {
+	expect := n.cfg.Expect
+	if n.cfg.ReplaceLost != 0 {
+		expect = 0 // a member of an existing cluster forms none
+	}
 	var err error
 	n.members, err = membership.New(membership.Config{
+		Boot:       membership.Boot{Number: n.id.boots, Incarnation: uint64(n.actor), Reached: n.recovery.opened},
+		Recovering: n.id.recovering, Reached: n.recovery.reached, Restored: n.recovery.restored, Twin: n.twin,
 		ID: n.id.node, Zone: n.cfg.Zone, Weight: n.cfg.Weight, Params: n.params(),
-		Join: n.cfg.Join, Expect: n.cfg.Expect, StageJoin: n.cfg.StageJoin,
+		Join: n.cfg.Join, Expect: expect, StageJoin: n.cfg.StageJoin,
 		BindAddr: n.cfg.GossipListen, Transport: n.cfg.GossipTransport, Endpoints: n.endpoints(),
 		Store: metaStore{store: n.store, row: "membership"}, Admit: n.admit,
 		Logger: n.cfg.Logger, Metrics: n.set, Now: n.cfg.Now, Rand: n.cfg.Rand, Fast: n.cfg.FastGossip,
@@ -239,9 +258,9 @@ func (n *Node) buildCoordinator(context.Context) error {
 	var err error
 	n.coord, err = coordinator.New(coordinator.Config{
 		R: n.cfg.R, W: n.cfg.W, ReadTimeout: n.cfg.RequestTimeout, WriteTimeout: n.cfg.RequestTimeout,
-		FsyncOne: n.cfg.Fsync == storage.FsyncOne,
-		Now:      n.cfg.Now, Rand: n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set,
-	}, cluster{n}, localRows{n.replica, n.hints.budget})
+		FsyncOne: n.cfg.Fsync == storage.FsyncOne, Recovering: n.recovery.on,
+		Now: n.cfg.Now, Rand: n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set,
+	}, cluster{n}, n.local)
 	n.publish = newPublisher(n)
 	return err
 }

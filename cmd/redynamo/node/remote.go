@@ -31,7 +31,7 @@ func (r remotePeer) Read(req coordinator.ReadRequest, done func(coordinator.Read
 			done(coordinator.ReadReply{}, fromWire(err))
 			return
 		}
-		reply := coordinator.ReadReply{Same: m.Same, Hash: m.Hash}
+		reply := coordinator.ReadReply{Same: m.Same, Recovering: m.Recovering, Hash: m.Hash}
 		if len(m.Record) > 0 {
 			if reply.Record, err = version.DecodeRecord(m.Record); err != nil {
 				done(coordinator.ReadReply{}, err)
@@ -118,6 +118,7 @@ func (r remotePeer) Latency() time.Duration { return r.p.P95() }
 // with what that word means to a coordinator that hears it.
 var wireErrors = []struct{ local, wire, heard error }{
 	{coordinator.ErrOverloaded, rpc.ErrOverloaded, coordinator.ErrOverloaded},
+	{coordinator.ErrDiskFull, rpc.ErrDiskFull, coordinator.ErrDiskFull},
 	{storage.ErrBusy, rpc.ErrOverloaded, coordinator.ErrOverloaded},
 	{coordinator.ErrNoReplicas, rpc.ErrNoReplicas, coordinator.ErrNoReplicas},
 	{coordinator.ErrNoReadQuorum, rpc.ErrNoReplicas, coordinator.ErrNoReplicas},

@@ -20,8 +20,8 @@ func (h handler) ServeRead(m rpc.ReadRequest, meta rpc.Meta, reply func(rpc.Read
 			reply(rpc.ReadReply{}, toWire(err))
 			return
 		}
-		out := rpc.ReadReply{Same: r.Same, Hash: r.Hash}
-		if !r.Same && !m.DigestOnly && !r.Record.Absent() {
+		out := rpc.ReadReply{Same: r.Same, Recovering: r.Recovering, Hash: r.Hash}
+		if !r.Same && (r.Recovering || !m.DigestOnly) && !r.Record.Absent() {
 			out.Record = version.EncodeWire(nil, r.Record)
 		}
 		reply(out, nil)
