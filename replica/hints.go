@@ -138,6 +138,22 @@ func (r *Replica) HintBytes(target ring.NodeID) int64 {
 	return r.hints.account(target).total(target).Bytes
 }
 
+// Hinted reports whether a hint is kept for some key in the slots from first to
+// last, whomever it is for. What is still queued does not count: see Barrier.
+func (r *Replica) Hinted(first, last ring.Slot) (found bool, err error) {
+	for _, target := range r.hints.targets() {
+		lo, hi := storage.HintSlots(uint64(target), first, last)
+		err = errors.Join(err, r.store.Scan(lo, hi, func(_, _ []byte) bool {
+			found = true
+			return false
+		}))
+		if found {
+			return true, nil
+		}
+	}
+	return false, err
+}
+
 // Hint is one row kept for another node.
 type Hint struct {
 	Slot    ring.Slot

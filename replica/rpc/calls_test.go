@@ -27,6 +27,7 @@ func TestEveryRequestReachesItsHandlerAndBringsItsReply(t *testing.T) {
 			NodesReply{Hashes: []uint64{1, 2}},
 			ListReply{Cells: 1, NextHash: 2, Entries: []ListEntry{{Slot: 3, KeyHash: 4, State: 5}}},
 			FetchReply{Positions: 2, Rows: []FetchRow{{Key: []byte("k"), Record: []byte("rec")}}},
+			HintedReply{Partitions: []uint16{2}},
 		}
 		h := &fakeHandler{
 			read:   serveNoted[ReadRequest](note, replies[0].(ReadReply)),
@@ -40,6 +41,7 @@ func TestEveryRequestReachesItsHandlerAndBringsItsReply(t *testing.T) {
 			nodes:  serveNoted[NodesRequest](note, replies[7].(NodesReply)),
 			list:   serveNoted[ListRequest](note, replies[8].(ListReply)),
 			fetch:  serveNoted[FetchRequest](note, replies[9].(FetchReply)),
+			hinted: serveNoted[HintedRequest](note, replies[10].(HintedReply)),
 			meet:   func(m SessionRequest, x Meta, reply func(error)) { note(m, x); reply(nil) },
 			sync:   func(m SyncRequest, x Meta, reply func(error)) { note(m, x); reply(nil) },
 		}
@@ -54,6 +56,7 @@ func TestEveryRequestReachesItsHandlerAndBringsItsReply(t *testing.T) {
 			NodesRequest{Units: 1023, Level: 2, Nodes: []TreeNode{{Partition: 1, Index: 2}}},
 			ListRequest{Limit: 1, From: 2, Cells: []uint32{3, 4}},
 			FetchRequest{MaxBytes: 1, Positions: []Position{{Slot: 2, KeyHash: 3}}},
+			HintedRequest{Units: 1023, Partitions: []uint16{1, 2}},
 			MergeRequest{Key: []byte("k"), For: 9, Durable: true, Optional: true, Record: []byte("rec")},
 			SessionRequest{End: true, Epoch: 1, First: 2, Last: 3},
 			SyncRequest{},
@@ -70,12 +73,13 @@ func TestEveryRequestReachesItsHandlerAndBringsItsReply(t *testing.T) {
 		r.peer.Nodes(requests[7].(NodesRequest), o, collect[NodesReply](t, &answers))
 		r.peer.List(requests[8].(ListRequest), o, collect[ListReply](t, &answers))
 		r.peer.Fetch(requests[9].(FetchRequest), o, collect[FetchReply](t, &answers))
+		r.peer.Hinted(requests[10].(HintedRequest), o, collect[HintedReply](t, &answers))
 		none := errors.New("no reply")
 		merged, pinged, met, synced := none, none, none, none
-		r.peer.Merge(requests[10].(MergeRequest), o, func(err error) { merged = err })
+		r.peer.Merge(requests[11].(MergeRequest), o, func(err error) { merged = err })
 		r.peer.Ping(o, func(err error) { pinged = err })
-		r.peer.Session(requests[11].(SessionRequest), o, func(err error) { met = err })
-		r.peer.Sync(requests[12].(SyncRequest), o, func(err error) { synced = err })
+		r.peer.Session(requests[12].(SessionRequest), o, func(err error) { met = err })
+		r.peer.Sync(requests[13].(SyncRequest), o, func(err error) { synced = err })
 		synctest.Wait()
 		if merged != nil || pinged != nil || met != nil || synced != nil {
 			t.Errorf("merge: %v, ping: %v, session: %v, sync: %v", merged, pinged, met, synced)

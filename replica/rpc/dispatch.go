@@ -44,6 +44,8 @@ func (c *serverConn) dispatch(r *request, payload []byte, meta Meta) error {
 		err = serve(own, DecodeListRequest, meta, h.ServeList, r.listReply)
 	case KindFetch:
 		err = serve(own, DecodeFetchRequest, meta, h.ServeFetch, r.fetchReply)
+	case KindHinted:
+		err = serve(own, DecodeHintedRequest, meta, h.ServeHinted, r.hintedReply)
 	case KindSession:
 		err = serve(own, DecodeSessionRequest, meta, h.ServeSession, r.ackReply)
 	case KindSync:

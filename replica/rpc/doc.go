@@ -138,6 +138,9 @@
 //	13 session   1 flags: 1 end, 8 epoch              reply (nothing)
 //	             2 first slot, 2 last slot
 //	14 sync      (nothing)                            reply (nothing)
+//	15 hinted    2 number of partitions - 1           reply 4 number of partitions, each
+//	             4 number of partitions, each               2 partition
+//	             2 partition
 //
 // A merge is optional when the write that it belongs to can do without it: a
 // node that already keeps much for that owner then answers ErrHintBudget.

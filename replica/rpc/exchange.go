@@ -75,6 +75,18 @@ type FetchReply struct {
 	Rows      []FetchRow
 }
 
+// HintedRequest asks for which of some partitions the peer keeps hints, whomever
+// they are for.
+type HintedRequest struct {
+	Units      uint16 // partitions of the caller's ring - 1; another number is refused
+	Partitions []uint16
+}
+
+// HintedReply has those of the partitions for which it does.
+type HintedReply struct {
+	Partitions []uint16
+}
+
 // SessionRequest frames a comparison of the partitions that both nodes own. Its
 // reply carries nothing; at the end it means that all that the peer has taken is
 // committed, and synced if its fsync mode syncs.
@@ -219,6 +231,49 @@ func DecodeFetchRequest(b []byte) (FetchRequest, error) {
 	return m, c.end()
 }
 
+func appendPartitions(dst []byte, parts []uint16) []byte {
+	dst = binary.BigEndian.AppendUint32(dst, uint32(len(parts)))
+	for _, p := range parts {
+		dst = binary.BigEndian.AppendUint16(dst, p)
+	}
+	return dst
+}
+
+func (c *cursor) partitions() []uint16 {
+	n := c.count(2)
+	if n == 0 {
+		return nil
+	}
+	parts := make([]uint16, 0, n)
+	for range n {
+		parts = append(parts, c.u16())
+	}
+	return parts
+}
+
+// AppendHintedRequest appends the encoding of m.
+func AppendHintedRequest(dst []byte, m HintedRequest) []byte {
+	return appendPartitions(binary.BigEndian.AppendUint16(dst, m.Units), m.Partitions)
+}
+
+// DecodeHintedRequest is the inverse of AppendHintedRequest.
+func DecodeHintedRequest(b []byte) (HintedRequest, error) {
+	c := cursor{b: b}
+	m := HintedRequest{Units: c.u16()}
+	m.Partitions = c.partitions()
+	return m, c.end()
+}
+
+// AppendHintedReply appends the encoding of m.
+func AppendHintedReply(dst []byte, m HintedReply) []byte { return appendPartitions(dst, m.Partitions) }
+
+// DecodeHintedReply is the inverse of AppendHintedReply.
+func DecodeHintedReply(b []byte) (HintedReply, error) {
+	c := cursor{b: b}
+	m := HintedReply{Partitions: c.partitions()}
+	return m, c.end()
+}
+
 // AppendSessionRequest appends the encoding of m.
 func AppendSessionRequest(dst []byte, m SessionRequest) []byte {
 	dst = append(dst, flag(m.End, flagEnd))
@@ -282,11 +337,21 @@ func (p *Peer) Session(m SessionRequest, o Options, done func(error)) {
 	p.call(KindSession, o, 0, func(b []byte) []byte { return AppendSessionRequest(b, m) }, ackDone(done))
 }
 
+// Hinted asks for which of some partitions the peer keeps hints.
+func (p *Peer) Hinted(m HintedRequest, o Options, done func(HintedReply, error)) {
+	p.call(KindHinted, o, 2*len(m.Partitions), func(b []byte) []byte { return AppendHintedRequest(b, m) }, hintedDone(done))
+}
+
 type (
-	nodesDone func(NodesReply, error)
-	listDone  func(ListReply, error)
-	fetchDone func(FetchReply, error)
+	hintedDone func(HintedReply, error)
+	nodesDone  func(NodesReply, error)
+	listDone   func(ListReply, error)
+	fetchDone  func(FetchReply, error)
 )
+
+func (d hintedDone) complete(b []byte, err error) error {
+	return finish(d, DecodeHintedReply, b, err)
+}
 
 func (d nodesDone) complete(b []byte, err error) error {
 	return finish(d, DecodeNodesReply, b, err)
@@ -298,6 +363,10 @@ func (d listDone) complete(b []byte, err error) error {
 
 func (d fetchDone) complete(b []byte, err error) error {
 	return finish(d, DecodeFetchReply, b, err)
+}
+
+func (r *request) hintedReply(m HintedReply, err error) {
+	r.answer(err, func(b []byte) []byte { return AppendHintedReply(b, m) })
 }
 
 func (r *request) nodesReply(m NodesReply, err error) {

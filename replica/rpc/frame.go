@@ -25,8 +25,9 @@ const (
 	KindFetch   Kind = 12
 	KindSession Kind = 13
 	KindSync    Kind = 14
+	KindHinted  Kind = 15
 
-	lastKind  = KindSync
+	lastKind  = KindHinted
 	replyBit  = Kind(0x80)
 	kindError = Kind(0xff)
 )
@@ -62,6 +63,8 @@ func (k Kind) String() string {
 		return "session"
 	case KindSync:
 		return "sync"
+	case KindHinted:
+		return "hinted"
 	default:
 		return fmt.Sprintf("kind(%d)", uint8(k))
 	}

@@ -40,6 +40,7 @@ type Handler interface {
 	ServeNodes(m NodesRequest, meta Meta, reply func(NodesReply, error))
 	ServeList(m ListRequest, meta Meta, reply func(ListReply, error))
 	ServeFetch(m FetchRequest, meta Meta, reply func(FetchReply, error))
+	ServeHinted(m HintedRequest, meta Meta, reply func(HintedReply, error))
 	ServeSession(m SessionRequest, meta Meta, reply func(error))
 	ServeSync(m SyncRequest, meta Meta, reply func(error))
 }

@@ -32,6 +32,7 @@ type fakeHandler struct {
 	nodes  func(NodesRequest, Meta, func(NodesReply, error))
 	list   func(ListRequest, Meta, func(ListReply, error))
 	fetch  func(FetchRequest, Meta, func(FetchReply, error))
+	hinted func(HintedRequest, Meta, func(HintedReply, error))
 	meet   func(SessionRequest, Meta, func(error))
 	sync   func(SyncRequest, Meta, func(error))
 }
@@ -70,6 +71,10 @@ func (h *fakeHandler) ServeList(m ListRequest, x Meta, reply func(ListReply, err
 
 func (h *fakeHandler) ServeFetch(m FetchRequest, x Meta, reply func(FetchReply, error)) {
 	serveFake(h.fetch, m, x, reply)
+}
+
+func (h *fakeHandler) ServeHinted(m HintedRequest, x Meta, reply func(HintedReply, error)) {
+	serveFake(h.hinted, m, x, reply)
 }
 
 func (h *fakeHandler) ServeSession(m SessionRequest, x Meta, reply func(error)) {

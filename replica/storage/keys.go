@@ -73,6 +73,13 @@ func HintRange(target uint64, slot uint16, hash uint32) (lo, hi []byte) {
 	return lo, prefixEnd(lo[:9])
 }
 
+// HintSlots returns the bounds [lo, hi) of the records kept for target in the
+// slots from first to last.
+func HintSlots(target uint64, first, last uint16) (lo, hi []byte) {
+	lo = AppendHintKey(nil, target, first, 0, nil)
+	return lo, afterSlot(lo[:9:9], last)
+}
+
 // AllHints returns the bounds [lo, hi) of the records kept for anyone.
 func AllHints() (lo, hi []byte) {
 	return []byte{kindHint}, []byte{kindHint + 1}

@@ -55,6 +55,7 @@ type Node struct {
 	coord     *coordinator.Coordinator
 	responder *antientropy.Responder
 	exchange  *antientropy.Exchanger
+	reaper    *replica.Reaper
 	doors     []*resp.Server
 	publish   *publisher
 
@@ -133,6 +134,7 @@ func (n *Node) build(ctx context.Context) error {
 		{"membership", func(ctx context.Context) error { return n.members.CheckTwin(ctx) }},
 		{"coordinator", n.buildCoordinator},
 		{"antientropy", n.buildExchange},
+		{"reaper", n.buildReaper},
 		{"doors", n.buildDoors},
 	}
 	for _, s := range steps {
@@ -293,6 +295,8 @@ func (n *Node) run() {
 	n.tasks.start(task{"membership", n.members.Run})
 	n.tasks.start(task{"publisher", n.publish.Run})
 	n.tasks.start(task{"antientropy", n.exchange.Run})
+	n.tasks.start(task{"reaper", n.reaper.Run})
+	n.tasks.start(task{"recovery", n.recoverTask})
 	for i, d := range n.doors {
 		n.tasks.start(task{"door", func(ctx context.Context) error { return d.Serve(ctx, n.listeners[i]) }})
 	}

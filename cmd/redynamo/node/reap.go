@@ -1,0 +1,182 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/redynamo/redynamo/membership/ring"
+	"github.com/redynamo/redynamo/replica"
+	"github.com/redynamo/redynamo/replica/rpc"
+)
+
+// reapProof is what the cluster can prove to the reaper.
+type reapProof struct{ n *Node }
+
+// Settled is replica.Proof. A row that this node does not own is settled with
+// nobody: it is not this node's to drop.
+func (p reapProof) Settled(partition int, since time.Time) (missing ring.NodeID, ok bool) {
+	r := p.n.members.View().Ring
+	if r == nil || partition >= r.Units() || !r.Owns(p.n.id.node, partition) {
+		return p.n.id.node, false
+	}
+	for _, owner := range r.Owners(partition) {
+		if owner == p.n.id.node {
+			continue
+		}
+		if began, met := p.n.exchange.Session(partition, owner); !met || !began.After(since) {
+			return owner, false
+		}
+	}
+	return 0, true
+}
+
+// hintedTimeout bounds the question for which partitions hints are kept.
+const hintedTimeout = 5 * time.Second
+
+// HintFree is replica.Proof.
+func (p reapProof) HintFree(ctx context.Context, partitions []int) ([]int, error) {
+	r := p.n.members.View().Ring
+	if r == nil {
+		return nil, errors.New("there is no ring")
+	}
+	ctx, cancel := context.WithTimeout(ctx, hintedTimeout)
+	defer cancel()
+	free, err := p.n.hintFree(ctx, r, partitions)
+	m := rpc.HintedRequest{Units: uint16(r.Units() - 1)}
+	for _, part := range partitions {
+		m.Partitions = append(m.Partitions, uint16(part))
+	}
+	for _, member := range r.Members() {
+		if member.ID == p.n.id.node || err != nil || len(free) == 0 {
+			continue
+		}
+		peer := p.n.pool.Get(member.ID)
+		if peer == nil || !p.n.pool.Up(member.ID) {
+			return nil, fmt.Errorf("member %v is away and may keep hints", member.ID)
+		}
+		var held rpc.HintedReply
+		held, err = await(ctx, func(o rpc.Options, done func(rpc.HintedReply, error)) { peer.Hinted(m, o, done) })
+		if err != nil {
+			return nil, fmt.Errorf("member %v does not say whether it keeps hints: %w", member.ID, err)
+		}
+		free = slices.DeleteFunc(free, func(part int) bool { return slices.Contains(held.Partitions, uint16(part)) })
+	}
+	return free, err
+}
+
+// hintFree returns those of the partitions for which this node keeps no hint, and
+// none that it has taken and not yet committed.
+func (n *Node) hintFree(ctx context.Context, r *ring.Ring, partitions []int) (free []int, err error) {
+	done := make(chan error, 1)
+	n.replica.Barrier(func(err error) { done <- err })
+	select {
+	case err := <-done:
+		if err != nil {
+			return nil, err
+		}
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	for _, part := range partitions {
+		if part >= r.Units() {
+			return nil, fmt.Errorf("partition %d of %d", part, r.Units())
+		}
+		first, last := r.SlotsOf(part)
+		held, err := n.replica.Hinted(first, last)
+		if err != nil {
+			return nil, err
+		}
+		if !held {
+			free = append(free, part)
+		}
+	}
+	return free, nil
+}
+
+// ServeHinted tells for which partitions hints are kept here.
+func (h handler) ServeHinted(m rpc.HintedRequest, meta rpc.Meta, reply func(rpc.HintedReply, error)) {
+	r := h.n.members.View().Ring
+	if r == nil || r.Units() != int(m.Units)+1 {
+		reply(rpc.HintedReply{}, rpc.ErrLoading)
+		return
+	}
+	later(h, meta, reply, func() (out rpc.HintedReply, err error) {
+		ctx, cancel := context.WithTimeout(context.Background(), hintedTimeout)
+		defer cancel()
+		var asked []int
+		for _, part := range m.Partitions {
+			asked = append(asked, int(part))
+		}
+		free, err := h.n.hintFree(ctx, r, asked)
+		for _, part := range asked {
+			if !slices.Contains(free, part) {
+				out.Partitions = append(out.Partitions, uint16(part))
+			}
+		}
+		return out, err
+	})
+}
+
+func (n *Node) buildReaper(context.Context) (err error) {
+	n.reaper, err = replica.NewReaper(n.replica, replica.ReapConfig{}, reapProof{n})
+	return err
+}
+
+// recoverEvery is how often a recovering node looks whether it has met everybody.
+const recoverEvery = time.Second
+
+// recoverTask brings back what this node has lost: it asks for a repair with every
+// other owner, and ends the recovery when each of its partitions has had a session
+// with each of them that began since.
+func (n *Node) recoverTask(ctx context.Context) error {
+	tick := time.NewTicker(recoverEvery)
+	defer tick.Stop()
+	var of uint64 // the boot that is being recovered
+	var since time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		boot, recovering := n.Recovering()
+		if !recovering {
+			of = 0
+			continue
+		}
+		if boot != of {
+			of, since = boot, time.Now()
+		}
+		if n.metAll(since) {
+			if err := n.Recovered(boot); err != nil {
+				return err
+			}
+			continue
+		}
+		if s := n.exchange.RepairStatus(); n.publish.Ready() && (s.Began.IsZero() || !s.Ended.IsZero()) {
+			// Refused only while one is under way.
+			_ = n.exchange.Repair(0, ring.Slots-1)
+		}
+	}
+}
+
+// metAll reports whether every partition of this node has had a session with every
+// other owner that began since.
+func (n *Node) metAll(since time.Time) bool {
+	r := n.members.View().Ring
+	if r == nil || len(r.Members()) < 2 {
+		return false
+	}
+	for part := range r.Units() {
+		if !r.Owns(n.id.node, part) {
+			continue
+		}
+		if _, ok := (reapProof{n}).Settled(part, since); !ok {
+			return false
+		}
+	}
+	return true
+}
