@@ -99,7 +99,7 @@ func (k *keeper) expire(at time.Duration) time.Duration {
 	calls, small := p.small.expire(calls, at)
 	calls, bulk := p.bulk.expire(calls, at)
 	if len(calls) > 0 {
-		if p.health.missed(at, calls, p.pool.cfg.SuspectAfter, p.pool.cfg.SuspectTimeout) && !k.asleep(at) {
+		if p.health.missed(at, calls, &p.pool.cfg) && !k.asleep(at) {
 			p.suspect("calls timed out")
 		}
 		p.fail(calls)
