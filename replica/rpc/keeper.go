@@ -49,6 +49,7 @@ func newKeeper(p *Peer) *keeper {
 	return &keeper{
 		p:      p,
 		told:   true,
+		due:    never,
 		probed: make(chan error, 1),      // one probe at a time
 		dialed: make(chan dialResult, 2), // one dial per lane at a time
 	}
