@@ -8,10 +8,13 @@
 // keeps both to its end. A read is coordinated wherever it arrives. A write is
 // coordinated by an owner of the key, because only owners should mint dots for
 // it (a fallback's lineage ends with its hint): any other node hands it to the
-// first live owner. Only with no live owner does a fallback mint, for one of
+// first owner that shows life. Only with no live owner does a fallback mint, for one of
 // them, and then refuses operations whose reply makes a claim about the old
 // value. A SET that depends on the old value (NX, XX, GET) moreover wants its R
 // copies from owners, and as many live owners as R and W say.
+//
+// A fallback that is read answers with all that it holds of the key, for whomever
+// it keeps it: who stands in for whom changes with every death and return.
 //
 // Nothing is rolled back after a dot was minted; what cannot be stored W times
 // may still surface later.

@@ -34,7 +34,7 @@ func (r *rig) misbehave(rng *rand.Rand) {
 	n := r.nodes[r.ids[rng.IntN(len(r.ids))]]
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.mu.fault = []fault{healthy, healthy, healthy, unreachable, silent, deaf, overloaded, broken}[rng.IntN(8)]
+	n.mu.fault = []fault{healthy, healthy, healthy, unreachable, silent, deaf, dying, dyingDeaf, overloaded, broken}[rng.IntN(10)]
 	n.mu.delay = time.Duration(rng.IntN(4)) * time.Duration(rng.IntN(40)) * time.Millisecond
 	n.mu.latency = time.Duration(rng.IntN(20)) * time.Millisecond
 	clear(n.mu.down)

@@ -162,7 +162,7 @@ func TestAStoppedNodeIsBypassedAndComesBack(t *testing.T) {
 	var wg sync.WaitGroup
 	logs := make([]*writerLog, 8)
 	for i := range logs {
-		wg.Go(func() { logs[i] = c.load(t.Context(), i, time.Second, &stop) })
+		wg.Go(func() { logs[i] = c.load(t.Context(), i, victim.index, time.Second, &stop) })
 	}
 	await(t, 10*time.Second, "the load is on", func() error {
 		if n := c.metric(victim, `coordinator_requests_total{op="forwarded"}`); n < 50 {

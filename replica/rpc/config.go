@@ -39,6 +39,7 @@ type PoolConfig struct {
 	KeepAlive    time.Duration // silence after which a peer is pinged; 500 ms
 
 	SuspectAfter   int           // consecutive timeouts of one kind; 2
+	SuspectSlow    time.Duration // how long they must have gone on; 1 s
 	SuspectTimeout time.Duration // silence that is enough by itself; 500 ms
 	ProbeMin       time.Duration // first wait before a suspect is probed; 100 ms
 	ProbeMax       time.Duration // longest wait between probes; 2 s
@@ -63,6 +64,7 @@ func (c PoolConfig) withDefaults() PoolConfig {
 	c.WriteTimeout = or(c.WriteTimeout, 5*time.Second)
 	c.KeepAlive = or(c.KeepAlive, 500*time.Millisecond)
 	c.SuspectAfter = or(c.SuspectAfter, 2)
+	c.SuspectSlow = or(c.SuspectSlow, time.Second)
 	c.SuspectTimeout = or(c.SuspectTimeout, 500*time.Millisecond)
 	c.ProbeMin = or(c.ProbeMin, 100*time.Millisecond)
 	c.ProbeMax = or(c.ProbeMax, max(2*time.Second, c.ProbeMin))
@@ -105,7 +107,7 @@ func (c PoolConfig) validate() error {
 	if c.ProbeMin < 0 || c.ProbeMax < c.ProbeMin {
 		errs = append(errs, fmt.Errorf("probe waits (%v to %v) must be positive and ascend", c.ProbeMin, c.ProbeMax))
 	}
-	errs = append(errs, checkDurations(c.CallTimeout, c.DialTimeout, c.WriteTimeout, c.KeepAlive, c.SuspectTimeout))
+	errs = append(errs, checkDurations(c.CallTimeout, c.DialTimeout, c.WriteTimeout, c.KeepAlive, c.SuspectSlow, c.SuspectTimeout))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("rpc: pool: %w", err)
 	}

@@ -32,9 +32,11 @@
 // A peer is up until there is a reason to think otherwise: a dial or handshake
 // that fails, a connection that breaks with calls in flight or after a bad frame,
 // a call that timed out while nothing at all was heard for SuspectTimeout, or SuspectAfter sweeps
-// in a row in which foreground reads (or merges, or pings) timed out without one
+// in a row, over SuspectSlow, in which foreground reads (or merges, or pings) timed out without one
 // of that kind being answered in between. A forwarded write or a scan may be
-// slow for reasons of its own and counts only as silence. A peer that has been
+// slow for reasons of its own and counts only as silence. The second reason takes
+// its time because a disk that everybody is busy with stalls for half a second
+// now and then; to take two owners for dead for that leaves writes to fallbacks. A peer that has been
 // silent for KeepAlive is pinged, so a stopped process or a half-open link is
 // found within KeepAlive and DialTimeout even with no traffic. A peer that is
 // only busy (ErrOverloaded) is no suspect.

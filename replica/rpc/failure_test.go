@@ -122,7 +122,7 @@ func TestAPeerThatDiesIsNoticedWithoutTrafficAndFoundAgain(t *testing.T) {
 
 func TestTimeoutsInARowSuspect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, mute(), PoolConfig{}, ServerConfig{})
+		r := newRig(t, mute(), PoolConfig{SuspectSlow: 150 * time.Millisecond}, ServerConfig{})
 		pass(time.Second)
 		begin := time.Now()
 		_, err := r.read("k", within(100*time.Millisecond))
@@ -205,7 +205,7 @@ func TestAnsweredReadsDoNotHideUnansweredMerges(t *testing.T) {
 
 func TestAPeerThatOnlyAnswersPingsIsLeftAloneLongerAndLonger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, mute(), PoolConfig{}, ServerConfig{})
+		r := newRig(t, mute(), PoolConfig{SuspectSlow: 10 * time.Millisecond}, ServerConfig{})
 		var last time.Duration
 		for i := range 5 {
 			for range 2 {
@@ -475,8 +475,12 @@ func TestAPeerThatAnswersNoMergeIsBackWhenItsDiskIs(t *testing.T) {
 			}
 		}
 		r := newRig(t, h, PoolConfig{}, ServerConfig{})
-		for range 2 {
+		begin := time.Now()
+		for r.peer.Up() && time.Since(begin) < time.Minute {
 			wantErr(t, r.merge(nil, within(100*time.Millisecond)), ErrTimeout)
+		}
+		if took := time.Since(begin); took != time.Second {
+			t.Errorf("suspected after %v", took)
 		}
 		for range 60 {
 			pass(time.Second)
@@ -501,7 +505,7 @@ func TestAnOverloadedPeerIsNoSuspectAndStaysOneIfItWas(t *testing.T) {
 			read:  mute().read,
 			sync:  func(_ SyncRequest, _ Meta, reply func(error)) { reply(ErrOverloaded) },
 		}
-		r := newRig(t, busy, PoolConfig{}, ServerConfig{})
+		r := newRig(t, busy, PoolConfig{SuspectSlow: 150 * time.Millisecond}, ServerConfig{})
 		for range 100 {
 			wantErr(t, r.merge(nil, Options{}), ErrOverloaded)
 		}
@@ -567,5 +571,27 @@ func TestANodeThatWasStoppedItselfSuspectsNobody(t *testing.T) {
 		if _, err := r.read("k", Options{}); err != nil {
 			t.Error(err)
 		}
+	})
+}
+
+// A disk that many nodes share stalls now and then.
+func TestAStallOfHalfASecondSuspectsNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, stall := echoHandler(), atomic.Int64{}
+		h.merge = func(_ MergeRequest, _ Meta, reply func(error)) {
+			time.AfterFunc(time.Duration(stall.Load()), func() { reply(nil) })
+		}
+		r := newRig(t, h, PoolConfig{}, ServerConfig{})
+		for range 5 {
+			stall.Store(int64(700 * time.Millisecond))
+			for range 6 {
+				wantErr(t, r.merge(nil, within(100*time.Millisecond)), ErrTimeout)
+			}
+			stall.Store(0)
+			if err := r.merge(nil, Options{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r.wantChanges()
 	})
 }

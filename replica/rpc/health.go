@@ -15,7 +15,8 @@ type health struct {
 	// peer whose reads come from its cache while its disk hangs is found out
 	// because its merges are counted apart.
 	timeouts [lastKind + 1]atomic.Int32
-	mean     atomic.Int64 // of foreground reads; pings until there are any
+	since    [lastKind + 1]atomic.Int64 // instant the first of these was sent
+	mean     atomic.Int64               // of foreground reads; pings until there are any
 	p95      atomic.Int64
 	reads    atomic.Bool // mean and p95 come from reads
 }
@@ -63,11 +64,15 @@ func (h *health) sample(kind Kind, took time.Duration) {
 }
 
 // missed notes calls that timed out in one sweep and reports whether they are
-// reason enough to suspect the peer: it was silent for limit while one of them
-// waited, or after so many sweeps in a row a kind went without an answer.
-func (h *health) missed(at time.Duration, calls []ended, after int, limit time.Duration) bool {
+// reason enough to suspect the peer: it was silent for SuspectTimeout while one
+// of them waited, or for SuspectSlow and SuspectAfter sweeps in a row a kind went
+// without an answer.
+func (h *health) missed(at time.Duration, calls []ended, cfg *PoolConfig) bool {
 	silent := false
-	var kinds [lastKind + 1]bool
+	var first [lastKind + 1]time.Duration // when the first of each kind was sent
+	for k := range first {
+		first[k] = never
+	}
 	for i := range calls {
 		c := &calls[i]
 		if c.err != ErrTimeout {
@@ -76,13 +81,20 @@ func (h *health) missed(at time.Duration, calls []ended, after int, limit time.D
 		if c.kind == KindRead && c.class == Foreground {
 			h.sample(c.kind, at-c.sent)
 		}
-		silent = silent || at-c.sent >= limit && h.lastSeen.Load() < int64(c.sent)
+		silent = silent || at-c.sent >= cfg.SuspectTimeout && h.lastSeen.Load() < int64(c.sent)
 		if c.class == Foreground && (c.kind == KindRead || c.kind == KindMerge || c.kind == KindPing) {
-			kinds[c.kind] = true
+			first[c.kind] = min(first[c.kind], c.sent)
 		}
 	}
-	for k := range kinds {
-		if kinds[k] && h.timeouts[k].Add(1) >= int32(after) {
+	for k, sent := range first {
+		if sent == never {
+			continue
+		}
+		n := h.timeouts[k].Add(1)
+		if n == 1 {
+			h.since[k].Store(int64(sent))
+		}
+		if n >= int32(cfg.SuspectAfter) && at-time.Duration(h.since[k].Load()) >= cfg.SuspectSlow {
 			silent = true
 		}
 	}

@@ -49,6 +49,7 @@ func newKeeper(p *Peer) *keeper {
 	return &keeper{
 		p:      p,
 		told:   true,
+		due:    never,
 		probed: make(chan error, 1),      // one probe at a time
 		dialed: make(chan dialResult, 2), // one dial per lane at a time
 	}
@@ -99,7 +100,7 @@ func (k *keeper) expire(at time.Duration) time.Duration {
 	calls, small := p.small.expire(calls, at)
 	calls, bulk := p.bulk.expire(calls, at)
 	if len(calls) > 0 {
-		if p.health.missed(at, calls, p.pool.cfg.SuspectAfter, p.pool.cfg.SuspectTimeout) && !k.asleep(at) {
+		if p.health.missed(at, calls, &p.pool.cfg) && !k.asleep(at) {
 			p.suspect("calls timed out")
 		}
 		p.fail(calls)
