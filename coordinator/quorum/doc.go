@@ -32,6 +32,12 @@
 // data, and so never counts towards W. An owner that refuses for overload gets
 // no hint: it is alive, and hints would multiply the load that it refused.
 //
+// A hint is optional while owners alone, those not known to have failed, can
+// meet W, and always if the coordinator keeps it beside its own copy. A fallback
+// that keeps much already may refuse an optional hint: it then counts for
+// nothing and goes to nobody else, but is asked for again, as one that is
+// needed, when owners fail and W cannot be met without it.
+//
 // Invariant: the nodes counted for W are distinct, and for each owner at most
 // one hint is out or stored that is not known to have failed (besides the own
 // copy of a coordinator that is in no walk).

@@ -33,7 +33,8 @@
 // the hints for the other owners. When all of these are durable here, the row
 // goes; the owners' hints then travel as hints do. Rows kept for this node
 // itself are merged into its own. A ring that changed lets every target's rows
-// be looked at once, also when the target is down.
+// be looked at once, also when the target is down. What is moved is acknowledged
+// data and heeds no budget.
 //
 // # Receiving
 //

@@ -16,6 +16,7 @@ import (
 	"github.com/VictoriaMetrics/metrics"
 
 	"github.com/redynamo/redynamo/membership/ring"
+	"github.com/redynamo/redynamo/replica/version"
 )
 
 const self = ring.NodeID(1)
@@ -229,8 +230,9 @@ type book struct {
 	since map[ring.NodeID]time.Time
 
 	mergeErr, dropErr, pageErr error
-	merges                     []string // target/key, in order
-	onMerge                    func()   // called once, with the lock held
+	damaged                    ring.Slot // cannot be read; 0 none
+	merges                     []string  // target/key, in order
+	onMerge                    func()    // called once, with the lock held
 }
 
 func newBook() *book {
@@ -316,6 +318,10 @@ func (b *book) Page(target ring.NodeID, slot ring.Slot, hash uint32, maxBytes in
 	for _, row := range rows {
 		if row.Slot < slot || row.Slot == slot && row.KeyHash < hash {
 			continue
+		}
+		if b.damaged != 0 && row.Slot == b.damaged {
+			p.NextSlot, p.NextHash, p.Done = b.damaged+1, 0, false
+			return p, fmt.Errorf("rig: %w", version.ErrCorrupt)
 		}
 		if size > maxBytes {
 			p.NextSlot, p.NextHash, p.Done = row.Slot, row.KeyHash, false

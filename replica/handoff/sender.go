@@ -52,6 +52,7 @@ type target struct {
 	state   State
 	running bool
 	back    bool      // it returned while a worker ran
+	news    news      // what the log was told of it
 	due     time.Time // no worker before
 	served  time.Time // when the last worker ended
 	tally
@@ -97,7 +98,11 @@ func (s *Sender) Wake() {
 // Returned says that a node is back: no wait for it is worth anything now.
 func (s *Sender) Returned(id ring.NodeID) {
 	s.mu.Lock()
-	switch t := s.mu.targets[id]; {
+	t := s.mu.targets[id]
+	if t != nil {
+		t.news.returned = true
+	}
+	switch {
 	case t == nil:
 	case t.running:
 		t.back = true
@@ -171,6 +176,7 @@ func (s *Sender) Run(ctx context.Context) error {
 			s.settle(o)
 		}
 		ready, next := s.plan(time.Now())
+		s.tell()
 		for _, t := range ready {
 			workers.Go(func() { ended <- s.turn(ctx, t) })
 		}
@@ -212,6 +218,41 @@ func (s *Sender) plan(now time.Time) (ready []*target, next time.Duration) {
 		}
 	}
 	return s.pickLocked(ready), next
+}
+
+// news is how far the log knows of what a node that returned is given.
+type news struct {
+	returned bool // it returned, and has hints
+	began    bool // the log knows
+	rows     int64
+}
+
+// tell logs the beginning and the end of what a node that returned is given.
+// The few hints of a live node are no news.
+func (s *Sender) tell() {
+	for _, st := range s.Status() {
+		s.mu.Lock()
+		t := s.mu.targets[st.Target]
+		began := t != nil && t.news.returned && !t.news.began && st.Rows > 0
+		ended := t != nil && t.news.began && st.Rows == 0 && !t.running
+		delivered := int64(0)
+		switch {
+		case began:
+			t.news.began, t.news.rows = true, t.rows
+		case ended:
+			delivered = t.rows - t.news.rows
+			t.news = news{}
+		case t != nil && st.Rows == 0:
+			t.news = news{}
+		}
+		s.mu.Unlock()
+		switch {
+		case began:
+			s.cfg.Logger.Info("handoff: a node is back and gets its hints", "target", st.Target, "rows", st.Rows, "bytes", st.Bytes)
+		case ended:
+			s.cfg.Logger.Info("handoff: all hints of a node are delivered", "target", st.Target, "rows", delivered)
+		}
+	}
 }
 
 // hasWork reports whether a worker could do something for t: it can be reached,

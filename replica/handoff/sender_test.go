@@ -1,6 +1,7 @@
 package handoff
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -37,6 +38,11 @@ func TestHintsGoHomeWhenTheirTargetReturns(t *testing.T) {
 			}
 		}
 		pass(2 * time.Second)
+		for _, line := range []string{"is back and gets its hints\" target=0000000000000003 rows=50", "are delivered\" target=0000000000000003 rows=50"} {
+			if n := strings.Count(r.log.String(), line); n != 1 {
+				t.Errorf("the log says %q %d times:\n%s", line, n, r.log.String())
+			}
+		}
 		if st := r.status(3); st.State != Idle || st.DeliveredRows != 50 || st.Failed != 0 || st.Rows != 0 {
 			t.Errorf("when all is done: %+v", st)
 		}
@@ -382,6 +388,31 @@ func TestAnUnreadableBookIsTriedAgain(t *testing.T) {
 		r.book.fail(nil, nil, nil)
 		pass(time.Minute)
 		r.wantGone(3, keys, "v")
+	})
+}
+
+func TestADamagedPartOfTheBookIsPassedOver(t *testing.T) {
+	inBubble(t, 5, Config{}, func(t *testing.T, r *rig) {
+		keys := r.keysOf(3, 50)
+		slices.SortFunc(keys, func(a, b string) int { return cmp.Compare(ring.SlotOf([]byte(a)), ring.SlotOf([]byte(b))) })
+		r.book.mu.Lock()
+		r.book.damaged = ring.SlotOf([]byte(keys[20]))
+		r.book.mu.Unlock()
+		r.keep(3, 50, "v")
+		pass(time.Second)
+		if n := r.book.rows(3); n == 0 || n > 3 {
+			t.Errorf("%d hints are left, want those of one slot", n)
+		}
+		if st := r.status(3); st.Failed == 0 {
+			t.Errorf("%+v", st)
+		}
+		pass(10 * time.Minute)
+		if n := r.counter(`handoff_unreadable_rows_total`); n < 20 || n > 100 {
+			t.Errorf("looked %d times in ten minutes", n)
+		}
+		if n := strings.Count(r.log.String(), "stuck=true"); n != 1 {
+			t.Errorf("logged %d times", n)
+		}
 	})
 }
 

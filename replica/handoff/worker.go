@@ -63,7 +63,6 @@ func (s *Sender) turn(ctx context.Context, t *target) outcome {
 		case time.Now().After(t.work.ends):
 			return outcome{t, Waiting, 0}
 		}
-		t.work.fails = 0
 	}
 }
 
@@ -269,7 +268,7 @@ func (s *Sender) deliver(ctx context.Context, t *target, rows []Row) (int, error
 	credit, err := s.call(ctx, t, rows)
 	switch {
 	case err == nil:
-		t.work.credit = credit
+		t.work.credit, t.work.fails = credit, 0
 		t.work.passed.done += len(rows)
 		s.progress(t, tally{rows: int64(len(rows)), bytes: int64(sizeOf(rows))})
 		return len(rows), s.drop(ctx, t, rows)
