@@ -391,3 +391,107 @@ func TestANodeOnAFrozenDiskFencesItself(t *testing.T) {
 	}
 	c.signal(p, syscall.SIGTERM) // it must let go of the mount
 }
+
+// nodeID asks p for its id.
+func (c *processes) nodeID(p *process) string {
+	c.t.Helper()
+	_, rest, ok := strings.Cut(c.client(p.index).Info(c.t.Context(), "redynamo").Val(), "node_id:")
+	id, _, _ := strings.Cut(rest, "\r\n")
+	if !ok || id == "" {
+		c.t.Fatalf("node %d does not say who it is", p.index)
+	}
+	return id
+}
+
+func TestALostAndARestoredDirectoryAsAnOperatorMeetsThem(t *testing.T) {
+	c := startProcesses(t, 3)
+	ctx, p := t.Context(), c.nodes[2]
+	set := func(value string) {
+		t.Helper()
+		for k := range 50 {
+			if err := c.client(k%3).Set(ctx, fmt.Sprintf("k%d", k), value, 0).Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	holds := func(value string) {
+		t.Helper()
+		for k := range 50 {
+			if got, err := c.client(2).Get(ctx, fmt.Sprintf("k%d", k)).Result(); got != value {
+				t.Errorf("k%d = %q, %v; want %q", k, got, err, value)
+			}
+		}
+	}
+	recovering := func(want bool) {
+		t.Helper()
+		if _, body, err := p.page("/readyz"); err != nil || strings.Contains(body, "recovering") != want {
+			t.Errorf("readyz says %q, %v; want recovering: %v", body, err, want)
+		}
+	}
+	set("v1")
+	id := c.nodeID(p)
+
+	c.signal(p, syscall.SIGTERM)
+	backup := p.dir + ".backup"
+	run(t, nil, "cp", "-a", p.dir, backup)
+	c.start(p)
+	c.awaitReady(p)
+	set("v2")
+	c.kill(p)
+	if err := errors.Join(os.RemoveAll(p.dir), os.Rename(backup, p.dir)); err != nil {
+		t.Fatal(err)
+	}
+	from := p.logSize()
+	c.start(p)
+	await(t, 30*time.Second, "it talks to the others", func() error {
+		if !p.said("a node is up", from) {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	await(t, time.Second, "it notices within a second that it is a backup", func() error {
+		if !p.said("this data directory lacks", from) {
+			return errors.New("nothing in its log")
+		}
+		return nil
+	})
+	c.awaitReady(p)
+	recovering(true)
+	holds("v2")
+
+	c.kill(p)
+	if err := os.RemoveAll(p.dir); err != nil {
+		t.Fatal(err)
+	}
+	from = p.logSize()
+	c.start(p)
+	select {
+	case <-p.waited:
+	case <-time.After(time.Minute):
+		t.Fatal("a node with an empty directory is not refused")
+	}
+	if !p.said("--replace-lost", from) || !p.said(id, from) {
+		t.Error("the refusal does not say what to do")
+	}
+	if err := os.RemoveAll(p.dir); err != nil {
+		t.Fatal(err)
+	}
+	args := p.args
+	p.args = append(slices.Clone(args), "--replace-lost", id)
+	c.start(p)
+	c.awaitReady(p)
+	if got := c.nodeID(p); got != id {
+		t.Errorf("it is node %s, want %s", got, id)
+	}
+	recovering(true)
+	holds("v2")
+	set("v3")
+	holds("v3")
+
+	c.kill(p)
+	p.args = append(slices.Clone(args), "--accept-loss")
+	c.start(p)
+	c.awaitReady(p)
+	recovering(false)
+	holds("v3")
+}
