@@ -51,6 +51,7 @@ type serverCmd struct {
 	Join          []string `help:"Gossip addresses of the cluster to join." placeholder:"HOST:PORT"`
 	AutoJoin      bool     `help:"Add this node to the ring on its first boot." default:"true" negatable:""`
 	ReplaceLost   string   `help:"Take over this member, whose data directory is lost, with an empty one." placeholder:"NODEID"`
+	AcceptLoss    bool     `help:"Give up what the data directory has lost: the node counts in reads at once. For one start."`
 	Expect        int      `help:"On the first boot, answer LOADING to data commands until this many nodes have joined." placeholder:"N"`
 	LogLevel      string   `help:"Least important message that is logged: ${enum}." enum:"debug,info,warn,error" default:"info"`
 	Zone          string   `help:"Failure zone; replicas are spread over zones."`
@@ -79,6 +80,7 @@ func (s *serverCmd) Run(ctx context.Context, con *console) error {
 	cfg.Listen, cfg.ClusterListen, cfg.PeerListen = s.Listen, s.ClusterListen, s.PeerListen
 	cfg.GossipListen, cfg.AdminListen, cfg.Advertise = s.GossipListen, s.AdminListen, s.Advertise
 	cfg.Join, cfg.StageJoin, cfg.Expect = s.Join, !s.AutoJoin, s.Expect
+	cfg.AcceptLoss = s.AcceptLoss
 	cfg.Zone, cfg.Weight = s.Zone, s.Weight
 	cfg.Logger = log
 	if err := os.MkdirAll(s.DataDir, 0o700); err != nil {

@@ -55,7 +55,7 @@ type Config struct {
 
 	// MemTableBytes is the size of one memtable; up to four exist at a time.
 	// A simulated disk copies whole files at each sync and wants at most 1 MiB.
-	// Default: 32 MiB.
+	// Default: 32 MiB, on a disk of less than 512 MiB a 16th of it.
 	MemTableBytes int64
 	// PendingBytes is how much is logged before its rows are applied. Meanwhile
 	// it lies in memory, and once more in the memtable, which must be larger or
@@ -118,7 +118,7 @@ func (c Config) withDefaults() Config {
 		c.FsyncInterval = time.Second
 	}
 	if c.MemTableBytes == 0 {
-		c.MemTableBytes = 32 << 20
+		c.MemTableBytes = c.defaultMemTable()
 	}
 	if c.PendingBytes == 0 {
 		c.PendingBytes = int(c.MemTableBytes / 4 * 3)

@@ -23,6 +23,13 @@ const (
 	// rowCopies is how often a row is written before the first of its copies is
 	// removed: to the log, to its place, to a table, and once more to another.
 	rowCopies = 4
+	// logFileShare is what the engine allocates for its next log file, in tenths
+	// of a memtable.
+	logFileShare = 11
+	// smallDiskShare is the part of a small disk that a memtable may have.
+	smallDiskShare     = 16
+	maxMemTable        = 32 << 20
+	minMemTableDefault = 1 << 20
 	// spaceRelease: writes are admitted again when an eighth more than the limit
 	// is free, so that the state does not flap.
 	spaceRelease = 8
@@ -49,7 +56,24 @@ func (s *Store) keepFree(disk vfs.DiskUsage) int64 {
 	if p := s.cfg.MinFreePercent; p > 0 {
 		limit = int64(disk.TotalBytes / 100 * uint64(p))
 	}
-	return limit + (rowCopies-2)*int64(s.overlay.bytes()) + s.space.memTables.Load()
+	return limit + (rowCopies-2)*int64(s.overlay.bytes()) + s.space.memTables.Load() + logFileShare*s.cfg.MemTableBytes/10
+}
+
+// defaultMemTable is the size of a memtable by default: small on a small disk,
+// where its logs and tables would leave no room for anything else.
+func (c Config) defaultMemTable() int64 {
+	fs := vfs.Default
+	if c.FS != nil {
+		fs = c.FS
+	}
+	usage, err := fs.GetDiskUsage(c.Dir)
+	if err != nil {
+		usage, err = fs.GetDiskUsage(fs.PathDir(c.Dir)) // it is still to be made
+	}
+	if err != nil || usage.TotalBytes == 0 || usage.TotalBytes/smallDiskShare > maxMemTable {
+		return maxMemTable
+	}
+	return max(int64(usage.TotalBytes/smallDiskShare), minMemTableDefault)
 }
 
 // checkDisk refuses or admits writes by the free space of the disk.

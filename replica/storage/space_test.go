@@ -80,3 +80,12 @@ func TestTheLimitCanBeAShareOfTheDisk(t *testing.T) {
 		}
 	})
 }
+
+func TestASmallDiskGetsSmallMemtables(t *testing.T) {
+	for total, want := range map[uint64]int64{8 << 20: 1 << 20, 64 << 20: 4 << 20, 512 << 20: 32 << 20, 1 << 40: 32 << 20, 0: 32 << 20} {
+		cfg := Config{Dir: "db", FS: fullDisk{vfs.NewMem(), new(atomic.Uint64), total}}
+		if got := cfg.withDefaults().MemTableBytes; got != want {
+			t.Errorf("disk of %d bytes: memtables of %d, want %d", total, got, want)
+		}
+	}
+}

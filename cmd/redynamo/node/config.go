@@ -40,6 +40,7 @@ type Config struct {
 
 	Join        []string // gossip addresses of members of the cluster to join
 	ReplaceLost nodeID   // take over this member, whose data directory is lost, with an empty one; 0 none
+	AcceptLoss  bool     // give up acknowledged writes that the data directory has lost, instead of recovering
 	StageJoin   bool     // reach the cluster but do not add oneself to the ring
 	Expect      int      // on first boot, members that must have joined before data commands are served; 0 none
 	Zone        string   // failure zone of this node; ""

@@ -76,8 +76,9 @@ func decodeIdentity(b []byte) (identity, error) {
 
 // boot reads the identity of the store and counts this boot durably before it
 // returns. A store without one gets that of lost, a node whose data directory is
-// gone, and is recovering; or, if lost is 0, a new one.
-func boot(s *storage.Store, lost ring.NodeID, random func() uint64) (identity, error) {
+// gone, and is recovering; or, if lost is 0, a new one. With accept, what is
+// missing is given up and no reason to be recovering.
+func boot(s *storage.Store, lost ring.NodeID, accept bool, random func() uint64) (identity, error) {
 	b, err := s.Meta(identityRow)
 	var id identity
 	switch {
@@ -100,7 +101,7 @@ func boot(s *storage.Store, lost ring.NodeID, random func() uint64) (identity, e
 		return identity{}, fmt.Errorf("--replace-lost %v needs an empty data directory, and this one is that of node %v", lost, id.node)
 	}
 	id.boots++
-	id.recovering = id.recovering || s.Lost() != nil
+	id.recovering = (id.recovering || s.Lost() != nil) && !accept
 	if err := s.SetMeta(identityRow, id.encode()); err != nil {
 		return identity{}, fmt.Errorf("identity: %w", err)
 	}

@@ -111,7 +111,7 @@ func TestADirectoryKeepsItsNodeAndCountsItsBoots(t *testing.T) {
 	}
 	for boots := uint64(1); boots <= 3; boots++ {
 		opened(t, disk, func(s *storage.Store) {
-			id, err := boot(s, 0, random)
+			id, err := boot(s, 0, false, random)
 			if err != nil || id != (identity{node: 42, boots: boots}) {
 				t.Fatalf("boot %d is %+v, %v; want node 42", boots, id, err)
 			}
@@ -128,7 +128,7 @@ func TestADamagedIdentityEndsTheBootAndStays(t *testing.T) {
 			t.Fatal(err)
 		}
 		random := func() uint64 { t.Error("a new node is drawn for a directory that has one"); return 1 }
-		if _, err := boot(s, 0, random); !errors.Is(err, errIdentity) {
+		if _, err := boot(s, 0, false, random); !errors.Is(err, errIdentity) {
 			t.Errorf("boot: %v, want the identity refused", err)
 		}
 		if b, err := s.Meta(identityRow); string(b) != "garbage" || err != nil {

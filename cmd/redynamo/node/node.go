@@ -180,7 +180,8 @@ func (n *Node) buildStorage(context.Context) error {
 	n.store = s
 	opened := s.Reached()
 	s.Start()
-	if n.id, err = boot(s, n.cfg.ReplaceLost, n.cfg.Rand); err != nil {
+	n.recovery.accept = n.cfg.AcceptLoss
+	if n.id, err = boot(s, n.cfg.ReplaceLost, n.cfg.AcceptLoss, n.cfg.Rand); err != nil {
 		return err
 	}
 	n.recovery.init(s, opened, n.id)
@@ -246,7 +247,7 @@ func (n *Node) buildMembership(context.Context) error {
 	var err error
 	n.members, err = membership.New(membership.Config{
 		Boot:       membership.Boot{Number: n.id.boots, Incarnation: uint64(n.actor), Reached: n.recovery.opened},
-		Recovering: n.id.recovering, Reached: n.recovery.reached, Restored: n.recovery.restored, Twin: n.twin,
+		Recovering: n.id.recovering, Reached: n.recovery.reached, Restored: n.restored, Twin: n.twin,
 		ID: n.id.node, Zone: n.cfg.Zone, Weight: n.cfg.Weight, Params: n.params(),
 		Join: n.cfg.Join, Expect: expect, StageJoin: n.cfg.StageJoin,
 		BindAddr: n.cfg.GossipListen, Transport: n.cfg.GossipTransport, Endpoints: n.endpoints(),

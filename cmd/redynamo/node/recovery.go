@@ -28,12 +28,17 @@ var errRecovering = errors.New("the node is recovering: it may lack what it had 
 // read of R others. So nothing that was acknowledged is reported absent because
 // of it, and nothing is covered that nobody has seen.
 //
+// An operator may give up what is lost, with Config.AcceptLoss: after a whole
+// cluster was put back from copies of different moments, for instance, nobody has
+// more, and everybody would wait for everybody.
+//
 // A stop that lost nothing, such as a kill, is no reason: storage knows how far
 // its log was durable.
 type recovery struct {
 	store  *storage.Store
 	saving chan struct{} // held while the identity is changed
 	opened uint64        // how far the log had come when the directory was opened
+	accept bool          // what is lost is given up
 	now    atomic.Pointer[identity]
 }
 
@@ -69,10 +74,20 @@ func (r *recovery) change(to func(id *identity) bool) error {
 // directory holds.
 func (r *recovery) restored(boots, reached uint64) error {
 	return r.change(func(id *identity) bool {
-		id.boots, id.recovering = max(id.boots, boots), true
+		id.boots, id.recovering = max(id.boots, boots), !r.accept
 		id.ahead += max(reached, r.reached()) - r.reached()
 		return true
 	})
+}
+
+// restored is what membership is given: see recovery.restored.
+func (n *Node) restored(boots, reached uint64) error {
+	err := n.recovery.restored(boots, reached)
+	if err == nil && n.recovery.accept {
+		n.cfg.Logger.Error("what this data directory has lost is given up, as accept-loss says")
+		n.members.Recovered()
+	}
+	return err
 }
 
 // Recovering reports whether this node lacks what it had acknowledged, and since

@@ -48,7 +48,7 @@ func TestADirectoryThatLostWritesIsRecoveringUntilSomebodySaysOtherwise(t *testi
 	disk := vfs.NewCrashableMem()
 	never := func() uint64 { t.Error("a new node is drawn for a directory that has one"); return 1 }
 	opened(t, disk, func(s *storage.Store) {
-		if _, err := boot(s, 0, func() uint64 { return 42 }); err != nil {
+		if _, err := boot(s, 0, false, func() uint64 { return 42 }); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -77,7 +77,7 @@ func TestADirectoryThatLostWritesIsRecoveringUntilSomebodySaysOtherwise(t *testi
 	}
 	for range 2 { // the second open is whole, and the loss is still one
 		opened(t, rest, func(s *storage.Store) {
-			id, err := boot(s, 0, never)
+			id, err := boot(s, 0, false, never)
 			if err != nil || id.node != 42 || !id.recovering {
 				t.Fatalf("boot: %+v, %v; want node 42, recovering", id, err)
 			}
@@ -89,7 +89,7 @@ func TestADirectoryThatLostWritesIsRecoveringUntilSomebodySaysOtherwise(t *testi
 		})
 	}
 	opened(t, rest, func(s *storage.Store) {
-		id, err := boot(s, 0, never)
+		id, err := boot(s, 0, false, never)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -104,9 +104,20 @@ func TestADirectoryThatLostWritesIsRecoveringUntilSomebodySaysOtherwise(t *testi
 	})
 	opened(t, rest, func(s *storage.Store) {
 		before := s.Reached()
-		id, err := boot(s, 0, never)
+		id, err := boot(s, 0, false, never)
 		if err != nil || id.boots < 10 || !id.recovering || id.ahead == 0 || before+id.ahead < 1000 {
 			t.Errorf("the boot after a restore: %+v, %v", id, err)
+		}
+	})
+	opened(t, rest, func(s *storage.Store) {
+		id, err := boot(s, 0, true, never)
+		if err != nil || id.recovering {
+			t.Errorf("a boot that accepts the loss: %+v, %v", id, err)
+		}
+		r := recovery{accept: true}
+		r.init(s, s.Reached(), id)
+		if err := r.restored(id.boots+7, r.reached()+1000); err != nil || r.on() || r.now.Load().boots != id.boots+7 {
+			t.Errorf("restored, and accepted: %+v, %v", r.now.Load(), err)
 		}
 	})
 }
@@ -131,14 +142,14 @@ func TestADirectoryThatLostItsIdentityDrawsNoNewOne(t *testing.T) {
 
 func TestTakingOverALostNodeNeedsAnEmptyDirectory(t *testing.T) {
 	opened(t, vfs.NewMem(), func(s *storage.Store) {
-		id, err := boot(s, 42, nil)
+		id, err := boot(s, 42, false, nil)
 		if err != nil || id != (identity{node: 42, boots: 1, recovering: true}) {
 			t.Errorf("on an empty directory: %+v, %v", id, err)
 		}
-		if id, err = boot(s, 42, nil); err != nil || id.boots != 2 || !id.recovering {
+		if id, err = boot(s, 42, false, nil); err != nil || id.boots != 2 || !id.recovering {
 			t.Errorf("again with the same flag: %+v, %v", id, err)
 		}
-		if _, err := boot(s, 43, nil); err == nil || !strings.Contains(err.Error(), "needs an empty data directory") {
+		if _, err := boot(s, 43, false, nil); err == nil || !strings.Contains(err.Error(), "needs an empty data directory") {
 			t.Errorf("with another node's id: %v", err)
 		}
 	})
