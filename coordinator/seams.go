@@ -165,5 +165,6 @@ type Inspection struct {
 	For    ring.NodeID // 0: Node's own copy; else a hint for that owner
 	Hash   uint64
 	Record version.Record
-	Err    error // the node could not be asked; nothing else is known
+	Note   string // why a copy without a value is still there
+	Err    error  // the node could not be asked; nothing else is known
 }

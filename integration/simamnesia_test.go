@@ -175,7 +175,7 @@ func TestAWipedOwnerMakesNoKeyAbsent(t *testing.T) {
 		c.restart(1)
 		c.restart(2)
 		time.Sleep(time.Minute) // node 1 meets both
-		for i := range 2 { // node 2 has no vote and reaches one other
+		for i := range 2 {      // node 2 has no vote and reaches one other
 			c.holds(i, amnesiaKeys, "v1")
 		}
 		c.crash(0)

@@ -3,8 +3,10 @@ package replica
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -28,6 +30,10 @@ import (
 // Whatever is older than the tombstone would have to be in one of these places. An
 // owner or a member that is away blocks the proof; being removed from the ring
 // ends that.
+//
+// One place is left that no node can ask: a copy of a data directory that somebody
+// puts back later. So a grave is also kept for RestoreWindow; a copy that is
+// younger can be put back and brings no deleted key with it.
 
 // Proof is what a Reaper rests on. Its methods may block.
 type Proof interface {
@@ -44,8 +50,13 @@ type Proof interface {
 type ReapConfig struct {
 	Interval   time.Duration // between two looks; 10 s
 	MessageAge time.Duration // no message between nodes arrives later; 60 s
-	Batch      int           // graves looked at in one interval; 4096
-	Candidates int           // graves that are waited for at once; 65536
+
+	// RestoreWindow is how old a copy of a data directory may be when it is put
+	// back. Default: 24 h; negative: no copies are put back.
+	RestoreWindow time.Duration
+
+	Batch      int // graves looked at in one interval; 4096
+	Candidates int // graves that are waited for at once; 65536
 }
 
 func (c ReapConfig) withDefaults() ReapConfig {
@@ -54,6 +65,9 @@ func (c ReapConfig) withDefaults() ReapConfig {
 	}
 	if c.MessageAge == 0 {
 		c.MessageAge = time.Minute
+	}
+	if c.RestoreWindow == 0 {
+		c.RestoreWindow = 24 * time.Hour
 	}
 	if c.Batch == 0 {
 		c.Batch = 4096
@@ -142,19 +156,25 @@ func (p *Reaper) step(ctx context.Context) error {
 // collect looks at the next graves and takes down their present states.
 func (p *Reaper) collect() error {
 	var rows [][]byte
+	young := p.r.cfg.Now().Add(-p.cfg.RestoreWindow).UnixMilli()
 	lo, hi := storage.AllGraves()
 	if p.from != nil {
 		lo = p.from
 	}
-	err := p.r.store.Scan(lo, hi, func(row, _ []byte) bool {
-		rows = append(rows, bytes.Clone(row))
-		return len(rows) < p.cfg.Batch
+	seen := 0
+	p.from = nil
+	err := p.r.store.Scan(lo, hi, func(row, since []byte) bool {
+		if seen++; seen > p.cfg.Batch {
+			p.from = bytes.Clone(row)
+			return false
+		}
+		if sinceMS(since) <= young {
+			rows = append(rows, bytes.Clone(row))
+		}
+		return true
 	})
 	if err != nil {
 		return err
-	}
-	if p.from = nil; len(rows) == p.cfg.Batch {
-		p.from = append(bytes.Clone(rows[len(rows)-1]), 0) // the next row key
 	}
 	for _, row := range rows {
 		slot, hash, key, ok := storage.ParseGraveKey(row)
@@ -269,10 +289,17 @@ func (p *Reaper) Why(key []byte) string {
 	if err != nil || !bare(rec) {
 		return ""
 	}
+	since, err := p.r.store.Get(storage.AppendGraveKey(nil, ring.SlotOf(key), ring.KeyHash(key), key))
+	if err != nil {
+		return "" // it changes at this moment
+	}
+	young := time.UnixMilli(sinceMS(since)).Add(p.cfg.RestoreWindow).Sub(p.r.cfg.Now())
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	g := p.mu.graves[string(key)]
 	switch {
+	case p.cfg.RestoreWindow > 0 && young > 0:
+		return fmt.Sprintf("kept for %v more, for the case that an old copy of a data directory is put back", young.Round(time.Second))
 	case !reapable(rec, p.r.cfg.Now().UnixMilli()):
 		return "waits for its expiry to be past"
 	case g == nil:
@@ -334,13 +361,25 @@ func reapable(rec version.Record, nowMS int64) bool {
 
 // appendGraveOp appends what the index of graves needs when e's record becomes
 // next.
-func appendGraveOp(ops []storage.RowOp, e *entry, next version.Record) []storage.RowOp {
+func (r *Replica) appendGraveOp(ops []storage.RowOp, e *entry, next version.Record) []storage.RowOp {
 	was, is := bare(e.rec), bare(next)
-	if was == is {
+	if !was && !is {
 		return ops
 	}
-	key := appendString(storage.AppendGraveKey(nil, e.slot, e.keyPos, nil), e.key)
-	return append(ops, storage.RowOp{Key: key, Delete: !is})
+	op := storage.RowOp{Key: appendString(storage.AppendGraveKey(nil, e.slot, e.keyPos, nil), e.key), Delete: !is}
+	if is {
+		op.Value = binary.BigEndian.AppendUint64(nil, uint64(r.cfg.Now().UnixMilli()))
+	}
+	return append(ops, op)
+}
+
+// sinceMS reads the value of a grave: since when the row is as it is. One that
+// cannot be read is as young as can be.
+func sinceMS(value []byte) int64 {
+	if len(value) != 8 {
+		return math.MaxInt64
+	}
+	return int64(binary.BigEndian.Uint64(value))
 }
 
 // reapedKept bounds what is remembered of dropped records, twice.

@@ -57,6 +57,9 @@ type reapRig struct {
 
 func newReapRig(t *testing.T, cfg ReapConfig) *reapRig {
 	t.Helper()
+	if cfg.RestoreWindow == 0 {
+		cfg.RestoreWindow = -1
+	}
 	h := newHost(t, vfs.NewCrashableMem(), 5, nil)
 	x := &reapRig{host: h, proof: &fakeProof{}}
 	var err error
@@ -269,6 +272,29 @@ func TestGravesAreExactlyTheRowsWithoutAPayload(t *testing.T) {
 		t.Errorf("seed %d: %d rows without a grave, %v", seed, len(want), err)
 	}
 	h.close(t)
+}
+
+func TestYoungTombstoneIsKeptForCopiesThatArePutBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newReapRig(t, ReapConfig{RestoreWindow: time.Hour})
+		x.proof.set(func(f *fakeProof) { f.session = time.Now().Add(1000 * time.Hour) })
+		x.set(t, "k", "v")
+		x.del(t, "k")
+		time.Sleep(50 * time.Minute)
+		if why := x.reaper.Why([]byte("k")); !x.held(t, "k") || !strings.Contains(why, "kept for 10m0s more") {
+			t.Errorf("held %v, why: %q", x.held(t, "k"), why)
+		}
+		x.merge(t, "k", version.Record{Context: version.Context{{Actor: 900, Lo: 1, Hi: 1}}}) // it is young again
+		time.Sleep(50 * time.Minute)
+		if !x.held(t, "k") {
+			t.Error("a tombstone that changed was dropped by its first age")
+		}
+		time.Sleep(12 * time.Minute)
+		if x.held(t, "k") {
+			t.Error("an old tombstone is kept")
+		}
+		x.stop()
+	})
 }
 
 func TestReaperKeepsItsBounds(t *testing.T) {

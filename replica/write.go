@@ -213,7 +213,7 @@ func (r *Replica) storeLocked(st *stripe, e *entry, next version.Record, row []b
 	if e.target == 0 {
 		ops[0].Change = merkle.Change(e.slot, e.keyPos, e.hash, hash)
 		ops, expiring = appendIndexOps(ops, e, next)
-		ops = appendGraveOp(ops, e, next)
+		ops = r.appendGraveOp(ops, e, next)
 	}
 	seq, err := r.store.Enqueue(ops, durable, done)
 	clear(ops)

@@ -285,8 +285,8 @@ func startVMGet(s *session, args [][]byte) pending {
 }
 
 // runVInspect answers one entry per copy, owners first: node, role, state hash
-// (null when the node could not be asked), dots, context, and the age in
-// milliseconds of the newest write (-1 for none).
+// (null when the node could not be asked), dots, context, the age in milliseconds
+// of the newest write (-1 for none), and why a copy without a value is still there.
 func runVInspect(s *session, args [][]byte, w *Reply) {
 	ctx, cancel := s.walkContext()
 	defer cancel()
@@ -302,7 +302,7 @@ func runVInspect(s *session, args [][]byte, w *Reply) {
 }
 
 func writeInspection(w *Reply, in *coordinator.Inspection, nowMS int64) {
-	w.Array(6)
+	w.Array(7)
 	w.BulkString(in.Node.String())
 	w.BulkString(roleText(in))
 	if in.Err != nil {
@@ -323,6 +323,7 @@ func writeInspection(w *Reply, in *coordinator.Inspection, nowMS int64) {
 		age = max(nowMS-h.UnixMS(), 0)
 	}
 	w.Int(age)
+	w.BulkString(in.Note)
 }
 
 // roleText says what the copy is to the node: its own as an owner, a hint kept

@@ -412,11 +412,11 @@ func TestInspectShowsEveryCopy(t *testing.T) {
 	c.do("SET", "k", "v")
 	d.clock.advance(3 * time.Second)
 	hash := fmt.Sprintf("%016x", d.store.record("k").StateHash())
-	own := "$16\r\n" + hash + "\r\n*1\r\n$18\r\n0000000000000001:1\r\n*1\r\n$20\r\n0000000000000001:1-1\r\n:3000\r\n"
+	own := "$16\r\n" + hash + "\r\n*1\r\n$18\r\n0000000000000001:1\r\n*1\r\n$20\r\n0000000000000001:1-1\r\n:3000\r\n$0\r\n\r\n"
 	c.expect("*3\r\n"+
-		"*6\r\n$16\r\n0000000000000001\r\n$5\r\nowner\r\n"+own+
-		"*6\r\n$16\r\n0000000000000002\r\n$5\r\nowner\r\n$-1\r\n*0\r\n*0\r\n:-1\r\n"+
-		"*6\r\n$16\r\n0000000000000003\r\n$25\r\nhint for 0000000000000002\r\n"+own, "VCTX.INSPECT", "k")
+		"*7\r\n$16\r\n0000000000000001\r\n$5\r\nowner\r\n"+own+
+		"*7\r\n$16\r\n0000000000000002\r\n$5\r\nowner\r\n$-1\r\n*0\r\n*0\r\n:-1\r\n$0\r\n\r\n"+
+		"*7\r\n$16\r\n0000000000000003\r\n$25\r\nhint for 0000000000000002\r\n"+own, "VCTX.INSPECT", "k")
 }
 
 func TestSessionContextOffForgetsAndResetRestores(t *testing.T) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ type serverFlags struct {
 	FsyncInterval time.Duration `help:"How often '--fsync interval' syncs." default:"1s"`
 
 	ExchangeInterval time.Duration `help:"Pause between two comparisons of what two owners hold." default:"10s"`
+	RestoreWindow    time.Duration `help:"What is left of deleted keys is kept for so long, so that a copy of a data directory that is younger can be put back." default:"24h"`
 	ScrubPeriod      time.Duration `help:"Time in which every row is read and checked against its checksum." default:"24h"`
 
 	RequestTimeout time.Duration `help:"Every request is answered within this time." default:"1s"`
@@ -155,7 +157,7 @@ func (f serverFlags) config() (node.Config, error) {
 	return node.Config{
 		Version: version,
 		N:       f.N, R: f.R, W: f.W, Units: f.Units,
-		Fsync: fsync, FsyncInterval: f.FsyncInterval, ExchangeInterval: f.ExchangeInterval, ScrubPeriod: f.ScrubPeriod,
+		Fsync: fsync, FsyncInterval: f.FsyncInterval, ExchangeInterval: f.ExchangeInterval, ScrubPeriod: f.ScrubPeriod, RestoreWindow: cmp.Or(f.RestoreWindow, -1),
 		RequestTimeout: f.RequestTimeout,
 		RequirePass:    f.RequirePass,
 		MaxClients:     f.MaxClients,

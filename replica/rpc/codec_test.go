@@ -110,7 +110,7 @@ func goldenMessages() []any {
 		StatusRequest{},
 		StatusReply{Records: true, Ready: true, Epoch: 0x0102030405060708, Members: 5, Boot: 0x1112131415161718},
 		InspectRequest{Key: []byte("key")},
-		InspectReply{Entries: []InspectEntry{{Record: []byte("own")}, {For: 0x1122334455667788, Record: []byte("hint")}}},
+		InspectReply{Entries: []InspectEntry{{Record: []byte("own"), Note: []byte("n")}, {For: 0x1122334455667788, Record: []byte("hint")}}},
 		DeliverRequest{},
 		DeliverRequest{For: 0x1122334455667788, Durable: true, Rows: []DeliverRow{{Key: []byte("a"), Record: []byte("rec")}, {Key: []byte("b"), Record: []byte("r")}}},
 		DeliverReply{Credit: 0x01020304},

@@ -123,7 +123,8 @@
 //	                                                        8 epoch, 4 members,
 //	                                                        8 boot actor
 //	8 inspect    key                                  reply 4 number of entries, each
-//	                                                        8 for, record
+//	                                                        8 for, record,
+//	                                                        4 length and bytes of a note
 //	9 deliver    1 flags: 1 durable, 8 for            reply 4 credit
 //	             4 number of rows, each
 //	             key, record

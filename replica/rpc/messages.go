@@ -114,6 +114,7 @@ type InspectRequest struct {
 type InspectEntry struct {
 	For    ring.NodeID
 	Record []byte
+	Note   []byte // why a row without a value is still there
 }
 
 // InspectReply answers an InspectRequest.
@@ -158,7 +159,7 @@ const (
 	flagReady   = 2
 
 	scanEntryBytes    = 2 + 4 + 8 + 1 + 4
-	inspectEntryBytes = 8 + 4
+	inspectEntryBytes = 8 + 4 + 4
 	slotRangeBytes    = 4
 	deliverRowBytes   = 4 + 4
 )
@@ -413,6 +414,7 @@ func AppendInspectReply(dst []byte, m InspectReply) []byte {
 	for _, e := range m.Entries {
 		dst = binary.BigEndian.AppendUint64(dst, uint64(e.For))
 		dst = appendBytes(dst, e.Record)
+		dst = appendBytes(dst, e.Note)
 	}
 	return dst
 }
@@ -428,6 +430,7 @@ func DecodeInspectReply(b []byte) (InspectReply, error) {
 	for range n {
 		e := InspectEntry{For: ring.NodeID(c.u64())}
 		e.Record = c.bytes()
+		e.Note = c.bytes()
 		m.Entries = append(m.Entries, e)
 	}
 	return m, c.end()

@@ -11,13 +11,14 @@
 //	'd'   'd' slot(2) keyhash(4) key                      record of an owner
 //	'h'   'h' target(8) slot(2) keyhash(4) key            record kept for target
 //	'e'   'e' expiry ms(8) slot(2) keyhash(4) key         empty
-//	'g'   'g' slot(2) keyhash(4) key                      empty
+//	'g'   'g' slot(2) keyhash(4) key                      since ms(8)
 //	't'   't' slot(2)                                     digests of the cells of a slot
 //	'w'   'w' batch(8)                                    log record of a batch
 //
 // Slot, then hash, then key is the order of a SCAN cursor, of the leaves of a
 // Merkle tree and of the partitions of the ring: all three are plain ranges.
-// A 'g' row, a grave, says that the 'd' row of the same key has no payload left.
+// A 'g' row, a grave, says that the 'd' row of the same key has no payload left,
+// and since when it is as it is.
 // An 'e' row points at the 'd' row of the same key, so that whoever drops
 // expired payloads reads a prefix and not the store.
 //

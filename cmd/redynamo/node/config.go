@@ -61,6 +61,7 @@ type Config struct {
 
 	ExchangeInterval time.Duration // between two comparisons of an owner with another; 10 s
 	ScrubPeriod      time.Duration // in which every row is checked once; replica's default
+	RestoreWindow    time.Duration // how old a copy of a data directory may be when it is put back; 24 h, negative for none
 
 	RequestTimeout time.Duration // a request is answered, for good or ill, within it; 1 s
 	RequirePass    string        // password of the default user; "" for none

@@ -22,6 +22,7 @@ type localPeer struct {
 	budget     *handoff.Budget
 	recovering func() bool
 	fatal      func(error) // is told what must end the node
+	why        func(key []byte) string
 }
 
 func (l *localPeer) Read(req coordinator.ReadRequest, done func(coordinator.ReadReply, error)) {
@@ -166,7 +167,11 @@ func (l *localPeer) Inspect(req coordinator.InspectRequest, done func([]coordina
 		rows, err := l.replica.Rows(req.Key)
 		var out []coordinator.Inspection
 		for _, r := range rows {
-			out = append(out, coordinator.Inspection{For: r.For, Hash: r.Record.StateHash(), Record: r.Record})
+			in := coordinator.Inspection{For: r.For, Hash: r.Record.StateHash(), Record: r.Record}
+			if r.For == 0 {
+				in.Note = l.why(req.Key)
+			}
+			out = append(out, in)
 		}
 		done(out, err)
 	})

@@ -205,7 +205,8 @@ func (n *Node) buildReplica(context.Context) error {
 		return err
 	}
 	n.hints, err = newHintMover(n)
-	n.local = &localPeer{replica: n.replica, disk: n.disk, budget: n.hints.budget, recovering: n.recovery.on, fatal: n.fail}
+	n.local = &localPeer{replica: n.replica, disk: n.disk, budget: n.hints.budget, recovering: n.recovery.on, fatal: n.fail,
+		why: func(key []byte) string { return n.reaper.Why(key) }}
 	return err
 }
 

@@ -121,7 +121,7 @@ func (h handler) ServeHinted(m rpc.HintedRequest, meta rpc.Meta, reply func(rpc.
 }
 
 func (n *Node) buildReaper(context.Context) (err error) {
-	n.reaper, err = replica.NewReaper(n.replica, replica.ReapConfig{}, reapProof{n})
+	n.reaper, err = replica.NewReaper(n.replica, replica.ReapConfig{RestoreWindow: n.cfg.RestoreWindow}, reapProof{n})
 	return err
 }
 

@@ -106,7 +106,7 @@ func (r remotePeer) Inspect(req coordinator.InspectRequest, done func([]coordina
 				done(nil, err)
 				return
 			}
-			rows = append(rows, coordinator.Inspection{For: e.For, Hash: rec.StateHash(), Record: rec})
+			rows = append(rows, coordinator.Inspection{For: e.For, Hash: rec.StateHash(), Record: rec, Note: string(e.Note)})
 		}
 		done(rows, nil)
 	})

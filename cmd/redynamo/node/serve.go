@@ -108,7 +108,7 @@ func (h handler) ServeInspect(m rpc.InspectRequest, meta rpc.Meta, reply func(rp
 	h.n.local.Inspect(coordinator.InspectRequest{Key: m.Key, Deadline: meta.Deadline}, func(rows []coordinator.Inspection, err error) {
 		var out rpc.InspectReply
 		for _, r := range rows {
-			out.Entries = append(out.Entries, rpc.InspectEntry{For: r.For, Record: version.EncodeWire(nil, r.Record)})
+			out.Entries = append(out.Entries, rpc.InspectEntry{For: r.For, Record: version.EncodeWire(nil, r.Record), Note: []byte(r.Note)})
 		}
 		reply(out, toWire(err))
 	})
