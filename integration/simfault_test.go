@@ -122,6 +122,7 @@ func rain(t *testing.T, seed uint64) map[string]int {
 	n.heal()
 	c.checkServing()
 	c.awaitHome(h)
+	c.crossCheck(h, "all hints home")
 	shownAtDoors := c.readAll(h, soles)
 	c.closeInTime()
 	n.ghosts.Wait()
@@ -170,6 +171,9 @@ func (n *nemesis) run(until time.Time) {
 		n.pause(50*time.Millisecond, paceOf(n.c.seed).gap)
 		n.restart(time.Now())
 		n.strike()
+		if n.rng.IntN(8) == 0 {
+			n.c.crossCheck(n.h, "between two faults, "+clockText())
+		}
 	}
 }
 
