@@ -192,7 +192,7 @@ func (n *Node) buildReplica(context.Context) error {
 		Actor: n.actor, Store: n.store, Units: n.cfg.Units, CacheBytes: n.cfg.RecordCache,
 		Now: n.cfg.Now, Logger: n.cfg.Logger, Metrics: n.set,
 	})
-	n.local = &localPeer{replica: n.replica, disk: n.disk, recovering: n.recovery.on, fatal: n.fail}
+	n.local = &localPeer{replica: n.replica, disk: n.disk, recovering: n.doubted, fatal: n.fail}
 	return err
 }
 
@@ -235,7 +235,7 @@ func (n *Node) buildCoordinator(context.Context) error {
 	var err error
 	n.coord, err = coordinator.New(coordinator.Config{
 		R: n.cfg.R, W: n.cfg.W, ReadTimeout: n.cfg.RequestTimeout, WriteTimeout: n.cfg.RequestTimeout,
-		FsyncOne: n.cfg.Fsync == storage.FsyncOne, Recovering: n.recovery.on,
+		FsyncOne: n.cfg.Fsync == storage.FsyncOne, Recovering: n.doubted,
 		Now: n.cfg.Now, Rand: n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set,
 	}, cluster{n}, n.local)
 	n.publish = newPublisher(n)
