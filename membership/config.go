@@ -156,6 +156,7 @@ type timing struct {
 	admit               time.Duration // between tries to be admitted
 	nag                 time.Duration // between log lines about waiting
 	reach               time.Duration // between tellings of how far the log has come
+	meet                time.Duration // a starting node waits this long for a word of another
 	yield               time.Duration // a settled process gives a later boot of its id this long to yield
 }
 
@@ -167,7 +168,7 @@ func (c Config) timing() timing {
 			reclaim: 100 * time.Millisecond, leave: 500 * time.Millisecond,
 			forming: 100 * time.Millisecond, settle: 200 * time.Millisecond,
 			rejoin: 2 * time.Second, rejoinVar: time.Second, relocate: 500 * time.Millisecond,
-			admit: 200 * time.Millisecond, nag: 10 * time.Second, reach: 2 * time.Second, yield: time.Second,
+			admit: 200 * time.Millisecond, nag: 10 * time.Second, reach: 2 * time.Second, meet: 5 * time.Second, yield: time.Second,
 		}
 	}
 	return timing{
@@ -176,6 +177,6 @@ func (c Config) timing() timing {
 		reclaim: time.Second, leave: time.Second,
 		forming: time.Second, settle: time.Second,
 		rejoin: 10 * time.Second, rejoinVar: 5 * time.Second, relocate: 2 * time.Second,
-		admit: time.Second, nag: 10 * time.Second, reach: 10 * time.Second, yield: 5 * time.Second,
+		admit: time.Second, nag: 10 * time.Second, reach: 10 * time.Second, meet: 5 * time.Second, yield: 5 * time.Second,
 	}
 }

@@ -47,6 +47,7 @@ type Membership struct {
 	ring   *ring.Ring // of the state, or the last one that could be computed
 	self   announcement
 	former Endpoints // of the run before
+	met    bool      // see View.Met
 	peers  map[ring.NodeID]peer
 	ip     net.IP // what gossip advertises
 	port   uint16
@@ -235,6 +236,7 @@ func (m *Membership) publish() {
 	v := &View{
 		Constants: s.Constants, Self: s.From, Established: s.Established, Ring: m.ring,
 		Records: s.Records, Nodes: m.nodes(), Ready: s.ready(),
+		Met: m.met || s.members() <= 1,
 	}
 	alive := 0
 	for _, n := range v.Nodes {

@@ -66,6 +66,12 @@ func (l *loop) meet(ctx context.Context, a announcement) error {
 	return nil
 }
 
+// meetDone notes that this node has heard what there is to hear of its past.
+func (l *loop) meetDone() {
+	l.dirty = l.dirty || !l.met
+	l.met = true
+}
+
 // superseded ends this run in favour of another process with the same id.
 func (l *loop) superseded(a announcement) error {
 	return fmt.Errorf("%w, at %s, with a copy of this data directory and a later boot (%d, here %d); one of the two must be given an empty directory",
@@ -86,6 +92,7 @@ func (l *loop) probed(twin bool) error {
 	if err := l.cfg.Restored(number, max(l.cfg.Reached(), r.latest.Boot.Reached)); err != nil {
 		return fmt.Errorf("membership: note that the node is recovering: %w", err)
 	}
+	l.meetDone()
 	r.since, r.settled, r.yielded, r.latest = time.Now(), false, true, announcement{}
 	l.self.Boot.Number, l.self.Recovering = number, true
 	return l.reannounce()

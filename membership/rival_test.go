@@ -255,3 +255,29 @@ func TestHowFarALogHasComeIsNotWorthASave(t *testing.T) {
 		t.Error("a boot is not saved")
 	}
 }
+
+func TestAStartingNodeWaitsForAWordOfItsPastButNotForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		dirs := w.three()
+		for _, n := range w.nodes {
+			if !n.m.View().Met {
+				t.Errorf("%s is in a cluster and has met nobody", n.host)
+			}
+		}
+		w.nodes[2].crash()
+		w.nodes[2].boot(dirs[2])
+		if w.nodes[2].m.View().Met {
+			t.Error("it has met others before it could hear of them")
+		}
+		w.within(time.Second, "it has heard of itself", func() bool { return w.nodes[2].m.View().Met })
+		for _, n := range w.nodes {
+			n.crash()
+		}
+		w.nodes[2].boot(dirs[2])
+		took := w.within(10*time.Second, "it goes on alone", func() bool { return w.nodes[2].m.View().Met })
+		if took < 4*time.Second {
+			t.Errorf("it waited only %v", took)
+		}
+	})
+}

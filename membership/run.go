@@ -114,6 +114,9 @@ func (l *loop) step(ctx context.Context, now time.Time) error {
 	if err := l.seekAdmission(ctx, now); err != nil {
 		return err
 	}
+	if !now.Before(l.started.Add(l.timing.meet)) {
+		l.meetDone()
+	}
 	if !now.Before(l.due.reach) {
 		l.due.reach = now.Add(l.timing.reach)
 		l.tellReach()
@@ -145,6 +148,7 @@ func (l *loop) wait(now time.Time) time.Duration {
 	}
 	earlier(l.due.round, !l.rounding)
 	earlier(l.due.reach, true)
+	earlier(l.started.Add(l.timing.meet), !l.met)
 	earlier(l.due.vote, true)
 	earlier(l.due.admit, !l.asking)
 	return max(next.Sub(now), time.Millisecond)
@@ -202,7 +206,12 @@ func (l *loop) receive(ctx context.Context, in state) error {
 		return err
 	}
 	if own, found := in.announced(l.cfg.ID); found && v != ignored {
-		return l.meet(ctx, own)
+		if err := l.meet(ctx, own); err != nil {
+			return err
+		}
+	}
+	if v != ignored && !l.rivalry.probing {
+		l.meetDone()
 	}
 	return nil
 }

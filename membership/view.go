@@ -73,6 +73,7 @@ type View struct {
 	Ring        *ring.Ring               // nil until Established
 	Records     []ring.Record            // the winning record of each id, removed ones included
 	Nodes       map[ring.NodeID]NodeInfo // members and live nodes of this cluster, this one included
+	Met         bool                     // since its start this node has heard what others know of it, or waited in vain
 	Ready       bool                     // data commands may be served: Expect was reached once, and this node is in the ring
 }
 

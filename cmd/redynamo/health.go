@@ -39,6 +39,7 @@ func (h *healthCmd) Run(ctx context.Context, con *console) error {
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("%s: %s", resp.Status, strings.TrimSpace(string(text)))
 	}
-	fmt.Fprintln(con.out, "ready")
+	_, but, _ := strings.Cut(strings.TrimSpace(string(text)), "\n") // what a ready node cannot do
+	fmt.Fprintln(con.out, strings.TrimSpace("ready\n"+but))
 	return nil
 }

@@ -205,7 +205,7 @@ func (n *Node) buildReplica(context.Context) error {
 		return err
 	}
 	n.hints, err = newHintMover(n)
-	n.local = &localPeer{replica: n.replica, disk: n.disk, budget: n.hints.budget, recovering: n.recovery.on, fatal: n.fail,
+	n.local = &localPeer{replica: n.replica, disk: n.disk, budget: n.hints.budget, recovering: n.doubted, fatal: n.fail,
 		why: func(key []byte) string { return n.reaper.Why(key) }}
 	return err
 }
@@ -262,7 +262,7 @@ func (n *Node) buildCoordinator(context.Context) error {
 	var err error
 	n.coord, err = coordinator.New(coordinator.Config{
 		R: n.cfg.R, W: n.cfg.W, ReadTimeout: n.cfg.RequestTimeout, WriteTimeout: n.cfg.RequestTimeout,
-		FsyncOne: n.cfg.Fsync == storage.FsyncOne, Recovering: n.recovery.on,
+		FsyncOne: n.cfg.Fsync == storage.FsyncOne, Recovering: n.doubted,
 		Now: n.cfg.Now, Rand: n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set,
 	}, cluster{n}, n.local)
 	n.publish = newPublisher(n)

@@ -80,6 +80,11 @@ func (r *recovery) restored(boots, reached uint64) error {
 	})
 }
 
+// doubted reports whether this node's copies may lack what it had acknowledged:
+// while it is recovering, and from its start until it has heard what others know
+// of it, since its directory may be an old one.
+func (n *Node) doubted() bool { return n.recovery.on() || !n.members.View().Met }
+
 // restored is what membership is given: see recovery.restored.
 func (n *Node) restored(boots, reached uint64) error {
 	err := n.recovery.restored(boots, reached)
