@@ -161,22 +161,71 @@ func TestSessionOfAnotherRingOrWithoutBeginningProvesNothing(t *testing.T) {
 	}
 	s := Session{Epoch: r.Epoch(), Last: ring.Slots - 1}
 	end(s)
-	b.x.ServeBegin(a.id, Session{Epoch: r.Epoch() + 1, Last: s.Last})
+	begin := func(from ring.NodeID, s Session) {
+		if err := b.x.ServeBegin(from, s); err != nil {
+			t.Error(err)
+		}
+	}
+	begin(a.id, Session{Epoch: r.Epoch() + 1, Last: s.Last})
 	end(Session{Epoch: r.Epoch() + 1, Last: s.Last})
-	b.x.ServeBegin(a.id, Session{Epoch: r.Epoch(), First: 5, Last: s.Last})
+	begin(a.id, Session{Epoch: r.Epoch(), First: 5, Last: s.Last})
 	end(s)
-	b.x.ServeBegin(77, s) // no member
+	begin(77, s) // no member
 	if _, ok := b.x.Session(0, a.id); ok || !ended {
 		t.Errorf("proven %v, ended %v", ok, ended)
 	}
 	if n := len(b.x.ledger.mu.opened); n != 0 {
 		t.Errorf("%d sessions are kept open", n)
 	}
-	b.x.ServeBegin(a.id, s)
+	begin(a.id, s)
 	end(s)
 	if _, ok := b.x.Session(0, a.id); !ok {
 		t.Error("a good session is no proof")
 	}
+}
+
+func TestOneSessionAtATimeIsServed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, Config{})
+		x, s := w.hosts[1].x, Session{Epoch: w.ring.Epoch(), Last: ring.Slots - 1}
+		try := func(from ring.NodeID, want error) {
+			t.Helper()
+			if err := x.ServeBegin(from, s); !errors.Is(err, want) {
+				t.Errorf("node %v begins: %v, want %v", from, err, want)
+			}
+		}
+		try(2, nil)
+		try(3, ErrBusy)
+		try(2, nil) // it began anew
+		time.Sleep(lease - time.Second)
+		x.Heard(2)
+		time.Sleep(lease - time.Second)
+		try(3, ErrBusy)
+		x.ServeEnd(2, s, func(error) {})
+		try(3, nil)
+		time.Sleep(lease) // it has died
+		try(2, nil)
+	})
+}
+
+func TestPeerInAnotherSessionIsAskedAgainSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, Config{Interval: time.Hour})
+		w.owners("k", 1, func(i int) bool { return i == 0 })
+		busy := w.hosts[2]
+		if err := busy.x.ServeBegin(3, Session{Epoch: w.ring.Epoch()}); err != nil {
+			t.Fatal(err)
+		}
+		stop := w.run(t)
+		if err := w.hosts[1].x.Repair(0, ring.Slots-1); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(lease + 5*time.Second)
+		if s := w.hosts[1].x.RepairStatus(); s.Done != 2 || s.Failed != 0 || len(w.unequal()) > 0 {
+			t.Errorf("%+v, differ: %v", s, w.unequal())
+		}
+		stop()
+	})
 }
 
 // run starts the Exchangers of a world; the function it returns stops them.
@@ -307,6 +356,10 @@ func TestHostileQuestionsAreRefused(t *testing.T) {
 		{Units: 1024, Nodes: []Node{{Partition: 1024}}},
 		{Units: 1024, Level: 11, Nodes: []Node{{}}},
 		{Units: 1024, Level: 1, Nodes: []Node{{Index: 2}}},
+		{Units: 1024, Level: 4, Step: 2, Nodes: []Node{{Index: 4}}},
+		{Units: 1024, Level: 1, Step: 2, Nodes: []Node{{}}},
+		{Units: 1024, Level: 40, Step: 30, Nodes: []Node{{}}},
+		{Units: 1024, Level: 200, Nodes: []Node{{Index: 1 << 40}}},
 		{Units: 1024, Nodes: []Node{{Index: 1}}},
 		{Units: 1024, Nodes: make([]Node, maxNodes+1)},
 	} {

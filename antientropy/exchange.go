@@ -23,6 +23,7 @@ type exchange struct {
 type Tally struct {
 	Partitions int   // compared
 	Differing  int   // of those, with another root
+	Listed     int   // states of keys that were compared, on both sides
 	Pulled     int64 // rows that were fetched
 	PulledSize int64 // bytes of those
 	Pushed     int64 // rows that were delivered
@@ -33,6 +34,7 @@ type Tally struct {
 func (t *Tally) add(t2 Tally) {
 	t.Partitions += t2.Partitions
 	t.Differing += t2.Differing
+	t.Listed += t2.Listed
 	t.Pulled += t2.Pulled
 	t.PulledSize += t2.PulledSize
 	t.Pushed += t2.Pushed
@@ -91,31 +93,26 @@ func (e *exchange) roots(ctx context.Context, parts []int) (differing []int, err
 // descend appends the cells of a partition that differ.
 func (e *exchange) descend(ctx context.Context, cells []merkle.Cell, partition int) ([]merkle.Cell, error) {
 	tree := e.forest.tree(partition)
-	level, at := tree.Descend(nil, 0, []int{0})
-	for {
-		q := NodesQuery{Units: e.forest.units, Level: level}
-		for _, i := range at {
+	level, differing := 0, []int{0}
+	for level < tree.Depth() && len(differing) > 0 { // none: it has changed meanwhile
+		next, below := tree.Descend(nil, level, differing)
+		q := NodesQuery{Units: e.forest.units, Level: next, Step: next - level}
+		for _, i := range differing {
 			q.Nodes = append(q.Nodes, Node{Partition: partition, Index: i})
 		}
 		theirs, err := e.nodes(ctx, q)
 		if err != nil {
 			return cells, err
 		}
-		differing, err := tree.Differing(nil, level, at, theirs)
-		if err != nil {
+		if differing, err = tree.Differing(nil, next, below, theirs); err != nil {
 			return cells, err
 		}
-		if level == tree.Depth() {
-			for _, leaf := range differing {
-				cells = append(cells, e.forest.cellOf(partition, leaf))
-			}
-			return cells, nil
-		}
-		if len(differing) == 0 {
-			return cells, nil // it changed meanwhile
-		}
-		level, at = tree.Descend(nil, level, differing)
+		level = next
 	}
+	for _, leaf := range differing {
+		cells = append(cells, e.forest.cellOf(partition, leaf))
+	}
+	return cells, nil
 }
 
 // nodes asks for hashes and checks their number.
@@ -123,8 +120,8 @@ func (e *exchange) nodes(ctx context.Context, q NodesQuery) ([]uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.x.cfg.Timeout)
 	defer cancel()
 	hashes, err := e.peer.Nodes(ctx, q)
-	if err == nil && len(hashes) != len(q.Nodes) {
-		err = fmt.Errorf("%w: %d hashes for %d nodes", ErrShape, len(hashes), len(q.Nodes))
+	if want := len(q.Nodes) << q.Step; err == nil && len(hashes) != want {
+		err = fmt.Errorf("%w: %d hashes, want %d", ErrShape, len(hashes), want)
 	}
 	return hashes, err
 }
@@ -144,6 +141,7 @@ func (e *exchange) settle(ctx context.Context, cells []merkle.Cell) error {
 		if err != nil {
 			return fmt.Errorf("list own rows: %w", err)
 		}
+		e.tally.Listed += len(ours) + len(theirs.States)
 		if err := e.reconcile(ctx, differences(ours, theirs.States)); err != nil {
 			return err
 		}

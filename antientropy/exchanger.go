@@ -158,6 +158,9 @@ const maxBackoff = 8
 func (x *Exchanger) takeTurn(ctx context.Context, t *turn) {
 	_, err := x.exchange(ctx, t.node, 0, ring.Slots-1)
 	switch {
+	case errors.Is(err, ErrBusy):
+		t.due = time.Now().Add(x.spread(x.cfg.Settle))
+		return
 	case err == nil || ctx.Err() != nil:
 		if t.told {
 			x.cfg.Logger.Info("antientropy: exchanges succeed again", "peer", t.node)
@@ -192,7 +195,9 @@ func (x *Exchanger) exchange(ctx context.Context, node ring.NodeID, first, last 
 	began := time.Now()
 	e := &exchange{x: x, peer: peer, forest: x.trees(r.Units()), parts: parts}
 	err := x.session(ctx, e, Session{Epoch: r.Epoch(), First: first, Last: last})
-	x.meters.book(e.tally, err, time.Since(began))
+	if !errors.Is(err, ErrBusy) {
+		x.meters.book(e.tally, err, time.Since(began))
+	}
 	if err != nil {
 		return e.tally, fmt.Errorf("antientropy: exchange with %v: %w", node, err)
 	}

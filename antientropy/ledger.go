@@ -1,6 +1,7 @@
 package antientropy
 
 import (
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -45,25 +46,52 @@ func (l *ledger) last(partition int, node ring.NodeID) (began time.Time, ok bool
 	return sessions[partition], !sessions[partition].IsZero()
 }
 
+// ErrBusy refuses a session: another one goes on here.
+var ErrBusy = errors.New("antientropy: in a session with another node")
+
+// lease is how long a session without a question counts as going on.
+const lease = 20 * time.Second
+
 // opened is a session that a peer began with this node.
 type opened struct {
 	session Session
 	began   time.Time
+	heard   time.Time // of the last question
 }
 
 // ServeBegin notes that a peer begins a session. Only members of the ring are
-// noted, so there are few.
-func (x *Exchanger) ServeBegin(from ring.NodeID, s Session) {
+// noted, so there are few. While another peer's session goes on it answers
+// ErrBusy: a node that lacks much would be brought the same rows by everybody at
+// once.
+func (x *Exchanger) ServeBegin(from ring.NodeID, s Session) error {
 	if !slices.Contains(x.peers(), from) {
-		return
+		return nil
 	}
 	l := &x.ledger
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	now := time.Now()
+	for other, o := range l.mu.opened {
+		if other != from && now.Sub(o.heard) < lease {
+			return ErrBusy
+		}
+	}
 	if l.mu.opened == nil {
 		l.mu.opened = map[ring.NodeID]opened{}
 	}
-	l.mu.opened[from] = opened{s, time.Now()}
+	l.mu.opened[from] = opened{s, now, now}
+	return nil
+}
+
+// Heard notes a question of a peer's session.
+func (x *Exchanger) Heard(from ring.NodeID) {
+	l := &x.ledger
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if o, known := l.mu.opened[from]; known {
+		o.heard = time.Now()
+		l.mu.opened[from] = o
+	}
 }
 
 // ServeEnd enters a session that a peer has brought to its end, and calls done

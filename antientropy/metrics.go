@@ -12,6 +12,7 @@ type meters struct {
 	partitions     *metrics.Counter
 	differing      *metrics.Counter
 	pulled, pushed *metrics.Counter // rows
+	listed         *metrics.Counter // states of keys, on both sides
 	pulledBytes    *metrics.Counter
 	pushedBytes    *metrics.Counter
 	seconds        *metrics.PrometheusHistogram
@@ -25,6 +26,7 @@ func newMeters(set *metrics.Set) meters {
 		differing:   set.GetOrCreateCounter(`antientropy_partitions_differing_total`),
 		pulled:      set.GetOrCreateCounter(`antientropy_rows_total{way="pulled"}`),
 		pushed:      set.GetOrCreateCounter(`antientropy_rows_total{way="pushed"}`),
+		listed:      set.GetOrCreateCounter(`antientropy_keys_listed_total`),
 		pulledBytes: set.GetOrCreateCounter(`antientropy_row_bytes_total{way="pulled"}`),
 		pushedBytes: set.GetOrCreateCounter(`antientropy_row_bytes_total{way="pushed"}`),
 		seconds:     set.GetOrCreatePrometheusHistogram(`antientropy_exchange_seconds`),
@@ -40,6 +42,7 @@ func (m *meters) book(t Tally, err error, took time.Duration) {
 	}
 	m.partitions.Add(t.Partitions)
 	m.differing.Add(t.Differing)
+	m.listed.Add(t.Listed)
 	m.pulled.AddInt64(t.Pulled)
 	m.pushed.AddInt64(t.Pushed)
 	m.pulledBytes.AddInt64(t.PulledSize)

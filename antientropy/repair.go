@@ -61,6 +61,10 @@ func (x *Exchanger) RepairStatus() Repair {
 	return j.mu.now
 }
 
+// repairTries is how often a repair asks a peer that is in another session, a
+// Settle apart, before it goes on with the next.
+const repairTries = 30
+
 // work does the next part of a repair and reports whether there was any.
 func (x *Exchanger) work(ctx context.Context) bool {
 	j := &x.jobs
@@ -73,6 +77,12 @@ func (x *Exchanger) work(ctx context.Context) bool {
 	first, last := j.mu.now.First, j.mu.now.Last
 	j.mu.Unlock()
 	tally, err := x.exchange(ctx, node, first, last)
+	for tries := 0; errors.Is(err, ErrBusy) && tries < repairTries; tries++ {
+		if sleep(ctx, x.cfg.Settle) != nil {
+			return false
+		}
+		tally, err = x.exchange(ctx, node, first, last)
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.mu.ask = j.mu.ask[1:]

@@ -289,8 +289,7 @@ func (l link) Begin(_ context.Context, s Session) error {
 	if err := l.called("begin"); err != nil {
 		return err
 	}
-	l.to.x.ServeBegin(l.from, s)
-	return nil
+	return l.to.x.ServeBegin(l.from, s)
 }
 
 func (l link) End(_ context.Context, s Session) error {

@@ -70,6 +70,7 @@ type Peer interface {
 	// bytes the peer would take next, 0 none for now.
 	Deliver(ctx context.Context, rows []Row) (credit int, err error)
 	// Begin tells the peer that a session begins. It comes before every question.
+	// ErrBusy means that the peer is in another one.
 	Begin(ctx context.Context, s Session) error
 	// End returns when all that the peer has taken is durable, and lets it know
 	// that the session has succeeded.
@@ -88,10 +89,13 @@ type Node struct {
 	Index     int
 }
 
-// NodesQuery asks for hashes of one level of some trees.
+// NodesQuery asks for hashes of one level of some trees: of all nodes of that level
+// that are below those named, which are Step levels higher. So a question about
+// many nodes is short.
 type NodesQuery struct {
 	Units int // partitions of the ring
 	Level int
+	Step  int
 	Nodes []Node
 }
 

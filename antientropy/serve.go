@@ -15,6 +15,7 @@ var ErrShape = errors.New("antientropy: trees of another shape")
 // Bounds of one answer, whatever is asked for.
 const (
 	maxNodes      = 1 << 16
+	maxStep       = 10
 	maxListKeys   = 1 << 16
 	maxFetchBytes = 1 << 20
 )
@@ -41,11 +42,12 @@ func (r *Responder) trees(units int) *forest {
 
 // Nodes answers a NodesQuery of a ring with so many partitions.
 func (r *Responder) Nodes(q NodesQuery, units int) ([]uint64, error) {
-	if q.Units != units || len(q.Nodes) > maxNodes {
-		return nil, fmt.Errorf("%w: %d nodes of %d partitions, here are %d", ErrShape, len(q.Nodes), q.Units, units)
+	if q.Units != units || q.Step < 0 || q.Step > maxStep || q.Step > q.Level || len(q.Nodes)<<q.Step > maxNodes {
+		return nil, fmt.Errorf("%w: %d nodes of %d partitions, %d above level %d; here are %d", ErrShape, len(q.Nodes), q.Units, q.Step, q.Level, units)
 	}
 	f := r.trees(units)
-	hashes := make([]uint64, 0, len(q.Nodes))
+	hashes := make([]uint64, 0, len(q.Nodes)<<q.Step)
+	var at []int
 	var tree *merkle.Tree
 	folded := -1 // the partition of tree
 	for _, n := range q.Nodes {
@@ -59,8 +61,15 @@ func (r *Responder) Nodes(q NodesQuery, units int) ([]uint64, error) {
 		if n.Partition != folded {
 			tree, folded = f.tree(n.Partition), n.Partition
 		}
+		if n.Index < 0 || n.Index >= 1<<(q.Level-q.Step) {
+			return nil, fmt.Errorf("%w: node %d, %d above level %d", ErrShape, n.Index, q.Step, q.Level)
+		}
+		at = at[:0]
+		for i := n.Index << q.Step; i < (n.Index+1)<<q.Step; i++ {
+			at = append(at, i)
+		}
 		var err error
-		if hashes, err = tree.Hashes(hashes, q.Level, []int{n.Index}); err != nil {
+		if hashes, err = tree.Hashes(hashes, q.Level, at); err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrShape, err)
 		}
 	}

@@ -53,7 +53,7 @@ func TestEveryRequestReachesItsHandlerAndBringsItsReply(t *testing.T) {
 			CountRequest{Ranges: []SlotRange{{1, 2}, {3, 4}}},
 			StatusRequest{}, InspectRequest{Key: []byte("k")},
 			DeliverRequest{Durable: true, Rows: []DeliverRow{{Key: []byte("k"), Record: []byte("rec")}}},
-			NodesRequest{Units: 1023, Level: 2, Nodes: []TreeNode{{Partition: 1, Index: 2}}},
+			NodesRequest{Units: 1023, Level: 2, Step: 1, Nodes: []TreeNode{{Partition: 1, Index: 2}}},
 			ListRequest{Limit: 1, From: 2, Cells: []uint32{3, 4}},
 			FetchRequest{MaxBytes: 1, Positions: []Position{{Slot: 2, KeyHash: 3}}},
 			HintedRequest{Units: 1023, Partitions: []uint16{1, 2}},

@@ -114,7 +114,7 @@ func goldenMessages() []any {
 		DeliverRequest{},
 		DeliverRequest{For: 0x1122334455667788, Durable: true, Rows: []DeliverRow{{Key: []byte("a"), Record: []byte("rec")}, {Key: []byte("b"), Record: []byte("r")}}},
 		DeliverReply{Credit: 0x01020304},
-		NodesRequest{Units: 0x3fff, Level: 4, Nodes: []TreeNode{{Partition: 0x0102, Index: 0x03040506}, {}}},
+		NodesRequest{Units: 0x3fff, Level: 4, Step: 2, Nodes: []TreeNode{{Partition: 0x0102, Index: 0x03040506}, {}}},
 		NodesReply{Hashes: []uint64{0x0102030405060708}},
 		ListRequest{Limit: 0x01020304, From: 0x05060708, Cells: []uint32{1, 0x000fffff}},
 		ListReply{Cells: 1, NextHash: 0x01020304, Entries: []ListEntry{{Slot: 0x0102, KeyHash: 0x03040506, State: 0x0102030405060708}}},

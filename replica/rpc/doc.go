@@ -128,8 +128,8 @@
 //	9 deliver    1 flags: 1 durable, 8 for            reply 4 credit
 //	             4 number of rows, each
 //	             key, record
-//	10 nodes     2 number of partitions - 1, 1 level  reply 4 number of hashes, each
-//	             4 number of nodes, each                    8 hash
+//	10 nodes     2 number of partitions - 1, 1 level, reply 4 number of hashes, each
+//	             1 step, 4 number of nodes, each            8 hash
 //	             2 partition, 4 index
 //	11 list      4 limit, 4 from hash                 reply 4 whole cells, 4 next hash
 //	             4 number of cells, each                    4 number of entries, each

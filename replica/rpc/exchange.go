@@ -9,21 +9,22 @@ import (
 // This file has the messages of anti-entropy: the hashes of trees, the states of
 // the keys in a cell, rows, and the frame of a session.
 
-// TreeNode names a node of the tree of a partition, on the level that the request
-// gives.
+// TreeNode names a node of the tree of a partition.
 type TreeNode struct {
 	Partition uint16
 	Index     uint32
 }
 
-// NodesRequest asks for hashes of one level of some trees.
+// NodesRequest asks for hashes of one level of some trees: of all nodes of that
+// level that are below those named, which are Step levels higher.
 type NodesRequest struct {
 	Units uint16 // partitions of the caller's ring - 1; another number is refused
 	Level uint8
+	Step  uint8
 	Nodes []TreeNode
 }
 
-// NodesReply has the hashes in the order of the request.
+// NodesReply has the hashes in the order of the request, 1 << Step for each node.
 type NodesReply struct {
 	Hashes []uint64
 }
@@ -108,7 +109,7 @@ const (
 // AppendNodesRequest appends the encoding of m.
 func AppendNodesRequest(dst []byte, m NodesRequest) []byte {
 	dst = binary.BigEndian.AppendUint16(dst, m.Units)
-	dst = append(dst, m.Level)
+	dst = append(dst, m.Level, m.Step)
 	dst = binary.BigEndian.AppendUint32(dst, uint32(len(m.Nodes)))
 	for _, n := range m.Nodes {
 		dst = binary.BigEndian.AppendUint16(dst, n.Partition)
@@ -120,7 +121,7 @@ func AppendNodesRequest(dst []byte, m NodesRequest) []byte {
 // DecodeNodesRequest is the inverse of AppendNodesRequest.
 func DecodeNodesRequest(b []byte) (NodesRequest, error) {
 	c := cursor{b: b}
-	m := NodesRequest{Units: c.u16(), Level: c.u8()}
+	m := NodesRequest{Units: c.u16(), Level: c.u8(), Step: c.u8()}
 	n := c.count(treeNodeBytes)
 	if n > 0 {
 		m.Nodes = make([]TreeNode, 0, n)

@@ -18,6 +18,7 @@ type clientCounters struct {
 	dials       *metrics.Counter
 	dialErrors  *metrics.Counter
 	suspicions  *metrics.Counter
+	sent        *metrics.Counter
 }
 
 func newClientCounters(set *metrics.Set) clientCounters {
@@ -31,6 +32,7 @@ func newClientCounters(set *metrics.Set) clientCounters {
 		dials:       set.GetOrCreateCounter(`rpc_dials_total`),
 		dialErrors:  set.GetOrCreateCounter(`rpc_dial_errors_total`),
 		suspicions:  set.GetOrCreateCounter(`rpc_suspicions_total`),
+		sent:        set.GetOrCreateCounter(`rpc_sent_bytes_total{side="client"}`),
 	}
 	for k := KindPing; k <= lastKind; k++ {
 		c.calls[k] = set.GetOrCreateCounter(fmt.Sprintf(`rpc_calls_total{kind=%q}`, k))
@@ -62,6 +64,7 @@ type serverCounters struct {
 	overLimit   *metrics.Counter
 	handshakes  *metrics.Counter
 	slow        *metrics.Counter
+	sent        *metrics.Counter
 }
 
 func newServerCounters(set *metrics.Set) serverCounters {
@@ -72,6 +75,7 @@ func newServerCounters(set *metrics.Set) serverCounters {
 		overLimit:   set.GetOrCreateCounter(`rpc_connections_refused_total{reason="limit"}`),
 		handshakes:  set.GetOrCreateCounter(`rpc_connections_refused_total{reason="handshake"}`),
 		slow:        set.GetOrCreateCounter(`rpc_connections_closed_total{reason="backlog"}`),
+		sent:        set.GetOrCreateCounter(`rpc_sent_bytes_total{side="server"}`),
 	}
 	for k := KindPing; k <= lastKind; k++ {
 		c.requests[k] = set.GetOrCreateCounter(fmt.Sprintf(`rpc_requests_total{kind=%q}`, k))

@@ -265,6 +265,7 @@ func (c *serverConn) takeLocked() []byte {
 
 // put writes what takeLocked returned.
 func (c *serverConn) put(out []byte) error {
+	c.s.count.sent.Add(len(out))
 	err := c.w.write(out)
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -53,6 +53,7 @@ func (s *session) write() {
 		if out = s.lane.takeOut(s, out); out == nil {
 			return
 		}
+		s.lane.p.pool.count.sent.Add(len(out))
 		if err := w.write(out); err != nil {
 			s.end(err)
 			return

@@ -88,7 +88,7 @@ func await[T any](ctx context.Context, call func(o rpc.Options, done func(T, err
 }
 
 func (e exchangePeer) Nodes(ctx context.Context, q antientropy.NodesQuery) ([]uint64, error) {
-	m := rpc.NodesRequest{Units: uint16(q.Units - 1), Level: uint8(q.Level)}
+	m := rpc.NodesRequest{Units: uint16(q.Units - 1), Level: uint8(q.Level), Step: uint8(q.Step)}
 	for _, n := range q.Nodes {
 		m.Nodes = append(m.Nodes, rpc.TreeNode{Partition: uint16(n.Partition), Index: uint32(n.Index)})
 	}
@@ -139,7 +139,11 @@ func (e exchangePeer) Deliver(ctx context.Context, rows []antientropy.Row) (int,
 }
 
 func (e exchangePeer) Begin(ctx context.Context, s antientropy.Session) error {
-	return e.session(ctx, s, false)
+	err := e.session(ctx, s, false)
+	if errors.Is(err, rpc.ErrOverloaded) {
+		return antientropy.ErrBusy
+	}
+	return err
 }
 
 func (e exchangePeer) End(ctx context.Context, s antientropy.Session) error {
@@ -168,8 +172,11 @@ func later[R any](h handler, meta rpc.Meta, reply func(R, error), f func() (R, e
 
 // exchangeError is toWire with the words of anti-entropy.
 func exchangeError(err error) error {
-	if errors.Is(err, antientropy.ErrShape) {
+	switch {
+	case errors.Is(err, antientropy.ErrShape):
 		return rpc.ErrUnsupported
+	case errors.Is(err, antientropy.ErrBusy):
+		return rpc.ErrOverloaded
 	}
 	return toWire(err)
 }
@@ -181,7 +188,7 @@ func (h handler) ServeNodes(m rpc.NodesRequest, meta rpc.Meta, reply func(rpc.No
 		return
 	}
 	later(h, meta, reply, func() (rpc.NodesReply, error) {
-		q := antientropy.NodesQuery{Units: int(m.Units) + 1, Level: int(m.Level)}
+		q := antientropy.NodesQuery{Units: int(m.Units) + 1, Level: int(m.Level), Step: int(m.Step)}
 		for _, n := range m.Nodes {
 			q.Nodes = append(q.Nodes, antientropy.Node{Partition: int(n.Partition), Index: int(n.Index)})
 		}
@@ -191,6 +198,7 @@ func (h handler) ServeNodes(m rpc.NodesRequest, meta rpc.Meta, reply func(rpc.No
 }
 
 func (h handler) ServeList(m rpc.ListRequest, meta rpc.Meta, reply func(rpc.ListReply, error)) {
+	h.n.exchange.Heard(meta.From)
 	later(h, meta, reply, func() (rpc.ListReply, error) {
 		q := antientropy.ListQuery{From: m.From, Limit: int(m.Limit)}
 		for _, c := range m.Cells {
@@ -206,6 +214,7 @@ func (h handler) ServeList(m rpc.ListRequest, meta rpc.Meta, reply func(rpc.List
 }
 
 func (h handler) ServeFetch(m rpc.FetchRequest, meta rpc.Meta, reply func(rpc.FetchReply, error)) {
+	h.n.exchange.Heard(meta.From)
 	later(h, meta, reply, func() (rpc.FetchReply, error) {
 		var at []antientropy.Position
 		for _, p := range m.Positions {
@@ -223,8 +232,7 @@ func (h handler) ServeFetch(m rpc.FetchRequest, meta rpc.Meta, reply func(rpc.Fe
 func (h handler) ServeSession(m rpc.SessionRequest, meta rpc.Meta, reply func(error)) {
 	s := antientropy.Session{Epoch: m.Epoch, First: m.First, Last: m.Last}
 	if !m.End {
-		h.n.exchange.ServeBegin(meta.From, s)
-		reply(nil)
+		reply(exchangeError(h.n.exchange.ServeBegin(meta.From, s)))
 		return
 	}
 	h.n.exchange.ServeEnd(meta.From, s, func(err error) { reply(toWire(err)) })

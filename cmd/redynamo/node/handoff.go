@@ -102,6 +102,7 @@ func deliverError(err error) error {
 
 // ServeDeliver takes in what another node has kept.
 func (h handler) ServeDeliver(m rpc.DeliverRequest, meta rpc.Meta, reply func(rpc.DeliverReply, error)) {
+	h.n.exchange.Heard(meta.From)
 	in := handoff.Message{For: m.For, Durable: m.Durable, Rows: make([]handoff.Row, len(m.Rows))}
 	for i, row := range m.Rows {
 		in.Rows[i] = handoff.Row{Key: row.Key, Record: row.Record}
