@@ -29,6 +29,8 @@ type bed struct {
 	short  bool
 	binary string
 	dir    string // everything of this row lies below it
+	home   string // and what rows share below this
+	skewed *skewed
 	prefix string // of what is made elsewhere
 	slot   int    // tells rows that run at the same time apart
 
@@ -46,7 +48,8 @@ type bed struct {
 const (
 	bedNodes     = 5
 	bedClients   = 12
-	think        = 8 * time.Millisecond // of a client between two operations
+	thinkShort   = 8 * time.Millisecond // of a client between two operations
+	thinkLong    = 40 * time.Millisecond
 	readyWithin  = 30 * time.Second
 	equalWithin  = 60 * time.Second
 	stalledShort = 8 * time.Second // the short form gives a standstill up sooner
@@ -222,7 +225,7 @@ func (b *bed) begin(w workload) {
 }
 
 func (b *bed) beginWith(w workload, clients []*client) {
-	b.l = startLoad(clients, w, think)
+	b.l = startLoad(clients, w, b.span(thinkShort, thinkLong))
 	b.finally(func() {
 		if b.l.ended.IsZero() {
 			b.l.stop()

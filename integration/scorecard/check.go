@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -19,25 +20,36 @@ import (
 //	dot          one dot stands for two values, or one value has two
 //	diverged     the owners of a key hold different states
 
-// findings are broken invariants by kind, each with the key that shows it.
-type findings struct {
-	lost, resurrected, phantom, sibling, dot, diverged []string
+// finding is one broken invariant.
+type finding struct{ key, what string }
 
-	lostKeys []string
+// findings are broken invariants by kind.
+type findings struct {
+	lost, resurrected, phantom, sibling, dot, diverged []finding
+	undelivered                                        []finding // lost, but for a hint that is kept somewhere
+}
+
+func found(key, format string, args ...any) finding {
+	return finding{key, fmt.Sprintf(format, args...)}
 }
 
 // faults describes all that is wrong, one line for each kind.
 func (f *findings) faults() (lines []string) {
 	for _, kind := range []struct {
 		name string
-		all  []string
+		all  []finding
 	}{
-		{"lost", f.lost}, {"resurrected", f.resurrected}, {"phantom", f.phantom},
+		{"lost", f.lost}, {"in undelivered hints alone", f.undelivered}, {"resurrected", f.resurrected}, {"phantom", f.phantom},
 		{"false sibling", f.sibling}, {"dot reused", f.dot}, {"diverged", f.diverged},
 	} {
-		if len(kind.all) > 0 {
-			lines = append(lines, fmt.Sprintf("%d %s: %s", len(kind.all), kind.name, strings.Join(kind.all[:min(3, len(kind.all))], "; ")))
+		if len(kind.all) == 0 {
+			continue
 		}
+		var few []string
+		for _, one := range kind.all[:min(3, len(kind.all))] {
+			few = append(few, one.key+" "+one.what)
+		}
+		lines = append(lines, fmt.Sprintf("%d %s: %s", len(kind.all), kind.name, strings.Join(few, "; ")))
 	}
 	return lines
 }
@@ -50,15 +62,15 @@ func (h *history) sawLocked(key string, versions []shown, f *findings) set {
 	for _, v := range versions {
 		i, known := k.number[v.value]
 		if !known {
-			f.phantom = append(f.phantom, fmt.Sprintf("%s shows %s, which nobody wrote", key, name(v.value)))
+			f.phantom = append(f.phantom, found(key, "shows %s, which nobody wrote", name(v.value)))
 			continue
 		}
 		w := k.writes[i]
 		if j, taken := k.dots[v.dot]; taken && j != i {
-			f.dot = append(f.dot, fmt.Sprintf("%s of %s is %s and was %s", v.dot, key, name(v.value), name(k.writes[j].value)))
+			f.dot = append(f.dot, found(key, "%s is %s and was %s", v.dot, name(v.value), name(k.writes[j].value)))
 		}
 		if w.dot != "" && w.dot != v.dot {
-			f.dot = append(f.dot, fmt.Sprintf("%s of %s has dot %s and had %s", name(v.value), key, v.dot, w.dot))
+			f.dot = append(f.dot, found(key, "%s has dot %s and had %s", name(v.value), v.dot, w.dot))
 		}
 		k.dots[v.dot], w.dot = i, v.dot
 		past = past.union(w.past).with(i)
@@ -67,7 +79,7 @@ func (h *history) sawLocked(key string, versions []shown, f *findings) set {
 	for _, i := range numbers {
 		for _, j := range numbers {
 			if k.writes[j].past.has(i) {
-				f.sibling = append(f.sibling, fmt.Sprintf("%s shows %s beside %s, which had seen it", key, name(k.writes[i].value), name(k.writes[j].value)))
+				f.sibling = append(f.sibling, found(key, "shows %s beside %s, which had seen it", name(k.writes[i].value), name(k.writes[j].value)))
 			}
 		}
 	}
@@ -94,7 +106,7 @@ func (h *history) judge(final map[string][]shown, copies map[string][]copied) fi
 	for key, k := range h.mu.keys {
 		versions, read := final[key]
 		if !read {
-			f.lost = append(f.lost, key+" cannot be read")
+			f.lost = append(f.lost, found(key, "cannot be read"))
 			continue
 		}
 		past := h.sawLocked(key, versions, &f)
@@ -103,11 +115,11 @@ func (h *history) judge(final map[string][]shown, copies map[string][]copied) fi
 	}
 	for key, c := range copies {
 		if !equalCopies(c, len(c)) {
-			f.diverged = append(f.diverged, fmt.Sprintf("%s: %v", key, c))
+			f.diverged = append(f.diverged, found(key, "%v", c))
 		}
 	}
-	for _, list := range []*[]string{&f.lost, &f.resurrected, &f.phantom, &f.sibling, &f.dot, &f.diverged, &f.lostKeys} {
-		slices.Sort(*list)
+	for _, list := range []*[]finding{&f.lost, &f.resurrected, &f.phantom, &f.sibling, &f.dot, &f.diverged} {
+		slices.SortFunc(*list, func(a, b finding) int { return cmp.Or(cmp.Compare(a.key, b.key), cmp.Compare(a.what, b.what)) })
 		*list = slices.Compact(*list)
 	}
 	return f
@@ -118,10 +130,9 @@ func (k *keyHistory) judgeWrites(key string, past set, versions []shown, f *find
 	for i, w := range k.writes {
 		switch {
 		case w.fate == denied && w.dot != "":
-			f.phantom = append(f.phantom, fmt.Sprintf("%s of %s was refused and seen as %s", name(w.value), key, w.dot))
+			f.phantom = append(f.phantom, found(key, "%s was refused and seen as %s", name(w.value), w.dot))
 		case w.fate == acked && !w.loose && !past.has(i) && !k.deleted(i):
-			f.lostKeys = append(f.lostKeys, key)
-			f.lost = append(f.lost, fmt.Sprintf("%s of %s, live are %v", name(w.value), key, versions))
+			f.lost = append(f.lost, found(key, "%s, live are %v", name(w.value), versions))
 		}
 	}
 }
@@ -135,7 +146,7 @@ func (k *keyHistory) judgeLive(key string, versions []shown, f *findings) {
 		}
 		for _, a := range slices.Concat(k.writes, k.deletes) {
 			if a.fate == acked && !a.loose && a.past.has(i) {
-				f.resurrected = append(f.resurrected, fmt.Sprintf("%s of %s, dot %s", name(v.value), key, v.dot))
+				f.resurrected = append(f.resurrected, found(key, "%s, dot %s", name(v.value), v.dot))
 				break
 			}
 		}

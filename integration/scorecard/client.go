@@ -41,25 +41,28 @@ type view struct {
 // client is one user with connections to some nodes. It uses one of them and
 // moves on to the next after a failure.
 type client struct {
-	id      int
-	c       *cluster
-	h       *history
-	nodes   []*node
-	at      int
-	conns   map[*node]*redis.Client
-	rng     *rand.Rand
-	words   []string // added to each write, such as W 1
-	loose   bool     // what it is told binds nobody
-	views   map[string]view
-	sent    int
-	samples []sample
-	keys    int // shared ones
-	pad     int // bytes added to each value
+	id    int
+	c     *cluster
+	h     *history
+	nodes []*node
+	at    int
+	conns map[*node]*redis.Client
+	rng   *rand.Rand
+	words []string // added to each write, such as W 1
+	loose bool     // what it is told binds nobody
+	views map[string]view
+	sent  int
+	mu    struct {
+		sync.Mutex
+		samples []sample
+	}
+	keys int // shared ones
+	pad  int // bytes added to each value
 }
 
 func newClient(c *cluster, h *history, id int, nodes []*node) *client {
 	return &client{id: id, c: c, h: h, nodes: nodes, at: id % len(nodes), conns: map[*node]*redis.Client{},
-		rng: rand.New(rand.NewPCG(uint64(id), 1)), views: map[string]view{}, keys: 20, pad: 400}
+		rng: rand.New(rand.NewPCG(uint64(id), 1)), views: map[string]view{}, keys: 60, pad: 400}
 }
 
 // dialRedis returns a client of one door that never repeats a command itself.
@@ -149,7 +152,9 @@ func (cl *client) tries(ctx context.Context, once func() error) bool {
 	if err != nil {
 		s.err = before.Error() + ", then " + err.Error()
 	}
-	cl.samples = append(cl.samples, s)
+	cl.mu.Lock()
+	cl.mu.samples = append(cl.mu.samples, s)
+	cl.mu.Unlock()
 	return s.ok
 }
 
@@ -253,6 +258,17 @@ func (cl *client) both(ctx context.Context) {
 	cl.change(ctx)
 }
 
+// addOrReread is add, or a look at something added earlier.
+func (cl *client) addOrReread(ctx context.Context) {
+	if cl.sent == 0 || cl.rng.IntN(2) == 0 {
+		cl.add(ctx)
+		return
+	}
+	key := fmt.Sprintf("add:%d:%d", cl.id, cl.rng.IntN(cl.sent))
+	cl.read(ctx, key)
+	delete(cl.views, key) // nobody writes it again
+}
+
 // workload is what a client does over and over.
 type workload func(*client, context.Context)
 
@@ -294,21 +310,23 @@ func (l *load) stop() {
 // between returns the samples begun in a span of time.
 func (l *load) between(from, to time.Time) (all []sample) {
 	for _, cl := range l.clients {
-		for _, s := range cl.samples {
+		cl.mu.Lock()
+		for _, s := range cl.mu.samples {
 			if !s.at.Before(from) && s.at.Before(to) {
 				all = append(all, s)
 			}
 		}
+		cl.mu.Unlock()
 	}
 	return all
 }
 
 // longestGap is the longest time in a span for which some client got nothing
-// done although it tried.
+// done although it tried. The load must have ended.
 func (l *load) longestGap(from, to time.Time) (longest time.Duration) {
 	for _, cl := range l.clients {
 		var since time.Time // of the first try since the last success
-		for _, s := range cl.samples {
+		for _, s := range cl.mu.samples {
 			if s.at.Add(s.took).Before(from) || s.at.After(to) {
 				continue
 			}

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -77,6 +78,7 @@ type node struct {
 	flags                               []string
 	wrap                                []string // words before the command: a tracer
 	env                                 []string
+	binary                              string // "" for that of the cluster
 	logPath                             string
 	cmd                                 *exec.Cmd
 	ended                               chan struct{} // closed when cmd has ended
@@ -120,7 +122,7 @@ func (c *cluster) start(p *node) error {
 		return err
 	}
 	defer log.Close() // the child has its own
-	words := append(append([]string{}, p.wrap...), c.binary, "server", "--data-dir", p.dir, "--listen", p.plain,
+	words := append(append([]string{}, p.wrap...), cmp.Or(p.binary, c.binary), "server", "--data-dir", p.dir, "--listen", p.plain,
 		"--cluster-listen", p.cluster, "--peer-listen", p.peer, "--gossip-listen", p.gossip, "--admin-listen", p.admin)
 	cmd := exec.Command(words[0], append(words[1:], p.flags...)...)
 	cmd.Stdout, cmd.Stderr = log, log

@@ -80,6 +80,7 @@ type scorecard struct {
 	binary      string
 	dir         string
 	prefix      string
+	skewed      skewed
 }
 
 // run runs the chosen rows, prints the table and reports whether every verdict
@@ -109,7 +110,7 @@ func (s *scorecard) run(ctx context.Context, rows string) (ok bool, err error) {
 	results := s.runRows(ctx, chosen)
 	slices.SortFunc(results, func(a, b *result) int { return a.row.number - b.row.number })
 	printTable(os.Stdout, results)
-	return !slices.ContainsFunc(results, func(r *result) bool { return !r.expected() }), ctx.Err()
+	return !slices.ContainsFunc(results, func(r *result) bool { return !r.expected(lacking(r.row.number)) }), ctx.Err()
 }
 
 func (s *scorecard) removeDir() {
@@ -189,14 +190,15 @@ func (s *scorecard) runRows(ctx context.Context, rows []scenario) (results []*re
 
 func (s *scorecard) runRow(ctx context.Context, r scenario, slot int) *result {
 	prefix := fmt.Sprintf("%s-%d", s.prefix, r.number)
-	b := &bed{ctx: ctx, short: s.short, binary: s.binary, dir: filepath.Join(s.dir, fmt.Sprintf("row%d", r.number)), prefix: prefix, slot: slot}
+	b := &bed{ctx: ctx, short: s.short, binary: s.binary, dir: filepath.Join(s.dir, fmt.Sprintf("row%d", r.number)), prefix: prefix, slot: slot,
+		home: s.dir, skewed: &s.skewed}
 	begin := time.Now()
 	res := &result{row: r}
 	if res.broken = os.Mkdir(b.dir, 0o700); res.broken == nil {
 		res = r.runOn(b)
 	}
 	fmt.Fprintf(os.Stderr, "row %d, %s: %s after %.1f s\n", r.number, r.fault, res.verdict(), time.Since(begin).Seconds())
-	if !res.expected() && b.c != nil {
+	if !res.expected(lacking(r.number)) && b.c != nil {
 		for _, p := range b.c.nodes {
 			text := p.logText()
 			fmt.Fprintf(os.Stderr, "row %d, node %d logged at last:\n%s\n", r.number, p.index, text[max(0, len(text)-2000):])

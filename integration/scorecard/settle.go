@@ -35,31 +35,39 @@ func (b *bed) settle() {
 	final := b.readAll(keys)
 	b.res.found = b.h.judge(final, copies)
 	b.res.acked = b.h.acknowledged()
-	b.res.faults = append(b.res.faults, b.res.found.faults()...)
 	b.explainLost()
+	b.res.faults = append(b.res.faults, b.res.found.faults()...)
 	if b.res.acked < 100 {
 		b.fail("only %d writes were acknowledged: the load was no load", b.res.acked)
 	}
 }
 
-// explainLost says how much of what is lost lies on some disk all the same.
+// explainLost tells what is nowhere from what lies on some disk as a hint.
 func (b *bed) explainLost() {
-	keys := b.res.found.lostKeys
-	if len(keys) == 0 {
-		return
+	var keys []string
+	for _, l := range b.res.found.lost {
+		keys = append(keys, l.key)
 	}
+	hinted := map[string]bool{}
 	var mu sync.Mutex
-	hinted := 0
-	b.pipelines(keys, "VCTX.INSPECT", nil, func(_ string, reply any, err error) {
+	b.pipelines(slices.Compact(keys), "VCTX.INSPECT", nil, func(key string, reply any, err error) {
 		if err != nil {
-			return // it stays unexplained
+			return // it stays lost
 		}
 		_, hints := readCopies(reply)
 		mu.Lock()
 		defer mu.Unlock()
-		hinted += min(1, hints)
+		hinted[key] = hints > 0
 	})
-	b.note("of %d keys that lost something %d have copies kept as hints", len(keys), hinted)
+	var lost []finding
+	for _, l := range b.res.found.lost {
+		if hinted[l.key] {
+			b.res.found.undelivered = append(b.res.found.undelivered, l)
+		} else {
+			lost = append(lost, l)
+		}
+	}
+	b.res.found.lost = lost
 }
 
 // converge waits until all owners of every key hold the same and returns what

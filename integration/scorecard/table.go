@@ -36,13 +36,13 @@ func (r *result) verdict() string {
 	return "PASS"
 }
 
-// expected reports whether the verdict is what notYet says.
-func (r *result) expected() bool {
-	known, lacks := notYet[r.row.number]
+// expected reports whether the verdict is the one of a row that lacks what
+// known says, or nothing.
+func (r *result) expected(known *lack) bool {
 	if r.verdict() == "PASS" {
-		return !lacks || known.sometimes
+		return known == nil || known.sometimes
 	}
-	return lacks && r.verdict() == "FAIL" && !slices.ContainsFunc(r.faults, func(fault string) bool {
+	return known != nil && r.verdict() == "FAIL" && !slices.ContainsFunc(r.faults, func(fault string) bool {
 		return !slices.ContainsFunc(known.shows, func(sign string) bool { return strings.Contains(fault, sign) })
 	})
 }
@@ -63,7 +63,7 @@ func printTable(w io.Writer, results []*result) {
 			}
 		}
 		fmt.Fprintf(tw, "%d\t%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s\t%s\t\n", r.row.number, r.row.workload, r.row.fault, r.acked,
-			len(r.found.lost), len(r.found.resurrected), r.gap.Milliseconds(), ratio, converged, r.verdict())
+			len(r.found.lost)+len(r.found.undelivered), len(r.found.resurrected), r.gap.Milliseconds(), ratio, converged, r.verdict())
 	}
 	_ = tw.Flush() // a lost terminal is told by nothing else either
 	for _, r := range results {
@@ -82,10 +82,13 @@ func printWhy(w io.Writer, r *result) {
 	for _, n := range r.notes {
 		lines = append(lines, "note: "+n)
 	}
-	if lacks, known := notYet[r.row.number]; known && r.expected() {
-		lines = append(lines, "expected for now: "+lacks.why)
-	} else if known {
-		lines = append(lines, fmt.Sprintf("unexpected: it was known to fail (%s) with %q alone", lacks.why, lacks.shows))
+	switch known := lacking(r.row.number); {
+	case known != nil && r.expected(known):
+		lines = append(lines, "expected for now: "+known.why)
+	case known != nil:
+		lines = append(lines, fmt.Sprintf("unexpected: what was known (%s) shows %q alone", known.why, known.shows))
+	case !r.expected(nil):
+		lines = append(lines, "unexpected: this row is known to pass")
 	}
 	if len(lines) > 0 {
 		fmt.Fprintf(w, "\nrow %d, %s (%.0f s):\n  %s\n", r.row.number, r.row.fault, r.took.Seconds(), strings.Join(lines, "\n  "))
