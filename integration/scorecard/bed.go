@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -28,6 +29,7 @@ type bed struct {
 	ctx    context.Context
 	short  bool
 	binary string
+	help   string // what the program says of its flags
 	dir    string // everything of this row lies below it
 	home   string // and what rows share below this
 	skewed *skewed
@@ -138,7 +140,7 @@ func (s scenario) runOn(b *bed) *result {
 
 // onLoopback prepares a cluster whose nodes share the machine's own network.
 func (b *bed) onLoopback(nodes int, flags ...string) {
-	ports, err := freePorts(5*nodes, 11000+2000*b.slot+os.Getpid()%1500)
+	ports, err := freePorts(5*nodes, 21000+2500*b.slot+os.Getpid()%2000)
 	b.must(err)
 	b.prepare(loopback{ports}, nodes, flags)
 }
@@ -153,9 +155,15 @@ func (b *bed) onNamespaces(nodes int, flags ...string) {
 }
 
 func (b *bed) prepare(nw network, nodes int, flags []string) {
+	if b.short && b.knows("exchange-interval") {
+		flags = append(flags, "--exchange-interval", "2s")
+	}
 	b.c = newCluster(b.binary, b.dir, nw, nodes, flags...)
 	b.finally(b.c.close)
 }
+
+// knows reports whether the program has a flag.
+func (b *bed) knows(flag string) bool { return strings.Contains(b.help, "--"+flag+"=") }
 
 // boot starts all nodes and waits until they serve.
 func (b *bed) boot() {

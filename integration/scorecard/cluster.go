@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -76,6 +77,7 @@ type node struct {
 	plain, cluster, peer, gossip, admin string
 	dir                                 string
 	flags                               []string
+	once                                []string // flags of the next start alone
 	wrap                                []string // words before the command: a tracer
 	env                                 []string
 	binary                              string // "" for that of the cluster
@@ -124,7 +126,8 @@ func (c *cluster) start(p *node) error {
 	defer log.Close() // the child has its own
 	words := append(append([]string{}, p.wrap...), cmp.Or(p.binary, c.binary), "server", "--data-dir", p.dir, "--listen", p.plain,
 		"--cluster-listen", p.cluster, "--peer-listen", p.peer, "--gossip-listen", p.gossip, "--admin-listen", p.admin)
-	cmd := exec.Command(words[0], append(words[1:], p.flags...)...)
+	cmd := exec.Command(words[0], slices.Concat(words[1:], p.flags, p.once)...)
+	p.once = nil
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = append(os.Environ(), p.env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

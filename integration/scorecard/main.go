@@ -46,7 +46,7 @@ func main() {
 	flag.BoolVar(&s.short, "short", false, "seconds instead of minutes")
 	flag.IntVar(&s.parallel, "parallel", 3, "rows at the same time, but for those that judge times")
 	flag.StringVar(&s.binary, "binary", "", "the redynamo to run; built if empty")
-	flag.BoolVar(&s.keep, "keep", false, "keep data directories and logs")
+	flag.BoolVar(&s.keep, "keep", false, "keep data directories and logs until the next run")
 	flag.Parse()
 	if *list {
 		for _, r := range scenarios() {
@@ -78,6 +78,7 @@ type scorecard struct {
 	short, keep bool
 	parallel    int
 	binary      string
+	help        string
 	dir         string
 	prefix      string
 	skewed      skewed
@@ -107,6 +108,11 @@ func (s *scorecard) run(ctx context.Context, rows string) (ok bool, err error) {
 			return false, fmt.Errorf("build: %w\n%s", err, out)
 		}
 	}
+	help, err := exec.CommandContext(ctx, s.binary, "server", "--help").Output()
+	if err != nil {
+		return false, fmt.Errorf("ask %s for its flags: %w", s.binary, err)
+	}
+	s.help = string(help)
 	results := s.runRows(ctx, chosen)
 	slices.SortFunc(results, func(a, b *result) int { return a.row.number - b.row.number })
 	printTable(os.Stdout, results)
@@ -190,7 +196,7 @@ func (s *scorecard) runRows(ctx context.Context, rows []scenario) (results []*re
 
 func (s *scorecard) runRow(ctx context.Context, r scenario, slot int) *result {
 	prefix := fmt.Sprintf("%s-%d", s.prefix, r.number)
-	b := &bed{ctx: ctx, short: s.short, binary: s.binary, dir: filepath.Join(s.dir, fmt.Sprintf("row%d", r.number)), prefix: prefix, slot: slot,
+	b := &bed{ctx: ctx, short: s.short, binary: s.binary, help: s.help, dir: filepath.Join(s.dir, fmt.Sprintf("row%d", r.number)), prefix: prefix, slot: slot,
 		home: s.dir, skewed: &s.skewed}
 	begin := time.Now()
 	res := &result{row: r}

@@ -146,30 +146,38 @@ func readCopies(reply any) (copies []copied, hints int) {
 	return copies, hints
 }
 
-// readAll reads every key from all its owners.
+// readAll reads every key from all its owners, and those that cannot be read so
+// in the usual way.
 func (b *bed) readAll(keys []string) map[string][]shown {
 	final := map[string][]shown{}
-	var mu sync.Mutex
-	var last error
-	for try := 0; try < 5 && len(keys) > 0; try++ {
-		if try > 0 {
-			b.pause(time.Second)
-		}
-		b.pipelines(keys, "VCTX.GET", []any{"META", "R", b.owners()}, func(key string, reply any, err error) {
-			mu.Lock()
-			defer mu.Unlock()
-			if err != nil {
-				last = err
-				return
-			}
-			final[key] = showMeta(reply.([]any)[1])
-		})
-		keys = slices.DeleteFunc(slices.Clone(keys), func(key string) bool { _, read := final[key]; return read })
+	keys, err := b.readOnce(keys, final, "META", "R", b.owners())
+	for try := 0; try < 3 && len(keys) > 0; try++ {
+		b.pause(time.Second)
+		keys, err = b.readOnce(keys, final, "META", "R", b.owners())
 	}
 	if len(keys) > 0 {
-		b.note("%d keys cannot be read from all owners: %v", len(keys), last)
+		b.fail("%d keys cannot be read from all owners: %v", len(keys), err)
+		keys, err = b.readOnce(keys, final, "META")
+	}
+	if len(keys) > 0 {
+		b.note("%d keys cannot be read: %v", len(keys), err)
 	}
 	return final
+}
+
+// readOnce reads keys into final and returns those that could not be read.
+func (b *bed) readOnce(keys []string, final map[string][]shown, words ...any) (left []string, last error) {
+	var mu sync.Mutex
+	b.pipelines(keys, "VCTX.GET", words, func(key string, reply any, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if err != nil {
+			left, last = append(left, key), err
+			return
+		}
+		final[key] = showMeta(reply.([]any)[1])
+	})
+	return left, last
 }
 
 // pipelines sends one command for each key through nodes that run, in
