@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // fate is what became of a write or delete, as far as its client knows.
@@ -47,7 +48,8 @@ type attempt struct {
 	value string // "" is a delete
 	past  set    // what its token is known to have seen
 	fate  fate
-	loose bool   // acknowledged by fewer nodes than the fault may take away: binds nobody
+	loose bool // acknowledged with less than the fault may take away: binds nobody
+	told  time.Time
 	dot   string // of the version, once somebody was shown it
 }
 
@@ -119,9 +121,20 @@ func (h *history) issue(key string, a *attempt) set {
 func (h *history) settle(a *attempt, f fate) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	a.fate = f
+	a.fate, a.told = f, time.Now()
 	if f == acked {
 		h.mu.acks++
+	}
+}
+
+// loosen lets what was acknowledged after an instant bind nobody.
+func (h *history) loosen(after time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, k := range h.mu.keys {
+		for _, a := range slices.Concat(k.writes, k.deletes) {
+			a.loose = a.loose || a.told.After(after)
+		}
 	}
 }
 

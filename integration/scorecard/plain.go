@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -23,6 +24,7 @@ type plainLog struct {
 		last    map[string]string   // of keys with one writer: acknowledged last
 		unknown map[string][]string // and sent after that
 		added   map[string][]string // shared list -> words that were acknowledged
+		brief   []string            // keys that were given briefLife
 	}
 }
 
@@ -50,6 +52,40 @@ func (p *plainLog) alone(cl *client, ctx context.Context) {
 		}
 		return err
 	})
+}
+
+// briefLife is the life of keys that must be gone when a row ends.
+const briefLife = time.Second
+
+// expiring sets a key that does not live long.
+func (p *plainLog) expiring(cl *client, ctx context.Context) {
+	cl.tries(ctx, func() error {
+		key := fmt.Sprintf("brief:%d", cl.id*1_000_000+cl.sent)
+		err := cl.do(ctx, "SET", key, cl.value(), "PX", briefLife.Milliseconds()).Err()
+		if err == nil {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.mu.brief = append(p.mu.brief, key)
+		}
+		return err
+	})
+}
+
+// stillThere counts the keys that should have expired and are shown by some of
+// the nodes.
+func (p *plainLog) stillThere(b *bed, nodes []*node) (shown, of int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, n := range nodes {
+		cl := b.clients(1, n)[0]
+		for _, key := range p.mu.brief {
+			if err := cl.do(b.ctx, "GET", key).Err(); !errors.Is(err, redis.Nil) {
+				shown++
+			}
+		}
+		cl.close()
+	}
+	return shown, len(p.mu.brief)
 }
 
 // append adds a word to a list that all clients change.

@@ -250,6 +250,41 @@ func losePower(b *bed) {
 	}
 	b.healed()
 	b.settle()
+	b.losePowerRelaxed()
+}
+
+// losePowerRelaxed cuts the power of all nodes of a cluster that acknowledges
+// before it syncs. What that may lose is what it says: the last interval.
+func (b *bed) losePowerRelaxed() {
+	b.c.close()
+	b.h = newHistory()
+	b.dir = filepath.Join(b.dir, "relaxed")
+	b.must(os.Mkdir(b.dir, 0o700))
+	const interval, slack = time.Second, time.Second // an interval that begins late and a sync that takes long
+	b.onLoopback(bedNodes, "--fsync", "interval", "--fsync-interval", interval.String())
+	for _, p := range b.c.nodes {
+		b.must(mountExt4(p.dir, roomyMiB))
+	}
+	b.boot()
+	b.begin((*client).add)
+	b.pause(2 * time.Second)
+	cut := time.Now()
+	for _, p := range b.c.nodes {
+		b.must(cutPower(p.dir))
+	}
+	b.l.stop()
+	for _, p := range b.c.nodes {
+		p.kill()
+		b.must(command("umount", p.dir))
+		b.must(mountExt4(p.dir, roomyMiB))
+	}
+	b.returns(b.c.nodes...)
+	final := b.readAll(b.h.keys())
+	gone := b.h.judge(final, nil)
+	b.note("with --fsync interval: %d of %d acknowledged writes lost, %d replaced ones back", len(gone.lost), b.h.acknowledged(), len(gone.resurrected))
+	b.h.loosen(cut.Add(-interval - slack))
+	early := b.h.judge(final, nil)
+	b.check(len(early.lost)+len(early.resurrected) == 0, "with --fsync interval: %d writes are lost and %d replaced ones back from before the last interval", len(early.lost), len(early.resurrected))
 }
 
 // rottenLog damages the log of a node that is down (row 19).

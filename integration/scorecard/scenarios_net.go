@@ -70,6 +70,10 @@ func wrongClock(b *bed) {
 		default: // keys that live for ten minutes, by the clock of a node that is right
 			cl.nodes, cl.words = others, []string{"EX", "600"}
 			cl.at %= len(others)
+			if cl.rng.IntN(5) == 0 {
+				log.expiring(cl, ctx)
+				return
+			}
 			cl.add(ctx)
 		}
 	}, b.clients(bedClients))
@@ -85,6 +89,9 @@ func wrongClock(b *bed) {
 	b.returns(victim)
 	b.healed()
 	b.settle()
+	shown, of := log.stillThere(b, others)
+	b.note("%d keys were given a second to live", of)
+	b.check(shown == 0 && of > 0, "%d of %d keys are shown after their time, with the time of a node that is right", shown, of)
 	lost, of := log.lostAlone(b)
 	b.note("plain SET: %d of %d keys with one writer do not show what was acknowledged last", lost, of)
 }
