@@ -70,15 +70,22 @@ func mountExt4(dir string, mib int) error {
 	return command("mount", "-o", "loop", image, dir)
 }
 
-// mountTmpfs mounts memory of some size at dir, or changes the size of it.
-func mountTmpfs(dir string, mib int, again bool) error {
-	if again {
-		return command("mount", "-o", fmt.Sprintf("remount,size=%dm", mib), dir)
-	}
+// mountTmpfs mounts memory of some size at dir.
+func mountTmpfs(dir string, mib int) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
 	return command("mount", "-t", "tmpfs", "-o", fmt.Sprintf("size=%dm", mib), "redynamo-scorecard", dir)
+}
+
+// leaveFree changes the size of the memory at dir so that so much of it is free.
+func leaveFree(dir string, mib int) error {
+	var disk unix.Statfs_t
+	if err := unix.Statfs(dir, &disk); err != nil {
+		return fmt.Errorf("space of %s: %w", dir, err)
+	}
+	used := int64(disk.Blocks-disk.Bfree) * disk.Bsize >> 20
+	return command("mount", "-o", fmt.Sprintf("remount,size=%dm", used+int64(mib)), dir)
 }
 
 // copyDir makes to a copy of the directory from.

@@ -22,26 +22,26 @@ import (
 // Sizes of disks. Nodes refuse writes when less than their reserve is free.
 const (
 	roomyMiB = 512
-	tightMiB = 160 // less than the reserve, whatever is on it
+	tightMiB = 64 // less than the reserve
 )
 
 // fullDisk takes the space from one node and then from all (row 22).
 func fullDisk(b *bed) {
 	b.onLoopback(bedNodes)
 	for _, p := range b.c.nodes {
-		b.must(mountTmpfs(p.dir, roomyMiB, false))
+		b.must(mountTmpfs(p.dir, roomyMiB))
 	}
 	b.boot()
 	b.begin((*client).add)
 	b.faulty()
 	victim := b.c.nodes[4]
-	b.must(mountTmpfs(victim.dir, tightMiB, true))
+	b.must(leaveFree(victim.dir, tightMiB))
 	b.pause(b.span(4*time.Second, 30*time.Second))
 	failed := b.stopAndCount(b.faultAt)
 	b.check(failed == 0, "one full disk: %d operations failed on two nodes", failed)
 
 	for _, p := range b.c.nodes {
-		b.must(mountTmpfs(p.dir, tightMiB, true))
+		b.must(leaveFree(p.dir, tightMiB))
 	}
 	b.pause(b.span(3*time.Second, 10*time.Second)) // free space is looked at every second
 	b.refusesAndReads("below the reserve")
@@ -53,7 +53,7 @@ func fullDisk(b *bed) {
 
 	for _, p := range b.c.nodes {
 		b.must(os.Remove(filepath.Join(p.dir, "ballast")))
-		b.must(mountTmpfs(p.dir, roomyMiB, true))
+		b.must(leaveFree(p.dir, roomyMiB))
 	}
 	b.healed()
 	const recoversWithin = 10 * time.Second
