@@ -204,15 +204,18 @@ func frozenDisk(b *bed) {
 	b.settle()
 }
 
-// backWithin waits until p stores again: it ends if it has fenced itself.
+// backWithin waits until p stores again. A node that fenced itself ends once its
+// disk answers, and is started as a supervisor does.
 func (b *bed) backWithin(within time.Duration, p *node) {
-	if !p.running() {
-		b.returns(p)
-	}
 	cl := b.clients(1, p)[0]
 	defer cl.close()
 	cl.words = []string{"W", "3"}
 	err := b.await(within, func() error {
+		if !p.running() {
+			b.note("the node ended: %.200s", p.lastLog())
+			b.start(p)
+			b.mustServe(p)
+		}
 		for range 10 { // of which some are its own keys
 			if err := cl.once(b.ctx, "thawed"); err != nil {
 				return err
