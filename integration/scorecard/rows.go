@@ -43,38 +43,13 @@ type lack struct {
 // What rows show that fail for want of the same thing.
 const (
 	unequal = " diverged: "
-	hinted  = " in undelivered hints alone: "
-	twice   = " failed on two nodes in a row"
 )
 
 // notYet are the rows that the product does not pass yet. A row that begins to
 // pass must leave this list, and one that fails in another way fails the run.
 var notYet = map[int]lack{
-	2:  {why: "hints are not delivered; a dying process is handed writes", shows: []string{unequal, hinted, twice}},
-	3:  {why: "there is no exchange for what the tail of a write missed", shows: []string{unequal, hinted}, sometimes: true},
-	4:  {why: "hints are not delivered", shows: []string{unequal, hinted}},
-	5:  {why: "hints are not delivered", shows: []string{unequal, hinted}},
-	6:  {why: "hints are not delivered", shows: []string{unequal, hinted}},
-	7:  {why: "hints are not delivered", shows: []string{unequal, hinted}},
-	8:  {why: "hints are not delivered", shows: []string{unequal, hinted}},
-	9:  {why: "hints are not delivered", shows: []string{unequal, hinted}},
-	10: {why: "a write is handed to a first owner however slow it is", shows: []string{"p99 grew", unequal, hinted}},
-	11: {why: "hints are not delivered", shows: []string{unequal, hinted}},
-	12: {why: "hints have no limit and are not delivered", shows: []string{"hints have no limit", unequal}},
-	13: {why: "a node without its data is not let in, and there is no exchange", shows: []string{"not ready after the fault", unequal, hinted}},
-	14: {why: "hints are not delivered", shows: []string{unequal, hinted}},
-	16: {why: "a node without its data is not let in", shows: []string{"not ready after the fault", unequal, hinted, "the actor is the one"}},
-	17: {why: "old data is not noticed, and there is no exchange", shows: []string{"the old copy was not noticed", unequal}},
-	18: {why: "hints are not delivered", shows: []string{unequal, hinted}},
-	19: {why: "a log that ends early is taken for whole", shows: []string{"keys are missing without a word", unequal}},
-	20: {why: "a damaged row is not repaired before it is read", shows: []string{unequal}},
-	21: {why: "hints are not delivered", shows: []string{unequal, hinted}},
-	22: {why: "what a full node refused has no hint, and there is no exchange", shows: []string{unequal}},
-	23: {why: "hints are not delivered; a dying process is handed writes", shows: []string{unequal, hinted, twice}},
-	24: {why: "hints are not delivered", shows: []string{unequal, hinted}},
-	25: {why: "a payload dropped by a clock that was ahead is never fetched again; hints are not delivered", shows: []string{" lost: ", unequal, hinted}},
-	26: {why: "hints are not delivered", shows: []string{unequal, hinted}},
-	39: {why: "a node without its data is not let in, and there is no exchange", shows: []string{"not ready after the fault", unequal, hinted}},
+	20: {why: "a damaged row is not repaired", shows: []string{unequal}},
+	25: {why: "a payload dropped by a clock that was ahead is never fetched again", shows: []string{" lost: "}},
 }
 
 // lacking returns what the product is known to lack for a row, or nil.
