@@ -94,6 +94,7 @@ func (c *Coordinator) read(q readQuery, done func(ReadResult, error)) {
 
 	r.mu.Lock()
 	r.mu.Reset(need, q.min, r.stands)
+	r.mu.Clock(c.cfg.Now().UnixMilli())
 	r.run()
 }
 

@@ -56,6 +56,7 @@ type Read struct {
 	extra int             // nodes asked beyond need: hedges and escalation
 	min   version.Context // the answer must cover it
 	whole bool            // ask everybody for whole copies
+	nowMS int64           // by the caller's clock; 0: no copy is hollow
 
 	cands   []candidate
 	asked   int  // cands[:asked] were asked
@@ -82,11 +83,12 @@ const (
 )
 
 type candidate struct {
-	stand ring.Stand
-	state candState
-	mode  Mode
-	hash  uint64          // state hash of its copy; while asked, what was offered
-	knows version.Context // of its copy, once that has come
+	stand  ring.Stand
+	state  candState
+	mode   Mode
+	hollow bool            // its copy lacks a payload whose time is not over
+	hash   uint64          // state hash of its copy; while asked, what was offered
+	knows  version.Context // of its copy, once that has come
 }
 
 // Reset begins a read that needs answers from need nodes. cands are the nodes
@@ -104,6 +106,11 @@ func (r *Read) Reset(need int, min version.Context, cands []ring.Stand) {
 	}
 	r.judge()
 }
+
+// Clock says what time it is, in Unix milliseconds. A copy that lacks a payload
+// whose time is not over then has others asked for it, whatever their hash says,
+// before the read is decided: no node's clock takes a live value from the others.
+func (r *Read) Clock(nowMS int64) { r.nowMS = nowMS }
 
 // Verdict says whether the read is decided.
 func (r *Read) Verdict() Verdict { return r.verdict }
@@ -125,6 +132,11 @@ func (r *Read) Next() (Ask, bool) {
 	}
 	if i := r.differing(); i >= 0 {
 		return r.ask(i, r.fullMode()), true
+	}
+	if r.hollow() {
+		if i := r.hashedOnly(); i >= 0 {
+			return r.ask(i, Whole), true
+		}
 	}
 	if r.hopes() >= r.need+r.extra {
 		return Ask{}, false
@@ -153,6 +165,14 @@ func (r *Read) differing() int {
 	return slices.IndexFunc(r.cands, func(c candidate) bool { return c.state == hashed && !r.settled(&c) })
 }
 
+// hollow reports whether a payload is missing that another node may have.
+func (r *Read) hollow() bool { return r.nowMS != 0 && r.have && r.record.Hollow(r.nowMS) }
+
+// hashedOnly finds a node whose copy has not come, since its hash settled it.
+func (r *Read) hashedOnly() int {
+	return slices.IndexFunc(r.cands, func(c candidate) bool { return c.state == hashed && c.hash != 0 })
+}
+
 // wholeOut reports whether a whole copy is on its way.
 func (r *Read) wholeOut() bool {
 	return slices.ContainsFunc(r.cands, func(c candidate) bool {
@@ -170,7 +190,7 @@ func (r *Read) mode() Mode {
 }
 
 func (r *Read) fullMode() Mode {
-	if r.have && !r.whole {
+	if r.have && !r.whole && !r.hollow() {
 		return IfDiffer
 	}
 	return Whole
@@ -243,6 +263,7 @@ func (r *Read) Spares(nodes []ring.NodeID) {
 func (r *Read) Reply(index int, a Reply) {
 	c := &r.cands[index]
 	c.knows = a.Record.Context
+	c.hollow = r.nowMS != 0 && a.Record.Hollow(r.nowMS)
 	switch {
 	case a.Recovering:
 		c.state, c.hash = doubted, a.Hash
@@ -323,6 +344,7 @@ func (r *Read) judge() {
 		}
 	}
 	switch {
+	case answered >= r.need && r.hollow() && r.refill():
 	case answered >= r.need && r.record.Context.Covers(r.min):
 		r.verdict = Met
 	case answered >= r.need:
@@ -330,6 +352,19 @@ func (r *Read) judge() {
 	case r.hopes()+len(r.cands)-r.asked+r.reserve() < r.need:
 		r.verdict = Impossible
 	}
+}
+
+// refill asks one node more, because a payload is missing; false: nobody is left
+// to be asked.
+func (r *Read) refill() bool {
+	switch busy := slices.ContainsFunc(r.cands, func(c candidate) bool { return c.state == asked }); {
+	case busy, r.hashedOnly() >= 0:
+		return true
+	case r.asked < len(r.cands):
+		r.extra = r.hopes() + 1 - r.need
+		return true
+	}
+	return false
 }
 
 // escalate asks one node more, because those that answered do not cover the
@@ -368,7 +403,8 @@ func (r *Read) Repairs(dst []Repair) []Repair {
 	}
 	for i := range r.cands {
 		c := &r.cands[i]
-		if (c.state == copied || c.state == hashed || c.state == doubted) && c.stand.For == 0 && c.hash != r.hash {
+		filled := c.hollow && !r.hollow()
+		if (c.state == copied || c.state == hashed || c.state == doubted) && c.stand.For == 0 && (c.hash != r.hash || filled) {
 			dst = append(dst, Repair{Node: c.stand.Node, Since: r.lacks(c)})
 		}
 	}

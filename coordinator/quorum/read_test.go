@@ -387,3 +387,67 @@ func TestAHedgeReplacesTheNodeThatThenFails(t *testing.T) {
 		t.Errorf("asked %+v although two nodes still may answer", more)
 	}
 }
+
+// stub is a version without its payload, which is to live until 100.
+func stub(rec version.Record) version.Record {
+	rec = rec.SetExpiry(rec.Versions[0].Dot, version.Cell{HLC: 20, AtMS: 100})
+	return rec.DropPayload(rec.Versions[0].Dot)
+}
+
+func TestReadLooksElsewhereForAPayloadThatAClockDropped(t *testing.T) {
+	full := put(1, 1)
+	full = full.SetExpiry(full.Versions[0].Dot, version.Cell{HLC: 20, AtMS: 100})
+	hollow := stub(put(1, 1))
+	for _, c := range []struct {
+		name   string
+		nowMS  int64
+		copies []version.Record // of nodes 1, 2, 3
+		asked  []ring.NodeID
+		shown  bool
+		repair []ring.NodeID
+	}{
+		{"the second has it and says only its hash", 50, []version.Record{hollow, full, full}, []ring.NodeID{1, 2, 2}, true, []ring.NodeID{1}},
+		{"only the third has it", 50, []version.Record{hollow, hollow, full}, []ring.NodeID{1, 2, 2, 3}, true, []ring.NodeID{1, 2}},
+		{"nobody has it", 50, []version.Record{hollow, hollow, hollow}, []ring.NodeID{1, 2, 2, 3}, false, nil},
+		{"its time is over", 100, []version.Record{hollow, full, full}, []ring.NodeID{1, 2}, false, nil},
+		{"the first has it", 50, []version.Record{full, hollow, hollow}, []ring.NodeID{1, 2}, true, nil},
+	} {
+		var m Read
+		m.Reset(2, nil, owners(3))
+		m.Clock(c.nowMS)
+		var asked []ring.NodeID
+		var out []Ask // questions without an answer yet
+		for {
+			for a, ok := m.Next(); ok; a, ok = m.Next() {
+				out, asked = append(out, a), append(asked, a.Stand.Node)
+			}
+			if len(out) == 0 {
+				break
+			}
+			a := out[0]
+			out = out[1:]
+			rec := c.copies[a.Stand.Node-1]
+			switch {
+			case a.Mode == Digest:
+				m.Reply(a.Index, Reply{Hash: rec.StateHash()})
+			case a.Mode == IfDiffer && a.Have == rec.StateHash():
+				m.Reply(a.Index, Reply{Same: true})
+			default:
+				m.Reply(a.Index, Reply{Hash: rec.StateHash(), Record: rec})
+			}
+		}
+		if m.Verdict() != Met || !slices.Equal(asked, c.asked) {
+			t.Errorf("%s: verdict %v, asked %v, want %v", c.name, m.Verdict(), asked, c.asked)
+		}
+		if _, shown := m.Record().Winner(c.nowMS); shown != c.shown {
+			t.Errorf("%s: shown %v", c.name, shown)
+		}
+		var repaired []ring.NodeID
+		for _, r := range m.Repairs(nil) {
+			repaired = append(repaired, r.Node)
+		}
+		if !slices.Equal(repaired, c.repair) {
+			t.Errorf("%s: repairs %v, want %v", c.name, repaired, c.repair)
+		}
+	}
+}

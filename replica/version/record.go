@@ -169,6 +169,18 @@ func (r Record) HasLive() bool {
 	return false
 }
 
+// Hollow reports whether the record lacks the payload of a version whose time is
+// not over: it was dropped by a clock that was ahead, or the version was extended
+// afterwards. Another replica may still have it.
+func (r Record) Hollow(nowMS int64) bool {
+	for i := range r.Versions {
+		if v := &r.Versions[i]; v.Stub && !v.Expired(nowMS) {
+			return true
+		}
+	}
+	return false
+}
+
 // MaxHLC returns the highest reading anywhere in the record, cells included.
 func (r Record) MaxHLC() HLC {
 	top := HLC(0)
