@@ -81,6 +81,9 @@ func (p *plainLog) stillThere(b *bed, nodes []*node) (shown, of int) {
 		for _, key := range p.mu.brief {
 			if err := cl.do(b.ctx, "GET", key).Err(); !errors.Is(err, redis.Nil) {
 				shown++
+				if shown == 1 {
+					b.note("the first key shown after its time is %s: %v, %v", key, err, cl.do(b.ctx, "VCTX.INSPECT", key).Val())
+				}
 			}
 		}
 		cl.close()

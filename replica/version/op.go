@@ -65,7 +65,7 @@ type Op struct {
 	Offset     int64 // OpSetRange
 	Cond       Condition
 	Expiry     ExpiryMode // OpSet
-	ExpireAtMS int64      // ExpiryAt and OpExpire; past times delete. OpExpire: 0 persists
+	ExpireAtMS int64      // ExpiryAt and OpExpire; a past time makes the key absent. OpExpire: 0 persists
 	ReturnOld  bool       // fill Outcome.Old
 	Explicit   bool       // OpSet, OpDelete: cover Context and nothing else (VCTX)
 	Context    Context    // what the client has seen
@@ -188,7 +188,7 @@ func (a *applying) set() (Record, Outcome, error) {
 	cell := Cell{}
 	switch {
 	case a.op.Expiry == ExpiryAt:
-		cell = Cell{HLC: a.hlc, AtMS: a.op.ExpireAtMS}
+		cell = Cell{HLC: a.hlc, AtMS: max(a.op.ExpireAtMS, 1)}
 	case a.op.Expiry == ExpiryKeep:
 		cell = a.keptCell()
 	}
@@ -236,8 +236,9 @@ func (a *applying) limit() int64 {
 	return int64(min(a.op.MaxValue, maxValueBytes))
 }
 
-// put writes a new version. One that is born expired is deleted again at once,
-// as in Redis: the dot stays in the context, the value does not stay.
+// put writes a new version. One whose time seems to be over already is written like
+// any other: a clock that is ahead must not turn an acknowledged write into a
+// delete, and by a right clock it is absent from the start.
 func (a *applying) put(value []byte, cell Cell, length int64) (Record, Outcome, error) {
 	if int64(len(value)) > a.limit() {
 		return a.r, Outcome{}, ErrTooLarge
@@ -247,9 +248,6 @@ func (a *applying) put(value []byte, cell Cell, length int64) (Record, Outcome, 
 		return a.r, Outcome{}, fmt.Errorf("%w: actor %016x counter %d", ErrDotReused, uint64(dot.Actor), dot.Counter)
 	}
 	r := a.r.Put(Write{Dot: dot, HLC: a.hlc, Value: value, Expiry: cell, Cover: a.cover, Floor: a.m.Floor})
-	if cell != (Cell{}) && cell.AtMS <= a.m.NowMS {
-		r = r.Delete(Context{{dot.Actor, dot.Counter, dot.Counter}})
-	}
 	if a.op.Explicit && a.pilesUp(r) {
 		return a.r, Outcome{}, ErrTooManySiblings
 	}
@@ -304,14 +302,15 @@ func (a *applying) remove() (Record, Outcome, error) {
 
 // expire sets the cell of every version that a client may be shown, as a delete
 // would remove them all: with the winner's alone, siblings that nobody sees
-// would outlive the key. A past time deletes.
+// would outlive the key. A past time is an expiry like any other, for the reason
+// that put gives.
 func (a *applying) expire() (Record, Outcome, error) {
 	at := a.op.ExpireAtMS
-	switch {
-	case !a.had, at == 0 && a.old.Expiry.AtMS == 0:
+	if !a.had || at == 0 && a.old.Expiry.AtMS == 0 {
 		return a.unchanged()
-	case at != 0 && at <= a.m.NowMS:
-		return a.remove()
+	}
+	if at < 0 {
+		at = 1
 	}
 	r := a.r
 	r.AllAcked = false
