@@ -239,15 +239,15 @@ func (c *processes) onSmallDisk(p *process) {
 
 // fillUp writes large values until one is refused, and returns how many were
 // not, the refusal, and how long that took.
-func fillUp(ctx context.Context, cl *redis.Client, from int) (written int, err error, took time.Duration) {
+func fillUp(ctx context.Context, cl *redis.Client, from int) (written int, took time.Duration, err error) {
 	value := strings.Repeat("x", 64<<10)
 	for k := range 4000 {
 		began := time.Now()
 		if err := cl.Set(ctx, fmt.Sprintf("big%d", from+k), value, 0).Err(); err != nil {
-			return k, err, time.Since(began)
+			return k, time.Since(began), err
 		}
 	}
-	return 4000, nil, 0
+	return 4000, 0, nil
 }
 
 func TestFullDisksRefuseWritesServeReadsAndRecover(t *testing.T) {
@@ -293,7 +293,7 @@ func TestFullDisksRefuseWritesServeReadsAndRecover(t *testing.T) {
 	total := 0
 	await(t, 60*time.Second, "all nodes refuse clearly", func() error {
 		for i := range c.nodes {
-			n, err, took := fillUp(ctx, c.client(i), total)
+			n, took, err := fillUp(ctx, c.client(i), total)
 			if total += n; total > 4000 {
 				t.Fatalf("%d values of 64 KiB are on a disk of 64 MiB", total)
 			}

@@ -91,6 +91,7 @@ func TestTheLastTwoNodesOfFiveServeEveryKey(t *testing.T) {
 func (c *processes) lists(i int, p *process) (bool, error) {
 	cl := redis.NewClient(&redis.Options{Addr: c.nodes[i].cluster, MaxRetries: -1, ReadTimeout: time.Second})
 	defer cl.Close()
+	//lint:ignore SA1019 deprecated, and still what most cluster clients ask
 	slots, err := cl.ClusterSlots(c.t.Context()).Result()
 	if err != nil {
 		return false, err

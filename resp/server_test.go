@@ -25,7 +25,6 @@ import (
 
 // fakeAdmin is a node whose readiness and map a test decides.
 type fakeAdmin struct {
-	dataAdmin
 	identity Identity
 	loading  atomic.Bool
 	view     atomic.Pointer[View]
