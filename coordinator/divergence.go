@@ -125,7 +125,12 @@ func (c *Coordinator) Divergence() Divergence {
 
 // showed counts what a client's read was answered with.
 func (d *divergence) showed(rec version.Record, now time.Time) {
-	n := len(rec.Live(now.UnixMilli()))
+	n := 0
+	if len(rec.Versions) > 1 {
+		n = len(rec.Live(now.UnixMilli()))
+	} else if _, live := rec.Winner(now.UnixMilli()); live {
+		n = 1 // nearly always: spares making a list
+	}
 	d.versions.add(int64(n))
 	if n > 1 {
 		d.siblings.Add(n - 1)
