@@ -23,9 +23,9 @@ type Config struct {
 	ListKeys  int // states asked for at once; 32768
 	CellBatch int // differing cells that are settled together; 4096
 
-	// Pace is asked before rows are moved and waits until so many bytes may be.
+	// Pace waits until some rows may be moved; end is called when they are.
 	// Default: at once.
-	Pace func(ctx context.Context, bytes int) error
+	Pace func(ctx context.Context) (end func(), err error)
 
 	Now     func() time.Time // time.Now
 	Rand    func() uint64    // spreads the exchanges; math/rand/v2
@@ -42,7 +42,7 @@ func (c Config) withDefaults() Config {
 	c.ListKeys = or(c.ListKeys, 32768)
 	c.CellBatch = or(c.CellBatch, 4096)
 	if c.Pace == nil {
-		c.Pace = func(context.Context, int) error { return nil }
+		c.Pace = func(context.Context) (func(), error) { return func() {}, nil }
 	}
 	if c.Now == nil {
 		c.Now = time.Now

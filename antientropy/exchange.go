@@ -257,26 +257,38 @@ func (e *exchange) reconcile(ctx context.Context, diffs []difference) error {
 		}
 	}
 	for len(ask) > 0 {
-		rows, n, err := e.fetch(ctx, ask)
+		n, err := e.pull(ctx, ask, theirs)
 		if err != nil {
-			return fmt.Errorf("fetch: %w", err)
-		}
-		for i := range rows {
-			theirs[keyOf(rows[i].Key)] = rows[i].State
-		}
-		if err := e.merge(ctx, rows); err != nil {
-			return fmt.Errorf("merge: %w", err)
+			return err
 		}
 		ask = ask[n:]
 	}
 	return e.push(ctx, diffs, theirs)
 }
 
+// pull takes in the rows at the first positions, notes what the peer holds, and
+// returns how many positions that were.
+func (e *exchange) pull(ctx context.Context, at []Position, theirs map[keyOf]uint64) (int, error) {
+	end, err := e.x.cfg.Pace(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer end()
+	rows, n, err := e.fetch(ctx, at)
+	if err != nil {
+		return 0, fmt.Errorf("fetch: %w", err)
+	}
+	for i := range rows {
+		theirs[keyOf(rows[i].Key)] = rows[i].State
+	}
+	if err := e.merge(ctx, rows); err != nil {
+		return 0, fmt.Errorf("merge: %w", err)
+	}
+	return n, nil
+}
+
 // fetch asks for rows and checks that the answer leads on.
 func (e *exchange) fetch(ctx context.Context, at []Position) ([]Row, int, error) {
-	if err := e.x.cfg.Pace(ctx, e.x.cfg.RowBytes); err != nil {
-		return nil, 0, err
-	}
 	ctx, cancel := context.WithTimeout(ctx, e.x.cfg.Timeout)
 	defer cancel()
 	rows, n, err := e.peer.Fetch(ctx, at[:min(len(at), maxPositions)], e.x.cfg.RowBytes)
@@ -362,10 +374,12 @@ func (e *exchange) deliver(ctx context.Context, rows []Row) (room int, err error
 	for i := range rows {
 		size += rows[i].size()
 	}
-	if err := e.x.cfg.Pace(ctx, size); err != nil {
+	end, err := e.x.cfg.Pace(ctx)
+	if err != nil {
 		return 0, err
 	}
 	credit, err := e.deliverOnce(ctx, rows)
+	end()
 	if err != nil {
 		return 0, err
 	}

@@ -39,6 +39,10 @@ type Config struct {
 	// then every write begins with a read of R others. Never, if nil.
 	Recovering func() bool
 
+	// Ended is told how long each request of a client took, those included that
+	// other nodes handed over. It must not block. Nobody, if nil.
+	Ended func(time.Duration)
+
 	Now     func() time.Time // wall clock; time.Now. Only decides what has expired.
 	Rand    func() uint64    // for RandomKey; always the first key if nil
 	Logger  *slog.Logger     // discards if nil
@@ -59,6 +63,9 @@ func (c Config) withDefaults() Config {
 		c.Recovering = func() bool { return false }
 	}
 	def(&c.RepairBytes, 64<<20)
+	if c.Ended == nil {
+		c.Ended = func(time.Duration) {}
+	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}

@@ -191,6 +191,9 @@ func (r *read) run() {
 		case readAnswer:
 			res, err := r.resultLocked()
 			r.mu.Unlock()
+			if r.q.client {
+				r.c.cfg.Ended(time.Since(r.deadline.Add(-r.q.timeout)))
+			}
 			done := r.done
 			r.done = nil
 			done(res, err)

@@ -45,7 +45,7 @@ func (w *write) run() {
 		case writeAnswer:
 			res, err := w.resultLocked()
 			w.mu.Unlock()
-			w.c.countOutcome(err)
+			w.ended(err)
 			done := w.done
 			w.done = nil
 			done(res, err)

@@ -53,6 +53,7 @@ type write struct {
 	forwarded bool // came from another node: must not leave this one
 	ring      *ring.Ring
 	partition int
+	began     time.Time
 	start     time.Time // of the present attempt
 	deadline  time.Time
 	timer     *time.Timer
@@ -119,6 +120,7 @@ func (c *Coordinator) newWrite() *write {
 func (c *Coordinator) write(key []byte, op version.Op, o WriteOptions, forwarded bool, done func(WriteResult, error)) {
 	w := c.newWrite()
 	w.key, w.op, w.done, w.forwarded = key, op, done, forwarded
+	w.began = time.Now()
 	w.ring = c.cluster.Ring()
 	if w.ring == nil || w.ring.N() == 0 {
 		w.finish(WriteResult{}, ErrNoReplicas)
@@ -127,7 +129,7 @@ func (c *Coordinator) write(key []byte, op version.Op, o WriteOptions, forwarded
 	if o.Timeout <= 0 {
 		o.Timeout = c.cfg.WriteTimeout
 	}
-	w.start = time.Now()
+	w.start = w.began
 	w.deadline = w.start.Add(o.Timeout)
 	w.partition = w.ring.Partition(ring.SlotOf(key))
 	w.r, w.w = capped(o.R, c.cfg.R, w.ring), capped(o.W, c.cfg.W, w.ring)
@@ -397,9 +399,15 @@ func (w *write) mintFailed(err error) {
 
 // finish ends a write that has no callback outstanding.
 func (w *write) finish(res WriteResult, err error) {
-	w.c.countOutcome(err)
+	w.ended(err)
 	w.done(res, err)
 	w.recycle()
+}
+
+// ended notes what came of a write and how long that took.
+func (w *write) ended(err error) {
+	w.c.countOutcome(err)
+	w.c.cfg.Ended(time.Since(w.began))
 }
 
 func (c *Coordinator) countOutcome(err error) {

@@ -22,6 +22,8 @@ var layers = map[string][]string{
 	"membership/ring":    {},
 	"antientropy/merkle": {},
 	"coordinator/quorum": {"membership/ring", "replica/version"},
+	"admission/share":    {},
+	"admission":          {"admission/share"}, // those who ask it know a func
 	"replica/storage":    {"replica/version"},
 	"replica/rpc":        {"replica/version", "membership/ring", "antientropy/merkle"},
 	"replica/handoff":    {"replica/version", "replica/storage", "membership/ring"},
@@ -45,7 +47,7 @@ var layers = map[string][]string{
 }
 
 // kernels are arithmetic: time and randomness are arguments, and nothing waits.
-var kernels = []string{"replica/version", "membership/ring", "antientropy/merkle", "coordinator/quorum"}
+var kernels = []string{"replica/version", "membership/ring", "antientropy/merkle", "coordinator/quorum", "admission/share"}
 
 // bannedInKernels names what would let a kernel wait, look at the world or be
 // changed from two sides at once.

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -33,6 +34,9 @@ type Config struct {
 	// ScrubPeriod is the time in which every own row is read and checked once.
 	// Default: 24 h.
 	ScrubPeriod time.Duration
+	// Pace waits until some rows may be checked; end is called when they are.
+	// Default: at once.
+	Pace func(ctx context.Context) (end func(), err error)
 	// OnHint is told when something is kept for a node that nothing was kept for.
 	// It is called with a lock held and must not block. Default: nobody.
 	OnHint func(target ring.NodeID)
@@ -58,6 +62,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.ScrubPeriod == 0 {
 		c.ScrubPeriod = 24 * time.Hour
+	}
+	if c.Pace == nil {
+		c.Pace = func(context.Context) (func(), error) { return func() {}, nil }
 	}
 	if c.Now == nil {
 		c.Now = time.Now

@@ -55,6 +55,10 @@ type ReapConfig struct {
 	// back. Default: 24 h; negative: no copies are put back.
 	RestoreWindow time.Duration
 
+	// Pace waits until some graves may be looked at or dropped; end is called when
+	// they are. Default: at once.
+	Pace func(ctx context.Context) (end func(), err error)
+
 	Batch      int // graves looked at in one interval; 4096
 	Candidates int // graves that are waited for at once; 65536
 }
@@ -68,6 +72,9 @@ func (c ReapConfig) withDefaults() ReapConfig {
 	}
 	if c.RestoreWindow == 0 {
 		c.RestoreWindow = 24 * time.Hour
+	}
+	if c.Pace == nil {
+		c.Pace = func(context.Context) (func(), error) { return func() {}, nil }
 	}
 	if c.Batch == 0 {
 		c.Batch = 4096
@@ -145,7 +152,7 @@ func (p *Reaper) Run(ctx context.Context) error {
 
 // step is one look.
 func (p *Reaper) step(ctx context.Context) error {
-	if err := p.collect(); err != nil {
+	if err := p.collect(ctx); err != nil {
 		return err
 	}
 	now := time.Now()
@@ -154,7 +161,7 @@ func (p *Reaper) step(ctx context.Context) error {
 }
 
 // collect looks at the next graves and takes down their present states.
-func (p *Reaper) collect() error {
+func (p *Reaper) collect(ctx context.Context) error {
 	var rows [][]byte
 	young := p.r.cfg.Now().Add(-p.cfg.RestoreWindow).UnixMilli()
 	lo, hi := storage.AllGraves()
@@ -176,6 +183,24 @@ func (p *Reaper) collect() error {
 	if err != nil {
 		return err
 	}
+	for some := range slices.Chunk(rows, pacedGraves) {
+		if err := p.look(ctx, some); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pacedGraves is how many graves are looked at before Pace is asked again.
+const pacedGraves = 128
+
+// look takes down the present states of some graves.
+func (p *Reaper) look(ctx context.Context, rows [][]byte) error {
+	end, err := p.cfg.Pace(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
 	for _, row := range rows {
 		slot, hash, key, ok := storage.ParseGraveKey(row)
 		if !ok {
@@ -239,7 +264,13 @@ func (p *Reaper) drop(ctx context.Context, now time.Time) error {
 		if !slices.Contains(free, p.r.partition(g.slot)) {
 			continue
 		}
-		if err := p.r.reap(key, g); err != nil {
+		end, err := p.cfg.Pace(ctx)
+		if err != nil {
+			return err
+		}
+		err = p.r.reap(key, g)
+		end()
+		if err != nil {
 			return err
 		}
 		p.mu.Lock()

@@ -13,7 +13,7 @@ import (
 // its checksum and the digests against the rows. It begins somewhere else at each
 // start, so that a node which never runs for a whole period is read all the same.
 // Digests that were found damaged at the start are computed anew first, without
-// a pause. It returns when ctx ends.
+// a pause, but for that of Pace. It returns when ctx ends.
 func (r *Replica) scrub(ctx context.Context) {
 	if r.store.DigestsDoubtful() && r.scrubAll(ctx) {
 		r.store.TrustDigests()
@@ -26,18 +26,28 @@ func (r *Replica) scrub(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		_ = r.scrubSlot(slot) // counted and logged; the next pass comes
+		_ = r.scrubPaced(ctx, slot) // counted and logged; the next pass comes
 	}
 }
 
 // scrubAll verifies every slot at once and reports whether it could.
 func (r *Replica) scrubAll(ctx context.Context) bool {
 	for slot := range ring.Slot(ring.Slots) {
-		if ctx.Err() != nil || r.scrubSlot(slot) != nil {
+		if r.scrubPaced(ctx, slot) != nil {
 			return false
 		}
 	}
 	return true
+}
+
+// scrubPaced verifies a slot when the time for it has come.
+func (r *Replica) scrubPaced(ctx context.Context, slot ring.Slot) error {
+	end, err := r.cfg.Pace(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
+	return r.scrubSlot(slot)
 }
 
 // scrubSlot verifies the rows and digests of one slot.

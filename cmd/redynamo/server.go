@@ -24,6 +24,7 @@ type serverFlags struct {
 
 	ExchangeInterval time.Duration `help:"Pause between two comparisons of what two owners hold." default:"10s"`
 	RestoreWindow    time.Duration `help:"What is left of deleted keys is kept for so long, so that a copy of a data directory that is younger can be put back." default:"24h"`
+	BackgroundTarget float64       `help:"The 99th percentile of what clients wait may be so many times what it is without background work, before that is held back; 0 never holds it back." default:"1.5"`
 	ScrubPeriod      time.Duration `help:"Time in which every row is read and checked against its checksum." default:"24h"`
 
 	RequestTimeout time.Duration `help:"Every request is answered within this time." default:"1s"`
@@ -158,16 +159,17 @@ func (f serverFlags) config() (node.Config, error) {
 		Version: version,
 		N:       f.N, R: f.R, W: f.W, Units: f.Units,
 		Fsync: fsync, FsyncInterval: f.FsyncInterval, ExchangeInterval: f.ExchangeInterval, ScrubPeriod: f.ScrubPeriod, RestoreWindow: cmp.Or(f.RestoreWindow, -1),
-		RequestTimeout: f.RequestTimeout,
-		RequirePass:    f.RequirePass,
-		MaxClients:     f.MaxClients,
-		MaxValue:       int(f.MaxValue),
-		RecordCache:    int64(f.RecordCache),
-		BlockCache:     int64(f.BlockCache),
-		HintBudget:     int64(f.HintBudget),
-		MinFree:        f.MinFree.bytes,
-		MinFreePercent: f.MinFree.percent,
-		StallLimit:     f.DiskStallLimit,
+		BackgroundTarget: cmp.Or(f.BackgroundTarget, -1),
+		RequestTimeout:   f.RequestTimeout,
+		RequirePass:      f.RequirePass,
+		MaxClients:       f.MaxClients,
+		MaxValue:         int(f.MaxValue),
+		RecordCache:      int64(f.RecordCache),
+		BlockCache:       int64(f.BlockCache),
+		HintBudget:       int64(f.HintBudget),
+		MinFree:          f.MinFree.bytes,
+		MinFreePercent:   f.MinFree.percent,
+		StallLimit:       f.DiskStallLimit,
 	}, nil
 }
 

@@ -1,6 +1,7 @@
 package handoff
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -33,6 +34,10 @@ type Config struct {
 	// pauses; 16.
 	MaxRejected int
 
+	// Pace waits until a message may be sent; end is called when its rows are
+	// dealt with. Default: at once.
+	Pace func(ctx context.Context) (end func(), err error)
+
 	Now     func() time.Time // wall clock, by which hints have an age; time.Now
 	Rand    func() uint64    // spreads the waits; math/rand/v2
 	Logger  *slog.Logger     // discards if nil
@@ -50,6 +55,9 @@ func (c Config) withDefaults() Config {
 	def(&c.MinBackoff, 200*time.Millisecond)
 	def(&c.MaxBackoff, max(30*time.Second, c.MinBackoff))
 	def(&c.MaxRejected, 16)
+	if c.Pace == nil {
+		c.Pace = func(context.Context) (func(), error) { return func() {}, nil }
+	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}

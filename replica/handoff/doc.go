@@ -24,7 +24,8 @@
 // The receiver says how much it takes: the reply to each message grants the
 // bytes of the next one, and the first message of a delivery is empty and only
 // asks. After a grant of nothing the worker gives its place up and asks again
-// later. What to grant is the business of Admission.
+// later. What to grant is the business of Admission. The sender waits for Pace as
+// well: reading and dropping rows costs the time of its own clients.
 //
 // # Rows of nobody
 //

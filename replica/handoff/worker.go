@@ -239,7 +239,7 @@ func (s *Sender) send(ctx context.Context, t *target, rows []Row) (sent int, err
 			}
 		}
 		n := fit(rows[sent:], min(t.work.credit, s.cfg.MessageBytes))
-		n, err = s.deliver(ctx, t, rows[sent:sent+n])
+		n, err = s.paced(ctx, t, rows[sent:sent+n])
 		if sent += n; err != nil {
 			return sent, err
 		}
@@ -248,6 +248,16 @@ func (s *Sender) send(ctx context.Context, t *target, rows []Row) (sent int, err
 		}
 	}
 	return sent, nil
+}
+
+// paced delivers rows when the time for it has come.
+func (s *Sender) paced(ctx context.Context, t *target, rows []Row) (int, error) {
+	end, err := s.cfg.Pace(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer end()
+	return s.deliver(ctx, t, rows)
 }
 
 // fit is how many of the rows go into a message of so many bytes; at least one,

@@ -365,6 +365,7 @@ func (p *publisher) Stats() resp.Stats {
 		{Name: "incarnation", Value: fmt.Sprintf("%016x", uint64(n.actor))}, {Name: "boots", Value: strconv.FormatUint(n.recovery.now.Load().boots, 10)},
 		{Name: "recovering", Value: strconv.FormatBool(n.recovery.on())},
 	}
+	st.Extra = append(st.Extra, p.admissionFields()...)
 	return st
 }
 

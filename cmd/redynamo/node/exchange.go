@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/redynamo/redynamo/admission"
 	"github.com/redynamo/redynamo/antientropy"
 	"github.com/redynamo/redynamo/antientropy/merkle"
 	"github.com/redynamo/redynamo/membership/ring"
@@ -284,7 +285,7 @@ func (n *Node) buildExchange(context.Context) (err error) {
 	src := ownRows{Replica: n.replica, durable: n.durableRows()}
 	n.responder = antientropy.NewResponder(src)
 	n.exchange, err = antientropy.New(antientropy.Config{
-		Interval: n.cfg.ExchangeInterval, Now: n.cfg.Now, Rand: n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set,
+		Interval: n.cfg.ExchangeInterval, Pace: n.pace(admission.Exchange), Now: n.cfg.Now, Rand: n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set,
 	}, exchangeCluster{cluster{n}}, src)
 	return err
 }

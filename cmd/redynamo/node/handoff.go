@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/redynamo/redynamo/admission"
 	"github.com/redynamo/redynamo/membership/ring"
 	"github.com/redynamo/redynamo/replica"
 	"github.com/redynamo/redynamo/replica/handoff"
@@ -26,12 +27,13 @@ func newHintMover(n *Node) (m hintMover, err error) {
 	m.budget = handoff.NewBudget(n.cfg.HintBudget, n.replica, n.cfg.Logger, n.set)
 	m.receiver, err = handoff.NewReceiver(handoff.ReceiverConfig{
 		Self: n.id.node, Ring: cluster{n}.Ring, Metrics: n.set,
-	}, n.replica, calmAdmission{n})
+	}, n.replica, receiving{n.admission})
 	if err != nil {
 		return m, err
 	}
 	m.sender, err = handoff.NewSender(handoff.Config{
-		Self: n.id.node, Now: n.cfg.Now, Rand: n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set,
+		Self: n.id.node, Pace: n.pace(admission.Send),
+		Now: n.cfg.Now, Rand: n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set,
 	}, hintBook{n.replica}, n.replica, handoffCluster{cluster{n}}, m.budget)
 	return m, err
 }
@@ -107,7 +109,12 @@ func (h handler) ServeDeliver(m rpc.DeliverRequest, meta rpc.Meta, reply func(rp
 	for i, row := range m.Rows {
 		in.Rows[i] = handoff.Row{Key: row.Key, Record: row.Record}
 	}
+	end := func() {}
+	if len(in.Rows) > 0 {
+		end = h.n.admission.Begin(admission.Receive)
+	}
 	h.n.hints.receiver.Deliver(in, meta.Deadline, func(credit int, err error) {
+		end()
 		reply(rpc.DeliverReply{Credit: uint32(credit)}, receiveError(err))
 	})
 }
@@ -131,26 +138,10 @@ func receiveError(err error) error {
 	return toWire(err)
 }
 
-// calmAdmission grants what is wanted, and less the more this node has to do for
-// clients; nothing while its disk does not keep up.
-type calmAdmission struct{ n *Node }
+// receiving is handoff.Admission: how much the others may deliver here.
+type receiving struct{ c *admission.Controller }
 
-// busyRequests is how many requests under way halve what is granted.
-const busyRequests = 512
-
-// Grant is handoff.Admission.
-func (a calmAdmission) Grant(want int) int {
-	if a.n.store.Stalled() {
-		return 0
-	}
-	return calm(want, a.n.coord.InFlight()+a.n.server.InFlight())
-}
-
-// calm is what is granted of want with so many requests under way: never
-// nothing, so that a node that is always busy gets its rows, too.
-func calm(want, inFlight int) int {
-	return max(want>>min(inFlight/busyRequests, 6), 1)
-}
+func (r receiving) Grant(want int) int { return r.c.Grant(admission.Receive, want) }
 
 // Hints is resp.Admin.
 func (p *publisher) Hints() []resp.HintTarget {

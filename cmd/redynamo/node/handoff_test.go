@@ -52,20 +52,6 @@ func isWireError(err error) bool {
 	return false
 }
 
-func TestABusyNodeGrantsLessButNeverNothing(t *testing.T) {
-	last := 1 << 30
-	for _, inFlight := range []int{0, 511, 512, 1024, 4096, 1 << 20} {
-		got := calm(256<<10, inFlight)
-		if got < 1 || got > last {
-			t.Errorf("%d in flight: %d granted after %d", inFlight, got, last)
-		}
-		last = got
-	}
-	if calm(256<<10, 0) != 256<<10 || last != 4<<10 {
-		t.Errorf("idle %d, very busy %d: want 256 KiB and 4 KiB", calm(256<<10, 0), last)
-	}
-}
-
 // TestAFullBookRefusesOptionalHints asks a whole node to keep hints.
 func TestAFullBookRefusesOptionalHints(t *testing.T) {
 	cfg := lone(vfs.NewCrashableMem())

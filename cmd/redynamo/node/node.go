@@ -23,6 +23,7 @@ import (
 
 	"github.com/VictoriaMetrics/metrics"
 
+	"github.com/redynamo/redynamo/admission"
 	"github.com/redynamo/redynamo/antientropy"
 	"github.com/redynamo/redynamo/coordinator"
 	"github.com/redynamo/redynamo/membership"
@@ -42,6 +43,7 @@ type Node struct {
 	runID   string
 	started time.Time
 
+	admission *admission.Controller
 	store     *storage.Store
 	recovery  recovery
 	replica   *replica.Replica
@@ -128,6 +130,7 @@ func (n *Node) build(ctx context.Context) error {
 	}{
 		{"listen", n.listen},
 		{"storage", n.buildStorage},
+		{"admission", n.buildAdmission},
 		{"replica", n.buildReplica},
 		{"peers", n.buildPeers},
 		{"membership", n.buildMembership},
@@ -198,6 +201,7 @@ func (n *Node) buildReplica(context.Context) error {
 	var err error
 	n.replica, err = replica.New(replica.Config{
 		Actor: n.actor, Store: n.store, Units: n.cfg.Units, CacheBytes: n.cfg.RecordCache, ScrubPeriod: n.cfg.ScrubPeriod,
+		Pace:   n.pace(admission.Scrub),
 		OnHint: func(nodeID) { n.hints.sender.Wake() },
 		Now:    n.cfg.Now, Logger: n.cfg.Logger, Metrics: n.set,
 	})
@@ -263,7 +267,8 @@ func (n *Node) buildCoordinator(context.Context) error {
 	n.coord, err = coordinator.New(coordinator.Config{
 		R: n.cfg.R, W: n.cfg.W, ReadTimeout: n.cfg.RequestTimeout, WriteTimeout: n.cfg.RequestTimeout,
 		FsyncOne: n.cfg.Fsync == storage.FsyncOne, Recovering: n.doubted,
-		Now: n.cfg.Now, Rand: n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set,
+		Ended: func(took time.Duration) { n.admission.Ended(admission.Client, took) },
+		Now:   n.cfg.Now, Rand: n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set,
 	}, cluster{n}, n.local)
 	n.publish = newPublisher(n)
 	return err
@@ -289,6 +294,7 @@ func (n *Node) buildDoors(context.Context) error {
 func (n *Node) run() {
 	n.base.start(task{"disk workers", n.disk.Run})
 	n.base.start(task{"background workers", n.back.Run})
+	n.base.start(task{"admission", n.admission.Run})
 	n.base.start(task{"peers", n.pool.Run})
 	n.base.start(task{"peer server", func(ctx context.Context) error { return n.server.Serve(ctx, n.listeners[listenPeer]) }})
 	n.base.start(task{"replica", n.replica.Run})

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/redynamo/redynamo/admission"
 	"github.com/redynamo/redynamo/membership/ring"
 	"github.com/redynamo/redynamo/replica"
 	"github.com/redynamo/redynamo/replica/rpc"
@@ -121,7 +122,7 @@ func (h handler) ServeHinted(m rpc.HintedRequest, meta rpc.Meta, reply func(rpc.
 }
 
 func (n *Node) buildReaper(context.Context) (err error) {
-	n.reaper, err = replica.NewReaper(n.replica, replica.ReapConfig{RestoreWindow: n.cfg.RestoreWindow}, reapProof{n})
+	n.reaper, err = replica.NewReaper(n.replica, replica.ReapConfig{RestoreWindow: n.cfg.RestoreWindow, Pace: n.pace(admission.Reap)}, reapProof{n})
 	return err
 }
 

@@ -15,7 +15,9 @@ type handler struct{ n *Node }
 
 func (h handler) ServeRead(m rpc.ReadRequest, meta rpc.Meta, reply func(rpc.ReadReply, error)) {
 	req := coordinator.ReadRequest{Key: m.Key, For: m.For, Have: m.Have, HaveAny: m.HaveAny, DigestOnly: m.DigestOnly, Deadline: meta.Deadline}
+	ended := h.timed(meta)
 	h.n.local.Read(req, func(r coordinator.ReadReply, err error) {
+		ended()
 		if err != nil {
 			reply(rpc.ReadReply{}, toWire(err))
 			return
@@ -30,7 +32,11 @@ func (h handler) ServeRead(m rpc.ReadRequest, meta rpc.Meta, reply func(rpc.Read
 
 func (h handler) ServeMerge(m rpc.MergeRequest, meta rpc.Meta, reply func(error)) {
 	req := coordinator.MergeRequest{Key: m.Key, For: m.For, Record: m.Record, Durable: m.Durable, Optional: m.Optional, Deadline: meta.Deadline}
-	h.n.local.Merge(req, func(err error) { reply(toWire(err)) })
+	ended := h.timed(meta)
+	h.n.local.Merge(req, func(err error) {
+		ended()
+		reply(toWire(err))
+	})
 }
 
 func (h handler) ServeWrite(m rpc.WriteRequest, meta rpc.Meta, reply func(rpc.WriteReply, error)) {

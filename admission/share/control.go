@@ -1,0 +1,177 @@
+package share
+
+// The rule, in slices of time. A slice is SliceMS long.
+const (
+	SliceMS = 100
+
+	recent = 5   // slices that decide about shrinking: 0.5 s
+	window = 100 // slices that decide about growing: 10 s
+
+	// Floor is the least share: with it all work ends, in bounded time.
+	Floor = 0.1
+
+	shrink = 0.75 // by slice
+	grow   = 0.01 // by slice
+
+	// enough is how many latencies say something about their p99. Fewer in the
+	// whole window are no load.
+	enough = 50
+
+	settle = 3    // slices after background work that do not count as quiet
+	fade   = 0.98 // of the baseline, with every quiet slice: about 5 s of them
+	stale  = 100  // slices after which the baseline is to be measured anew: 10 s
+	pause  = 10   // slices of a pause in which that is done
+
+	// crowd is how many requests under way are more than a node has time for,
+	// whatever their latency is so far.
+	crowd = 512
+)
+
+// Sources is the number of latencies that are watched: those of the requests of
+// clients, and of what other nodes ask on behalf of theirs.
+const Sources = 2
+
+// Slice is what happened in one slice of time.
+type Slice struct {
+	Ended    [Sources]Counts // latencies of what ended in it
+	InFlight int             // requests under way at its end
+	Stalled  bool            // the disk does not keep up
+	Quiet    bool            // no background work ran
+}
+
+// Verdict is what holds for the next slice.
+type Verdict struct {
+	Share     float64 // part of its time that each kind of background work may be busy
+	Pause     bool    // nothing is to begin, so that the baseline can be measured
+	P99US     int64   // of clients' requests, in the last 10 s; 0 if there were too few
+	TargetUS  int64   // for it
+	Measured  bool    // the target rests on a measured baseline
+	Unbridled bool    // there is no load: background work goes at full speed
+}
+
+// Control decides on the share. It is made by New.
+type Control struct {
+	multiple float64
+	floorUS  int64
+
+	share   float64
+	slices  [window][Sources]Counts // a ring
+	at      int
+	sources [Sources]source
+
+	sinceQuiet int // slices since one counted for the baseline
+	sinceWork  int // slices since background work ran
+	pausing    int // slices that are left of a pause
+}
+
+// source is what is known of one kind of latency.
+type source struct {
+	recent, whole Counts // sums over the ring
+	quiet         Counts // with nothing in the background, fading
+}
+
+// New makes a Control: the target is a multiple of the baseline, and not below
+// floorUS.
+func New(multiple float64, floorUS int64) *Control {
+	return &Control{multiple: multiple, floorUS: floorUS, share: 1}
+}
+
+// Next takes in one slice and says what holds for the next one.
+func (c *Control) Next(s *Slice) Verdict {
+	c.remember(s)
+	v := c.judge(s)
+	c.schedule(v)
+	v.Share, v.Pause = c.share, c.pausing > 0
+	return v
+}
+
+// remember brings the windows and the baselines up to date.
+func (c *Control) remember(s *Slice) {
+	c.slices[c.at] = s.Ended
+	c.at = (c.at + 1) % window
+	if c.sinceWork++; !s.Quiet {
+		c.sinceWork = 0
+	}
+	c.sinceQuiet++
+	for i := range c.sources {
+		src := &c.sources[i]
+		src.recent, src.whole = c.sum(i, recent), c.sum(i, window)
+		if c.sinceWork > settle && s.Ended[i].total() > 0 {
+			src.quiet.fade(fade)
+			src.quiet.add(&s.Ended[i])
+			c.sinceQuiet = 0
+		}
+	}
+}
+
+// sum adds up the last n slices of a source. Adding anew leaves no rounding
+// behind, and is soon done.
+func (c *Control) sum(source, n int) (all Counts) {
+	for k := range n {
+		all.add(&c.slices[(c.at-1-k+window)%window][source])
+	}
+	return all
+}
+
+// judge moves the share.
+func (c *Control) judge(s *Slice) Verdict {
+	v := Verdict{Unbridled: true}
+	above, uneasy := s.Stalled, s.InFlight > crowd
+	for i := range c.sources {
+		src := &c.sources[i]
+		target, measured := c.target(src)
+		loaded := src.whole.total() >= enough
+		if i == 0 {
+			v.TargetUS, v.Measured = target, measured
+			if loaded {
+				v.P99US = src.whole.p99()
+			}
+		}
+		if !loaded {
+			continue
+		}
+		v.Unbridled = false
+		latest := &src.recent
+		if latest.total() < enough {
+			latest = &src.whole
+		}
+		above = above || latest.p99() > target
+		uneasy = uneasy || src.whole.p99() > target
+	}
+	v.Unbridled = v.Unbridled && !above && !uneasy
+	switch {
+	case v.Unbridled:
+		c.share = 1
+	case above:
+		c.share *= shrink
+	case !uneasy:
+		c.share += grow
+	}
+	if s.InFlight > crowd {
+		c.share = min(c.share, crowd/float64(s.InFlight))
+	}
+	c.share = min(max(c.share, Floor), 1)
+	return v
+}
+
+// target is what the p99 of a source is to stay below, and whether that was
+// measured.
+func (c *Control) target(src *source) (us int64, measured bool) {
+	if src.quiet.total() < enough {
+		return c.floorUS, false
+	}
+	return max(int64(c.multiple*float64(src.quiet.p99())), c.floorUS), true
+}
+
+// schedule begins and ends the pauses in which the baseline is measured. They
+// cost a tenth of the time, and only while background work is held back.
+func (c *Control) schedule(v Verdict) {
+	switch {
+	case v.Unbridled || c.share == 1:
+		c.pausing = 0
+	case c.pausing > 0:
+		c.pausing--
+	case c.sinceQuiet >= stale || !v.Measured && c.sinceQuiet > pause:
+		c.pausing = pause
+	}
+}

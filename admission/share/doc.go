@@ -1,0 +1,28 @@
+// Package share is the arithmetic of the admission controller (paper §6.5): how
+// large a part of its time background work may be busy, judged by the latency
+// that clients see.
+//
+// # Latencies
+//
+// Counts is a histogram of latencies with eight buckets to each doubling, so a
+// percentile is right within 9 %. The caller counts what ended in each slice of
+// time and hands that to Control.Next.
+//
+// # Target
+//
+// What a good latency is depends on the machine and on the load, so it is
+// measured: the p99 of those slices in which no background work ran, nor a
+// little before. The target is a multiple of that, and never below a floor under
+// which nobody minds. While background work leaves no such slice, Control asks
+// for a pause now and then, to look.
+//
+// # Share
+//
+// The share shrinks by a quarter with every slice while the p99 of the last half
+// second is above target, and grows by a hundredth when that and the p99 of the
+// last ten seconds are below it: soon out of the way, slowly back. It never falls
+// below Floor, so that repair ends however busy the node is. Without clients the
+// share is 1.
+//
+// Invariant: Floor <= share <= 1.
+package share

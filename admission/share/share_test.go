@@ -1,0 +1,127 @@
+package share
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+)
+
+func TestABucketHoldsWhatIsBelowItsEnd(t *testing.T) {
+	for us := int64(0); us < 30_000_000; us += 1 + us/50 {
+		b := Bucket(us)
+		if us >= upper(b) || b > 0 && us < upper(b-1) {
+			t.Fatalf("%d us is in bucket %d, which ends at %d", us, b, upper(b))
+		}
+		if us > 100 && float64(upper(b)) > 1.13*float64(us) {
+			t.Errorf("%d us may be taken for %d", us, upper(b))
+		}
+	}
+	for us, want := range map[int64]int{-1: 0, 0: 0, 1 << 40: Buckets - 1} {
+		if got := Bucket(us); got != want {
+			t.Errorf("%d us is in bucket %d, want %d", us, got, want)
+		}
+	}
+}
+
+func TestP99IsTheOneOfTheSortedList(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for range 50 {
+		var c Counts
+		var list []int64
+		for range 200 + rng.IntN(2000) {
+			us := int64(rng.ExpFloat64() * 3000)
+			list = append(list, us)
+			c[Bucket(us)]++
+		}
+		slices.Sort(list)
+		want := list[len(list)-len(list)/100-1]
+		if got := c.p99(); got < want || float64(got) > 1.3*float64(want)+1 {
+			t.Errorf("p99 of %d latencies is %d us, want about %d", len(list), got, want)
+		}
+	}
+	if got := new(Counts).p99(); got != 0 {
+		t.Errorf("p99 of nothing is %d", got)
+	}
+}
+
+// load is n requests of which all took us microseconds.
+func load(n int, us int64) (c Counts) {
+	c[Bucket(us)] = float64(n)
+	return c
+}
+
+// phase is a time in which everything stays as it is.
+type phase struct {
+	slices int
+	slice  Slice
+	least  float64 // bounds of the share at its end
+	most   float64
+}
+
+func steady(n int, us int64, quiet bool) Slice {
+	return Slice{Ended: [Sources]Counts{load(n, us)}, Quiet: quiet}
+}
+
+func TestShareFollowsTheLatency(t *testing.T) {
+	calm, slow := steady(100, 10_000, true), steady(100, 40_000, false)
+	for name, phases := range map[string][]phase{
+		"clients that come seldom":    {{150, steady(2, 10_000, true), 1, 1}, {60, steady(2, 40_000, false), Floor, Floor}},
+		"no clients":                  {{50, Slice{}, 1, 1}},
+		"few clients, however slow":   {{1, steady(40, 900_000, false), 1, 1}},
+		"nothing in the background":   {{200, calm, 1, 1}},
+		"harmless work":               {{100, calm, 1, 1}, {200, steady(100, 12_000, false), 1, 1}},
+		"below the floor of targets":  {{100, steady(100, 400, true), 1, 1}, {200, steady(100, 4000, false), 1, 1}},
+		"harmful work":                {{100, calm, 1, 1}, {6, slow, Floor, 0.2}, {300, slow, Floor, Floor}},
+		"harm ended":                  {{100, calm, 1, 1}, {20, slow, Floor, Floor}, {95, calm, Floor, 0.2}, {130, calm, 1, 1}},
+		"clients gone":                {{100, calm, 1, 1}, {20, slow, Floor, Floor}, {window, Slice{}, 1, 1}},
+		"the disk stalls":             {{100, calm, 1, 1}, {10, Slice{Ended: calm.Ended, Stalled: true}, Floor, Floor}},
+		"a stall without clients":     {{10, Slice{Stalled: true}, Floor, Floor}, {1, Slice{}, 1, 1}},
+		"a crowd that has not ended":  {{100, calm, 1, 1}, {1, Slice{InFlight: 1024}, 0.5, 0.5}, {1, Slice{InFlight: 1 << 20}, Floor, Floor}},
+		"what other nodes ask counts": {{100, Slice{Ended: [Sources]Counts{{}, load(100, 3000)}, Quiet: true}, 1, 1}, {20, Slice{Ended: [Sources]Counts{{}, load(100, 90_000)}}, Floor, Floor}},
+		"more clients are no fault":   {{100, calm, 1, 1}, {100, steady(100, 60_000, true), Floor, 1}, {500, steady(100, 60_000, true), 1, 1}},
+	} {
+		c := New(1.5, 5000)
+		for i, p := range phases {
+			var v Verdict
+			for range p.slices {
+				v = c.Next(&p.slice)
+				if v.Share < Floor || v.Share > 1 {
+					t.Fatalf("%s: share %v", name, v.Share)
+				}
+			}
+			if v.Share < p.least || v.Share > p.most {
+				t.Errorf("%s: after phase %d the share is %.3f, want %v to %v; %+v", name, i, v.Share, p.least, p.most, v)
+			}
+		}
+	}
+}
+
+// TestPausesFindTheBaseline has a node that never was quiet: its target is a
+// guess until a pause shows what clients see without background work.
+func TestPausesFindTheBaseline(t *testing.T) {
+	c := New(1.5, 5000)
+	v := Verdict{Share: 1}
+	paused, sum := 0, 0.0
+	for i := range 600 {
+		s := steady(100, 20_000, true)
+		if !v.Pause {
+			s = steady(100, 20_000+int64(20_000*v.Share), false)
+		}
+		if v = c.Next(&s); v.Pause {
+			paused++
+		}
+		sum += v.Share
+		if i == 60 && !v.Measured {
+			t.Error("after 6 s there is no baseline")
+		}
+	}
+	if v.TargetUS < 30_000 || v.TargetUS > 36_000 {
+		t.Errorf("the target is %d us, want 1.5 times 20 ms", v.TargetUS)
+	}
+	if mean := sum / 600; mean < 1.5*Floor || mean > 0.6 {
+		t.Errorf("the mean share is %.2f; half of the harm is allowed", mean)
+	}
+	if paused < 20 || paused > 100 {
+		t.Errorf("%d of 600 slices were pauses", paused)
+	}
+}

@@ -1,0 +1,48 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/redynamo/redynamo/admission"
+	"github.com/redynamo/redynamo/replica/rpc"
+	"github.com/redynamo/redynamo/resp"
+)
+
+func (n *Node) buildAdmission(context.Context) (err error) {
+	n.admission, err = admission.New(admission.Config{
+		Multiple: n.cfg.BackgroundTarget, Stalled: n.store.Stalled,
+		InFlight: func() int { return n.coord.InFlight() + n.server.InFlight() },
+		Metrics:  n.set,
+	})
+	return err
+}
+
+// pace is how a kind of background work asks for its time.
+func (n *Node) pace(k admission.Kind) func(context.Context) (func(), error) {
+	return func(ctx context.Context) (func(), error) { return n.admission.Slice(ctx, k) }
+}
+
+// timed returns what is to be called when a question of another node is
+// answered: what a client there waits for counts as this node's latency, too.
+func (h handler) timed(meta rpc.Meta) (ended func()) {
+	if meta.Class != rpc.Foreground {
+		return func() {}
+	}
+	began := time.Now()
+	return func() { h.n.admission.Ended(admission.Peer, time.Since(began)) }
+}
+
+// admissionFields are the lines of INFO about what background work may take.
+func (p *publisher) admissionFields() []resp.Field {
+	ms := func(d time.Duration) string { return strconv.FormatFloat(d.Seconds()*1000, 'f', 1, 64) }
+	st := p.n.admission.Status()
+	return []resp.Field{
+		{Name: "background_share", Value: fmt.Sprintf("%.2f", st.Share)},
+		{Name: "foreground_p99_ms", Value: ms(st.P99)},
+		{Name: "foreground_target_ms", Value: ms(st.Target)},
+		{Name: "foreground_target_measured", Value: strconv.FormatBool(st.Measured)},
+	}
+}
