@@ -18,15 +18,15 @@ const module = "github.com/redynamo/redynamo/"
 // exactly what stands behind its arrow. Rooms meet through small interfaces
 // that the consumer declares; only cmd/redynamo/node joins them.
 var layers = map[string][]string{
-	"replica/version":    {},
-	"membership/ring":    {},
-	"antientropy/merkle": {},
-	"coordinator/quorum": {"membership/ring", "replica/version"},
-	"admission/share":    {},
-	"admission":          {"admission/share"}, // those who ask it know a func
-	"replica/storage":    {"replica/version"},
-	"replica/rpc":        {"replica/version", "membership/ring", "antientropy/merkle"},
-	"replica/handoff":    {"replica/version", "replica/storage", "membership/ring"},
+	"replica/version":             {},
+	"membership/ring":             {},
+	"antientropy/merkle":          {},
+	"coordinator/quorum":          {"membership/ring", "replica/version"},
+	"coordinator/admission/share": {},
+	"coordinator/admission":       {"coordinator/admission/share"}, // those who ask it know a func
+	"replica/storage":             {"replica/version"},
+	"replica/rpc":                 {"replica/version", "membership/ring", "antientropy/merkle"},
+	"replica/handoff":             {"replica/version", "replica/storage", "membership/ring"},
 	// A write knows by how much it changes the digest of its cell.
 	"replica":     {"replica/version", "replica/storage", "membership/ring", "antientropy/merkle"},
 	"membership":  {"membership/ring"},
@@ -47,7 +47,7 @@ var layers = map[string][]string{
 }
 
 // kernels are arithmetic: time and randomness are arguments, and nothing waits.
-var kernels = []string{"replica/version", "membership/ring", "antientropy/merkle", "coordinator/quorum", "admission/share"}
+var kernels = []string{"replica/version", "membership/ring", "antientropy/merkle", "coordinator/quorum", "coordinator/admission/share"}
 
 // bannedInKernels names what would let a kernel wait, look at the world or be
 // changed from two sides at once.

@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/redynamo/redynamo/admission"
+	"github.com/redynamo/redynamo/coordinator/admission"
 	"github.com/redynamo/redynamo/replica/rpc"
 	"github.com/redynamo/redynamo/resp"
 )

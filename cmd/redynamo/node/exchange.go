@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/redynamo/redynamo/admission"
+	"github.com/redynamo/redynamo/coordinator/admission"
 	"github.com/redynamo/redynamo/antientropy"
 	"github.com/redynamo/redynamo/antientropy/merkle"
 	"github.com/redynamo/redynamo/membership/ring"

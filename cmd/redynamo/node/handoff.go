@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/redynamo/redynamo/admission"
+	"github.com/redynamo/redynamo/coordinator/admission"
 	"github.com/redynamo/redynamo/membership/ring"
 	"github.com/redynamo/redynamo/replica"
 	"github.com/redynamo/redynamo/replica/handoff"

@@ -23,7 +23,7 @@ import (
 
 	"github.com/VictoriaMetrics/metrics"
 
-	"github.com/redynamo/redynamo/admission"
+	"github.com/redynamo/redynamo/coordinator/admission"
 	"github.com/redynamo/redynamo/antientropy"
 	"github.com/redynamo/redynamo/coordinator"
 	"github.com/redynamo/redynamo/membership"

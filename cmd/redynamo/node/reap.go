@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/redynamo/redynamo/admission"
+	"github.com/redynamo/redynamo/coordinator/admission"
 	"github.com/redynamo/redynamo/membership/ring"
 	"github.com/redynamo/redynamo/replica"
 	"github.com/redynamo/redynamo/replica/rpc"

@@ -13,7 +13,7 @@ import (
 
 	"github.com/VictoriaMetrics/metrics"
 
-	"github.com/redynamo/redynamo/admission/share"
+	"github.com/redynamo/redynamo/coordinator/admission/share"
 )
 
 // clients makes requests at a steady pace until ctx ends, which take what took

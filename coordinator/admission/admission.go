@@ -11,7 +11,7 @@ import (
 
 	"github.com/VictoriaMetrics/metrics"
 
-	"github.com/redynamo/redynamo/admission/share"
+	"github.com/redynamo/redynamo/coordinator/admission/share"
 )
 
 // Kind is a kind of background work.
