@@ -59,6 +59,11 @@ type ReapConfig struct {
 	// they are. Default: at once.
 	Pace func(ctx context.Context) (end func(), err error)
 
+	// Refill is told of a key whose payload is gone here before its time, by a clock
+	// that was ahead or an extension that came late: another owner may have it. It
+	// must not block. Default: nobody.
+	Refill func(key []byte)
+
 	Batch      int // graves looked at in one interval; 4096
 	Candidates int // graves that are waited for at once; 65536
 }
@@ -75,6 +80,9 @@ func (c ReapConfig) withDefaults() ReapConfig {
 	}
 	if c.Pace == nil {
 		c.Pace = func(context.Context) (func(), error) { return func() {}, nil }
+	}
+	if c.Refill == nil {
+		c.Refill = func([]byte) {}
 	}
 	if c.Batch == 0 {
 		c.Batch = 4096
@@ -162,7 +170,7 @@ func (p *Reaper) step(ctx context.Context) error {
 
 // collect looks at the next graves and takes down their present states.
 func (p *Reaper) collect(ctx context.Context) error {
-	var rows [][]byte
+	var rows []graveRow
 	young := p.r.cfg.Now().Add(-p.cfg.RestoreWindow).UnixMilli()
 	lo, hi := storage.AllGraves()
 	if p.from != nil {
@@ -175,9 +183,7 @@ func (p *Reaper) collect(ctx context.Context) error {
 			p.from = bytes.Clone(row)
 			return false
 		}
-		if sinceMS(since) <= young {
-			rows = append(rows, bytes.Clone(row))
-		}
+		rows = append(rows, graveRow{bytes.Clone(row), sinceMS(since) <= young})
 		return true
 	})
 	if err != nil {
@@ -191,18 +197,35 @@ func (p *Reaper) collect(ctx context.Context) error {
 	return nil
 }
 
+// graveRow is a row of the index of graves.
+type graveRow struct {
+	row []byte
+	old bool // older than the restore window
+}
+
 // pacedGraves is how many graves are looked at before Pace is asked again.
 const pacedGraves = 128
 
-// look takes down the present states of some graves.
-func (p *Reaper) look(ctx context.Context, rows [][]byte) error {
+// sighting is what was read of one grave.
+type sighting struct {
+	key      string
+	grave    grave
+	reapable bool
+}
+
+// look takes down the present states of some graves. What was read may still be
+// queued, and a session compares what is committed: so the states count as seen
+// only once they are.
+func (p *Reaper) look(ctx context.Context, rows []graveRow) error {
 	end, err := p.cfg.Pace(ctx)
 	if err != nil {
 		return err
 	}
 	defer end()
-	for _, row := range rows {
-		slot, hash, key, ok := storage.ParseGraveKey(row)
+	nowMS := p.r.cfg.Now().UnixMilli()
+	found := make([]sighting, 0, len(rows))
+	for _, g := range rows {
+		slot, hash, key, ok := storage.ParseGraveKey(g.row)
 		if !ok {
 			continue
 		}
@@ -213,7 +236,16 @@ func (p *Reaper) look(ctx context.Context, rows [][]byte) error {
 		if err != nil {
 			return err
 		}
-		p.note(string(key), grave{slot: slot, hash: hash, state: state}, reapable(rec, p.r.cfg.Now().UnixMilli()))
+		if rec.Hollow(nowMS) {
+			p.cfg.Refill(bytes.Clone(key))
+		}
+		found = append(found, sighting{string(key), grave{slot: slot, hash: hash, state: state}, g.old && reapable(rec, nowMS)})
+	}
+	if err := p.r.drained(ctx); err != nil {
+		return err
+	}
+	for _, s := range found {
+		p.note(s.key, s.grave, s.reapable)
 	}
 	return nil
 }

@@ -237,6 +237,34 @@ func TestExpiredRecordIsDroppedAndAnExtendedOneStays(t *testing.T) {
 	})
 }
 
+func TestPayloadThatIsGoneBeforeItsTimeIsAskedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked []string
+		x := newReapRig(t, ReapConfig{RestoreWindow: time.Hour, Refill: func(key []byte) { asked = append(asked, string(key)) }})
+		at := time.Now().Add(time.Minute).UnixMilli()
+		x.do(t, "early", 0, version.Op{Kind: version.OpSet, Value: []byte("v"), Expiry: version.ExpiryAt, ExpireAtMS: at})
+		rec, _, _, _ := x.Read([]byte("early"), 0)
+		stub := rec.DropPayload(rec.Versions[0].Dot) // as a clock that is ahead does
+		st := x.stripeOf(ring.KeyHash([]byte("early")))
+		st.mu.Lock()
+		if err := x.storeLocked(st, st.findLocked([]byte("early"), 0), stub, version.EncodeRecord(nil, stub), true, nil); err != nil {
+			t.Error(err)
+		}
+		st.mu.Unlock()
+		time.Sleep(15 * time.Second)
+		if len(asked) == 0 || asked[0] != "early" {
+			t.Errorf("asked for %q", asked)
+		}
+		time.Sleep(2 * time.Minute)
+		asked = nil
+		time.Sleep(time.Minute)
+		if len(asked) != 0 {
+			t.Errorf("asked after its time for %q", asked)
+		}
+		x.stop()
+	})
+}
+
 func TestGravesAreExactlyTheRowsWithoutAPayload(t *testing.T) {
 	seed := rand.Uint64()
 	rng := rand.New(rand.NewPCG(seed, 4))

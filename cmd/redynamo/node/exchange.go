@@ -6,9 +6,9 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/redynamo/redynamo/coordinator/admission"
 	"github.com/redynamo/redynamo/antientropy"
 	"github.com/redynamo/redynamo/antientropy/merkle"
+	"github.com/redynamo/redynamo/coordinator/admission"
 	"github.com/redynamo/redynamo/membership/ring"
 	"github.com/redynamo/redynamo/replica"
 	"github.com/redynamo/redynamo/replica/rpc"

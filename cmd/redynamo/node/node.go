@@ -23,9 +23,9 @@ import (
 
 	"github.com/VictoriaMetrics/metrics"
 
-	"github.com/redynamo/redynamo/coordinator/admission"
 	"github.com/redynamo/redynamo/antientropy"
 	"github.com/redynamo/redynamo/coordinator"
+	"github.com/redynamo/redynamo/coordinator/admission"
 	"github.com/redynamo/redynamo/membership"
 	"github.com/redynamo/redynamo/replica"
 	"github.com/redynamo/redynamo/replica/rpc"

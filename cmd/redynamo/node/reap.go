@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/redynamo/redynamo/coordinator"
 	"github.com/redynamo/redynamo/coordinator/admission"
 	"github.com/redynamo/redynamo/membership/ring"
 	"github.com/redynamo/redynamo/replica"
@@ -121,8 +122,17 @@ func (h handler) ServeHinted(m rpc.HintedRequest, meta rpc.Meta, reply func(rpc.
 	})
 }
 
+// refill reads a key from all its owners, which repairs this one.
+func (n *Node) refill(key []byte) {
+	r := n.members.View().Ring
+	if r == nil || !n.publish.Ready() {
+		return
+	}
+	n.coord.Read(key, coordinator.ReadOptions{R: r.N()}, func(coordinator.ReadResult, error) {}) // it comes again
+}
+
 func (n *Node) buildReaper(context.Context) (err error) {
-	n.reaper, err = replica.NewReaper(n.replica, replica.ReapConfig{RestoreWindow: n.cfg.RestoreWindow, Pace: n.pace(admission.Reap)}, reapProof{n})
+	n.reaper, err = replica.NewReaper(n.replica, replica.ReapConfig{Refill: n.refill, RestoreWindow: n.cfg.RestoreWindow, Pace: n.pace(admission.Reap)}, reapProof{n})
 	return err
 }
 
