@@ -43,28 +43,33 @@ type Node struct {
 	runID   string
 	started time.Time
 
-	admission *admission.Controller
-	store     *storage.Store
-	recovery  recovery
-	replica   *replica.Replica
-	disk      *workers
-	back      *workers // for what no client waits for
-	local     *localPeer
-	hints     hintMover
-	pool      *rpc.Pool
-	server    *rpc.Server
-	members   *membership.Membership
-	coord     *coordinator.Coordinator
-	responder *antientropy.Responder
-	exchange  *antientropy.Exchanger
-	reaper    *replica.Reaper
-	doors     []*resp.Server
-	publish   *publisher
+	store    *storage.Store
+	recovery recovery
+	replica  *replica.Replica
+	disk     *workers
+	local    *localPeer
+	pool     *rpc.Pool
+	server   *rpc.Server
+	members  *membership.Membership
+	coord    *coordinator.Coordinator
+	doors    []*resp.Server
+	publish  *publisher
+	upkeep
 
 	listeners []net.Listener // plain, cluster, peer, admin
 	base      *supervisor    // what requests stand on: peers, disk workers
 	tasks     *supervisor    // what may end before them: membership, handoff, doors
 	end       ending
+}
+
+// upkeep is what no client waits for: what brings copies together and clears up.
+type upkeep struct {
+	admission *admission.Controller
+	back      *workers
+	hints     hintMover
+	responder *antientropy.Responder
+	exchange  *antientropy.Exchanger
+	reaper    *replica.Reaper
 }
 
 // ending is how a node comes to its end.
@@ -96,7 +101,8 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	}
 	n := &Node{
 		cfg: cfg, set: metrics.NewSet(), started: cfg.Now(), end: ending{done: make(chan struct{})},
-		base: newSupervisor(), tasks: newSupervisor(), disk: newWorkers(diskWorkers, diskQueue), back: newWorkers(backWorkers, backQueue),
+		base: newSupervisor(), tasks: newSupervisor(), disk: newWorkers(diskWorkers, diskQueue),
+		upkeep: upkeep{back: newWorkers(backWorkers, backQueue)},
 	}
 	for n.actor == 0 {
 		n.actor = version.Actor(cfg.Rand())
