@@ -145,7 +145,7 @@ func (p *Reaper) Run(ctx context.Context) error {
 
 // step is one look.
 func (p *Reaper) step(ctx context.Context) error {
-	if err := p.collect(); err != nil {
+	if err := p.collect(ctx); err != nil {
 		return err
 	}
 	now := time.Now()
@@ -153,8 +153,10 @@ func (p *Reaper) step(ctx context.Context) error {
 	return p.drop(ctx, now)
 }
 
-// collect looks at the next graves and takes down their present states.
-func (p *Reaper) collect() error {
+// collect looks at the next graves and takes down their present states. What was
+// read may still be queued, and a session compares what is committed: so the states
+// count as seen only once they are.
+func (p *Reaper) collect(ctx context.Context) error {
 	var rows [][]byte
 	young := p.r.cfg.Now().Add(-p.cfg.RestoreWindow).UnixMilli()
 	lo, hi := storage.AllGraves()
@@ -176,6 +178,8 @@ func (p *Reaper) collect() error {
 	if err != nil {
 		return err
 	}
+	now := p.r.cfg.Now().UnixMilli()
+	found := make([]sighting, 0, len(rows))
 	for _, row := range rows {
 		slot, hash, key, ok := storage.ParseGraveKey(row)
 		if !ok {
@@ -188,9 +192,25 @@ func (p *Reaper) collect() error {
 		if err != nil {
 			return err
 		}
-		p.note(string(key), grave{slot: slot, hash: hash, state: state}, reapable(rec, p.r.cfg.Now().UnixMilli()))
+		found = append(found, sighting{string(key), grave{slot: slot, hash: hash, state: state}, reapable(rec, now)})
+	}
+	if len(found) == 0 {
+		return nil
+	}
+	if err := p.r.drained(ctx); err != nil {
+		return err
+	}
+	for _, l := range found {
+		p.note(l.key, l.grave, l.reapable)
 	}
 	return nil
+}
+
+// sighting is what was read of one grave.
+type sighting struct {
+	key      string
+	grave    grave
+	reapable bool
 }
 
 // note takes down a grave, or forgets it.
