@@ -62,6 +62,7 @@ type Config struct {
 	ExchangeInterval time.Duration // between two comparisons of an owner with another; 10 s
 	ScrubPeriod      time.Duration // in which every row is checked once; replica's default
 	RestoreWindow    time.Duration // how old a copy of a data directory may be when it is put back; 24 h, negative for none
+	MessageAge       time.Duration // no message between nodes arrives later, so a tombstone waits for it; replica's default
 
 	RequestTimeout time.Duration // a request is answered, for good or ill, within it; 1 s
 	RequirePass    string        // password of the default user; "" for none
@@ -155,6 +156,7 @@ func (c Config) validate() error {
 	fault(c.RequestTimeout < 10*time.Millisecond, "request-timeout (%v) must be at least 10ms", c.RequestTimeout)
 	fault(c.ExchangeInterval < 100*time.Millisecond, "exchange-interval (%v) must be at least 100ms", c.ExchangeInterval)
 	fault(c.ScrubPeriod < 0 || c.ScrubPeriod > 0 && c.ScrubPeriod < time.Minute, "scrub-period (%v) must be at least 1m", c.ScrubPeriod)
+	fault(c.MessageAge < 0, "message-age (%v) must not be negative", c.MessageAge)
 	fault(c.FsyncInterval < time.Millisecond, "fsync-interval (%v) must be at least 1ms", c.FsyncInterval)
 	for _, a := range []struct{ name, addr string }{
 		{"listen", c.Listen}, {"cluster-listen", c.ClusterListen}, {"peer-listen", c.PeerListen},

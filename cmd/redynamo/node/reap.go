@@ -121,7 +121,8 @@ func (h handler) ServeHinted(m rpc.HintedRequest, meta rpc.Meta, reply func(rpc.
 }
 
 func (n *Node) buildReaper(context.Context) (err error) {
-	n.reaper, err = replica.NewReaper(n.replica, replica.ReapConfig{RestoreWindow: n.cfg.RestoreWindow}, reapProof{n})
+	cfg := replica.ReapConfig{RestoreWindow: n.cfg.RestoreWindow, MessageAge: n.cfg.MessageAge}
+	n.reaper, err = replica.NewReaper(n.replica, cfg, reapProof{n})
 	return err
 }
 
