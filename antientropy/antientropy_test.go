@@ -115,6 +115,25 @@ func TestDeliveriesWaitForCredit(t *testing.T) {
 	})
 }
 
+func TestRowsAreReadAfterTheWaitAndNotBefore(t *testing.T) {
+	var a *host
+	waits := 0
+	pace := func(context.Context) (func(), error) {
+		waits++
+		a.put("k", 100) // while this side waits for its turn
+		return func() {}, nil
+	}
+	var b *host
+	a, b = pair(t, Config{Settle: time.Nanosecond, Pace: pace})
+	a.put("k", 1)
+	if _, err := a.x.exchange(t.Context(), b.id, 0, ring.Slots-1); err != nil {
+		t.Fatal(err)
+	}
+	if waits == 0 || b.state("k") != a.state("k") {
+		t.Errorf("after %d waits the other side was sent what was read before them", waits)
+	}
+}
+
 func TestSessionsAreProofsForBothSidesAndOnlyWhenTheySucceed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := pair(t, Config{})

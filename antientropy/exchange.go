@@ -334,23 +334,51 @@ func (e *exchange) push(ctx context.Context, diffs []difference, theirs map[keyO
 	}
 	room := e.x.cfg.RowBytes
 	for len(at) > 0 {
-		rows, n, err := e.ownRows(at, room)
+		credit, n, err := e.pushOnce(ctx, at, room, theirs)
 		if err != nil {
-			return fmt.Errorf("read own rows: %w", err)
+			return err
 		}
 		at = at[n:]
-		rows = slices.DeleteFunc(rows, func(r Row) bool {
-			state, has := theirs[keyOf(r.Key)]
-			return has && state == r.State
-		})
-		if len(rows) == 0 {
-			continue
-		}
-		if room, err = e.deliver(ctx, rows); err != nil {
+		if room, err = e.credit(ctx, credit); err != nil {
 			return fmt.Errorf("deliver: %w", err)
 		}
 	}
 	return nil
+}
+
+// pushOnce delivers what is to be delivered of the first positions, and returns
+// the credit for more.
+//
+// Invariant: nothing is on its way later than Timeout after it was read. All
+// waiting is done before the rows are read, and one deadline is over reading and
+// delivering them. Whoever drops tombstones rests on it (package notes: replica).
+func (e *exchange) pushOnce(ctx context.Context, at []Position, room int, theirs map[keyOf]uint64) (credit, n int, err error) {
+	end, err := e.x.cfg.Pace(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer end()
+	ctx, cancel := context.WithTimeout(ctx, e.x.cfg.Timeout)
+	defer cancel()
+	rows, n, err := e.ownRows(at, room)
+	if err != nil {
+		return 0, 0, fmt.Errorf("read own rows: %w", err)
+	}
+	rows = slices.DeleteFunc(rows, func(r Row) bool {
+		state, has := theirs[keyOf(r.Key)]
+		return has && state == r.State
+	})
+	if len(rows) == 0 {
+		return room, n, nil
+	}
+	if credit, err = e.peer.Deliver(ctx, rows); err != nil {
+		return 0, 0, fmt.Errorf("deliver: %w", err)
+	}
+	e.tally.Pushed += int64(len(rows))
+	for i := range rows {
+		e.tally.PushedSize += int64(rows[i].size())
+	}
+	return credit, n, nil
 }
 
 // ownRows reads the rows at the first positions, about as many bytes as there is
@@ -367,29 +395,14 @@ func (e *exchange) ownRows(at []Position, room int) (rows []Row, n int, err erro
 	return rows, n, err
 }
 
-// deliver sends rows and returns how many bytes the next delivery may have. It
-// waits while the peer takes none.
-func (e *exchange) deliver(ctx context.Context, rows []Row) (room int, err error) {
-	size := 0
-	for i := range rows {
-		size += rows[i].size()
-	}
-	end, err := e.x.cfg.Pace(ctx)
-	if err != nil {
-		return 0, err
-	}
-	credit, err := e.deliverOnce(ctx, rows)
-	end()
-	if err != nil {
-		return 0, err
-	}
-	e.tally.Pushed += int64(len(rows))
-	e.tally.PushedSize += int64(size)
+// credit returns how many bytes the next delivery may have. It waits while the
+// peer takes none.
+func (e *exchange) credit(ctx context.Context, credit int) (room int, err error) {
 	for pause := creditPause; credit == 0; pause = min(2*pause, creditPauseMax) {
 		if err := sleep(ctx, pause); err != nil {
 			return 0, err
 		}
-		if credit, err = e.deliverOnce(ctx, nil); err != nil {
+		if credit, err = e.askCredit(ctx); err != nil {
 			return 0, err
 		}
 	}
@@ -402,10 +415,11 @@ const (
 	creditPauseMax = time.Second
 )
 
-func (e *exchange) deliverOnce(ctx context.Context, rows []Row) (credit int, err error) {
+// askCredit delivers nothing, which is answered with a credit.
+func (e *exchange) askCredit(ctx context.Context) (credit int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, e.x.cfg.Timeout)
 	defer cancel()
-	return e.peer.Deliver(ctx, rows)
+	return e.peer.Deliver(ctx, nil)
 }
 
 // sleep waits for d or for the end of ctx.

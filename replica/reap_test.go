@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -350,4 +351,84 @@ func TestReaperKeepsItsBounds(t *testing.T) {
 		}
 		x.stop()
 	})
+}
+
+// stuckLog is a disk whose log takes so long to sync.
+type stuckLog struct {
+	*vfs.MemFS
+	wait *atomic.Int64
+}
+
+func (d stuckLog) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	f, err := d.MemFS.Create(name, c)
+	if err != nil || !strings.HasSuffix(name, ".log") {
+		return f, err
+	}
+	return stuckFile{f, d.wait}, nil
+}
+
+type stuckFile struct {
+	vfs.File
+	wait *atomic.Int64
+}
+
+func (f stuckFile) SyncData() error {
+	time.Sleep(time.Duration(f.wait.Load()))
+	return f.File.SyncData()
+}
+
+func TestTombstoneCountsAsSeenOnlyOnceItIsCommitted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var wait atomic.Int64
+		disk := vfs.NewCrashableMem()
+		s := openStore(t, disk, func(c *storage.Config) { c.FS = stuckLog{disk, &wait} })
+		s.Start()
+		h := hostOn(t, s, disk, 5, nil)
+		proof := &fakeProof{}
+		p, err := NewReaper(h.Replica, ReapConfig{RestoreWindow: -1}, proof)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.set(t, "k", "v")
+		h.del(t, "k")
+		wait.Store(int64(5 * time.Second))
+		busy := make(chan error, 2)
+		h.Merge([]byte("other"), 0, version.EncodeWire(nil, version.Record{Context: version.Context{{Actor: 900, Lo: 1, Hi: 1}}}), true, func(err error) { busy <- err })
+		time.Sleep(time.Second) // the log is being synced, and what comes now is queued
+		more := version.Record{Context: version.Context{{Actor: 901, Lo: 1, Hi: 1}}}
+		h.Merge([]byte("k"), 0, version.EncodeWire(nil, more), true, func(err error) { busy <- err })
+		if reached := s.Committed(); h.seqOf("k") <= reached {
+			t.Fatalf("the tombstone is committed already (%d): this tests nothing", reached)
+		}
+		queued := time.Now()
+		if err := p.collect(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		p.mu.Lock()
+		g := p.mu.graves["k"]
+		p.mu.Unlock()
+		if g == nil || !g.seen.After(queued.Add(time.Second)) {
+			t.Errorf("seen %v after it was queued behind a sync of 5 s: %+v", g.seen.Sub(queued), g)
+		}
+		wait.Store(0)
+		for range 2 {
+			if err := <-busy; err != nil {
+				t.Error(err)
+			}
+		}
+		h.close(t)
+	})
+}
+
+// seqOf is the place in the commit order of the last change of an own row.
+func (h *host) seqOf(key string) uint64 {
+	k := []byte(key)
+	st := h.stripeOf(ring.KeyHash(k))
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	e, err := h.lookupLocked(st, k, 0, ring.KeyHash(k))
+	if err != nil {
+		return 0
+	}
+	return e.seq
 }

@@ -132,7 +132,8 @@ func (n *Node) refill(key []byte) {
 }
 
 func (n *Node) buildReaper(context.Context) (err error) {
-	n.reaper, err = replica.NewReaper(n.replica, replica.ReapConfig{Refill: n.refill, RestoreWindow: n.cfg.RestoreWindow, Pace: n.pace(admission.Reap)}, reapProof{n})
+	cfg := replica.ReapConfig{RestoreWindow: n.cfg.RestoreWindow, MessageAge: n.cfg.MessageAge, Refill: n.refill, Pace: n.pace(admission.Reap)}
+	n.reaper, err = replica.NewReaper(n.replica, cfg, reapProof{n})
 	return err
 }
 
