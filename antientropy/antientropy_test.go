@@ -302,7 +302,7 @@ func TestPeerThatIsBackIsMetSoonAndOneThatIsAwayIsNotAsked(t *testing.T) {
 		}
 		a.world.down.Delete(b.id)
 		a.x.PeerUp(b.id)
-		time.Sleep(7 * time.Second)
+		time.Sleep(12 * time.Second)
 		if bad := a.world.unequal(); len(bad) > 0 {
 			t.Errorf("differ after the return: %v", bad)
 		}
@@ -312,7 +312,7 @@ func TestPeerThatIsBackIsMetSoonAndOneThatIsAwayIsNotAsked(t *testing.T) {
 
 func TestRepairComparesSomeSlotsNowAndTellsHowFarItIs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a, b := pair(t, Config{Interval: time.Hour})
+		a, b := pair(t, Config{Interval: time.Hour, Return: time.Hour})
 		a.put("@inside", 1) // slot 7
 		a.put("=outside", 1)
 		stop := a.world.run(t)

@@ -23,8 +23,9 @@
 //
 // # When
 //
-// Of two nodes one begins their exchanges, by a rule on their ids. It runs one at a
-// time. Each peer has its turn every Interval, in a random
+// Of two nodes one begins their exchanges, by a rule on their ids; after a start
+// every node begins one with each other owner, since it is the one that may lack
+// something. It runs one at a time. Each peer has its turn every Interval, in a random
 // place of it, and at once when it has been away and some time has passed for its
 // hints to arrive. Repair asks for a pass over some slots now. A failed exchange is
 // repeated after a growing pause.

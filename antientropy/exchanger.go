@@ -99,7 +99,7 @@ func (x *Exchanger) schedule(turns map[ring.NodeID]*turn) (next *turn) {
 	back := x.mu.back
 	x.mu.back = map[ring.NodeID]bool{}
 	x.mu.Unlock()
-	peers := slices.DeleteFunc(x.peers(), func(n ring.NodeID) bool { return !begins(x.cluster.Self(), n) })
+	peers := slices.DeleteFunc(x.peers(), func(n ring.NodeID) bool { return !x.begins(n) })
 	for node := range turns {
 		if !slices.Contains(peers, node) {
 			delete(turns, node)
@@ -109,14 +109,15 @@ func (x *Exchanger) schedule(turns map[ring.NodeID]*turn) (next *turn) {
 	for _, node := range peers {
 		t := turns[node]
 		if t == nil {
-			t = &turn{node: node, due: now.Add(x.spread(x.cfg.Interval))}
+			// This node has just started, and it is the one that lacks something.
+			t = &turn{node: node, due: now.Add(x.spread(x.cfg.Return))}
 			turns[node] = t
 		}
 		if back[node] {
 			t.failed = 0
-			if due := now.Add(x.cfg.Return); due.Before(t.due) {
-				t.due = due
-			}
+			// Should it have restarted, it begins by itself, and fetches what it lacks:
+			// the other way round both sides' rows would travel.
+			t.due = now.Add(2 * x.cfg.Return)
 		}
 		if x.cluster.Up(node) && (next == nil || t.due.Before(next.due)) {
 			next = t
@@ -137,6 +138,12 @@ func (x *Exchanger) peers() (nodes []ring.NodeID) {
 		}
 	}
 	return nodes
+}
+
+// begins reports whether this node begins the exchanges with a peer. It does so
+// once with each after its start, whatever the rule says.
+func (x *Exchanger) begins(node ring.NodeID) bool {
+	return begins(x.cluster.Self(), node) || !x.ledger.met(node)
 }
 
 // begins reports whether, of two nodes, a is the one that begins their exchanges.

@@ -35,6 +35,13 @@ func (l *ledger) enter(node ring.NodeID, units int, parts []int, began time.Time
 	}
 }
 
+// met reports whether there was a session with a node in this run.
+func (l *ledger) met(node ring.NodeID) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mu.sessions[node] != nil
+}
+
 // last returns when the last session of a partition with a node began.
 func (l *ledger) last(partition int, node ring.NodeID) (began time.Time, ok bool) {
 	l.mu.Lock()

@@ -20,9 +20,6 @@ type meters struct {
 	scrubbed     *metrics.Counter // slots read to their end
 	digestsWrong *metrics.Counter // digests that did not fit the rows
 
-	cacheBytes *metrics.Gauge
-	hintRows   *metrics.Gauge
-	hintBytes  *metrics.Gauge
 }
 
 // newMeters registers the counters in set.
@@ -42,8 +39,16 @@ func newMeters(set *metrics.Set) meters {
 		reaped:       set.GetOrCreateCounter(`replica_reaped_total`),
 		scrubbed:     set.GetOrCreateCounter(`replica_scrubbed_slots_total`),
 		digestsWrong: set.GetOrCreateCounter(`replica_wrong_digests_total`),
-		cacheBytes:   set.GetOrCreateGauge(`replica_cache_bytes`, nil),
-		hintRows:     set.GetOrCreateGauge(`replica_hint_rows`, nil),
-		hintBytes:    set.GetOrCreateGauge(`replica_hint_bytes`, nil),
+	}
+}
+
+// gauge registers what is read when somebody asks for it.
+func (r *Replica) gauge() {
+	for name, of := range map[string]func(Stats) int64{
+		`replica_cache_bytes`: func(s Stats) int64 { return s.CacheBytes },
+		`replica_hint_rows`:   func(s Stats) int64 { return s.Hints },
+		`replica_hint_bytes`:  func(s Stats) int64 { return s.HintBytes },
+	} {
+		r.cfg.Metrics.GetOrCreateGauge(name, func() float64 { return float64(of(r.Stats())) })
 	}
 }

@@ -43,6 +43,7 @@ func New(cfg Config) (*Replica, error) {
 	}
 	r := &Replica{cfg: cfg, store: cfg.Store, meters: newMeters(cfg.Metrics)}
 	r.clock.now = cfg.Now
+	r.gauge()
 	r.hints.now, r.hints.first = cfg.Now, cfg.OnHint
 	r.counters = make([]atomic.Uint64, cfg.Units)
 	for i := range r.stripes {
@@ -152,7 +153,6 @@ func (r *Replica) Run(ctx context.Context) error {
 			failing = is
 			r.cfg.Logger.Warn("replica: dropping expired payloads changed state", "failing", is, "err", err)
 		}
-		r.measure()
 	}
 }
 
@@ -163,14 +163,6 @@ func (r *Replica) releaseSnapshot() error {
 	}
 	defer func() { r.snapshot = nil }()
 	return r.snapshot.Close()
-}
-
-// measure publishes the totals.
-func (r *Replica) measure() {
-	s := r.Stats()
-	r.meters.cacheBytes.Set(float64(s.CacheBytes))
-	r.meters.hintRows.Set(float64(s.Hints))
-	r.meters.hintBytes.Set(float64(s.HintBytes))
 }
 
 // Close refuses further changes, waits for the queued ones and leaves the
