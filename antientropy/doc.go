@@ -38,7 +38,7 @@
 // sides know of, so it is a proof for both. The [Exchanger] keeps, for each partition
 // and owner, when the last session began, by its own clock. Whoever drops tombstones asks for that
 // proof: a session with every other owner that began after the tombstone was last
-// changed (package notes: replica).
+// changed (package replica).
 //
 // # Who may call what
 //

@@ -351,7 +351,7 @@ func (e *exchange) push(ctx context.Context, diffs []difference, theirs map[keyO
 //
 // Invariant: nothing is on its way later than Timeout after it was read. All
 // waiting is done before the rows are read, and one deadline is over reading and
-// delivering them. Whoever drops tombstones rests on it (package notes: replica).
+// delivering them. Whoever drops tombstones rests on it (package replica).
 func (e *exchange) pushOnce(ctx context.Context, at []Position, room int, theirs map[keyOf]uint64) (credit, n int, err error) {
 	end, err := e.x.cfg.Pace(ctx)
 	if err != nil {

@@ -240,8 +240,20 @@ func TestExpiredRecordIsDroppedAndAnExtendedOneStays(t *testing.T) {
 
 func TestPayloadThatIsGoneBeforeItsTimeIsAskedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
 		var asked []string
-		x := newReapRig(t, ReapConfig{RestoreWindow: time.Hour, Refill: func(key []byte) { asked = append(asked, string(key)) }})
+		told := func() []string {
+			mu.Lock()
+			defer mu.Unlock()
+			all := asked
+			asked = nil
+			return all
+		}
+		x := newReapRig(t, ReapConfig{RestoreWindow: time.Hour, Refill: func(key []byte) {
+			mu.Lock()
+			defer mu.Unlock()
+			asked = append(asked, string(key))
+		}})
 		at := time.Now().Add(time.Minute).UnixMilli()
 		x.do(t, "early", 0, version.Op{Kind: version.OpSet, Value: []byte("v"), Expiry: version.ExpiryAt, ExpireAtMS: at})
 		rec, _, _, _ := x.Read([]byte("early"), 0)
@@ -253,14 +265,14 @@ func TestPayloadThatIsGoneBeforeItsTimeIsAskedFor(t *testing.T) {
 		}
 		st.mu.Unlock()
 		time.Sleep(15 * time.Second)
-		if len(asked) == 0 || asked[0] != "early" {
-			t.Errorf("asked for %q", asked)
+		if keys := told(); len(keys) == 0 || keys[0] != "early" {
+			t.Errorf("asked for %q", keys)
 		}
 		time.Sleep(2 * time.Minute)
-		asked = nil
+		told()
 		time.Sleep(time.Minute)
-		if len(asked) != 0 {
-			t.Errorf("asked after its time for %q", asked)
+		if keys := told(); len(keys) != 0 {
+			t.Errorf("asked after its time for %q", keys)
 		}
 		x.stop()
 	})
