@@ -27,6 +27,34 @@ func (r *Replica) Merge(key []byte, target ring.NodeID, enc []byte, durable bool
 	}
 }
 
+// TryMerge is Merge if that takes no disk. If it does, or if the lock is held for
+// a read of the disk, it answers false and done is never called.
+func (r *Replica) TryMerge(key []byte, target ring.NodeID, enc []byte, durable bool, done func(error)) bool {
+	h := ring.KeyHash(key)
+	st := r.stripeOf(h)
+	if st.loading.Load() != 0 {
+		return false
+	}
+	in, err := version.DecodeRecord(enc)
+	if err != nil {
+		done(fmt.Errorf("replica: merge: %w", err))
+		return true
+	}
+	st.mu.Lock()
+	e := st.findLocked(key, target)
+	if e == nil {
+		st.mu.Unlock()
+		return false
+	}
+	r.meters.cached.Inc()
+	settled, err := r.mergeLocked(st, e, in, enc, durable, done)
+	st.mu.Unlock()
+	if err != nil || settled {
+		done(err)
+	}
+	return true
+}
+
 // merge does Merge under the lock. done stays uncalled, and will be, if it
 // answers an error or that there is nothing to wait for.
 func (r *Replica) merge(key []byte, target ring.NodeID, in version.Record, enc []byte, durable bool, done func(error)) (settled bool, err error) {
@@ -34,19 +62,25 @@ func (r *Replica) merge(key []byte, target ring.NodeID, in version.Record, enc [
 	st := r.stripeOf(h)
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if r.closed.Load() {
-		return false, storage.ErrClosed
-	}
 	e, err := r.lookupLocked(st, key, target, h)
 	if err != nil {
 		return false, err
 	}
+	return r.mergeLocked(st, e, in, enc, durable, done)
+}
+
+// mergeLocked is merge with the row at hand.
+func (r *Replica) mergeLocked(st *stripe, e *entry, in version.Record, enc []byte, durable bool, done func(error)) (settled bool, err error) {
+	if r.closed.Load() {
+		return false, storage.ErrClosed
+	}
+	e.used = true
 	if err := r.checkOwnDots(e, in.Context); err != nil {
 		return false, err
 	}
 	r.clock.Observe(in.MaxHLC())
 	r.meters.merged.Inc()
-	if target == 0 && e.rec.Absent() && r.reaped.has(e, in) {
+	if e.target == 0 && e.rec.Absent() && r.reaped.has(e, in) {
 		return true, nil
 	}
 	next := version.Merge(e.rec, in)
@@ -222,7 +256,7 @@ func (r *Replica) storeLocked(st *stripe, e *entry, next version.Record, row []b
 		r.meters.refused.Inc()
 		return err
 	}
-	rowBytes := 0
+	rowBytes, alive := 0, next.HasLive()
 	if row != nil {
 		rowBytes = len(rowKey) + len(row)
 		if !r.held.Load() {
@@ -230,18 +264,18 @@ func (r *Replica) storeLocked(st *stripe, e *entry, next version.Record, row []b
 		}
 	}
 	if e.target == 0 {
-		r.tally.change(e.slot, live(next)-live(e.rec), expiring)
+		r.tally.change(e.slot, one(alive)-one(e.live), expiring)
 	} else {
 		r.hints.change(e.target, e.rowBytes, rowBytes)
 	}
-	e.rec, e.hash, e.seq, e.rowBytes = next, hash, seq, rowBytes
+	e.rec, e.hash, e.seq, e.rowBytes, e.live = next, hash, seq, rowBytes, alive
 	r.chargeLocked(st, e)
 	return nil
 }
 
-// live is 1 for a record that counts as a key, else 0.
-func live(rec version.Record) int64 {
-	if rec.HasLive() {
+// one is 1 for true, else 0.
+func one(is bool) int64 {
+	if is {
 		return 1
 	}
 	return 0
