@@ -210,7 +210,6 @@ func TestRingCommandsAnswerOrSayThatTheyCannotYet(t *testing.T) {
 		}
 	}
 	c.expect("-ERR syntax error\r\n", "HINTS", "x")
-	c.expect("-ERR RING plan is not available in this version\r\n", "RING", "plan", "ADD", "x")
 	c.expect("-ERR unknown subcommand 'x'. Try RING HELP.\r\n", "RING", "x")
 }
 
