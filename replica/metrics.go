@@ -16,10 +16,10 @@ type meters struct {
 	expired   *metrics.Counter // payloads dropped after their time
 	reused    *metrics.Counter // dots of this incarnation that it never minted
 	reaped    *metrics.Counter // records without a value that were dropped
+	dropped   *metrics.Counter // rows dropped because their partition has moved
 
 	scrubbed     *metrics.Counter // slots read to their end
 	digestsWrong *metrics.Counter // digests that did not fit the rows
-
 }
 
 // newMeters registers the counters in set.
@@ -37,6 +37,7 @@ func newMeters(set *metrics.Set) meters {
 		expired:      set.GetOrCreateCounter(`replica_expired_total`),
 		reused:       set.GetOrCreateCounter(`replica_dots_reused_total`),
 		reaped:       set.GetOrCreateCounter(`replica_reaped_total`),
+		dropped:      set.GetOrCreateCounter(`replica_dropped_rows_total`),
 		scrubbed:     set.GetOrCreateCounter(`replica_scrubbed_slots_total`),
 		digestsWrong: set.GetOrCreateCounter(`replica_wrong_digests_total`),
 	}

@@ -18,7 +18,7 @@ func (r *Replica) TryRead(key []byte, target ring.NodeID) (rec version.Record, h
 	}
 	st.mu.Lock()
 	e := st.findLocked(key, target)
-	if e == nil {
+	if e == nil || target == 0 && r.fenced(e.slot) {
 		st.mu.Unlock()
 		return version.Record{}, 0, false
 	}
@@ -64,6 +64,9 @@ func (r *Replica) read(st *stripe, key []byte, target ring.NodeID, h uint32) (ve
 	e, err := r.lookupLocked(st, key, target, h)
 	if err != nil {
 		return version.Record{}, 0, false, err
+	}
+	if target == 0 && r.fenced(e.slot) {
+		return version.Record{}, 0, false, ErrFenced
 	}
 	return e.rec, e.hash, cached, nil
 }

@@ -25,6 +25,7 @@ type Replica struct {
 	evicting   atomic.Uint32 // the stripe last looked at for room
 
 	counters []atomic.Uint64 // last counter minted, by partition
+	fences   fences          // by partition
 
 	tally    tally
 	reaped   reaped
@@ -46,7 +47,7 @@ func New(cfg Config) (*Replica, error) {
 	r.clock.now = cfg.Now
 	r.gauge()
 	r.hints.now, r.hints.first = cfg.Now, cfg.OnHint
-	r.counters = make([]atomic.Uint64, cfg.Units)
+	r.counters, r.fences = make([]atomic.Uint64, cfg.Units), make(fences, cfg.Units)
 	seed := maphash.MakeSeed()
 	for i := range r.stripes {
 		r.stripes[i].init(seed)
@@ -173,11 +174,7 @@ func (r *Replica) Close() error {
 	if r.closed.Swap(true) {
 		return storage.ErrClosed
 	}
-	for i := range r.stripes {
-		r.stripes[i].mu.Lock()
-		//lint:ignore SA2001 whoever held the lock has queued its change by now, or sees closed
-		r.stripes[i].mu.Unlock()
-	}
+	r.passLocks()
 	if !r.tally.ready() {
 		return r.releaseSnapshot()
 	}

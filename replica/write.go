@@ -75,6 +75,9 @@ func (r *Replica) mergeLocked(st *stripe, e *entry, in version.Record, enc []byt
 		return false, storage.ErrClosed
 	}
 	e.used = true
+	if e.target == 0 && r.fenced(e.slot) {
+		return false, ErrFenced
+	}
 	if err := r.checkOwnDots(e, in.Context); err != nil {
 		return false, err
 	}
@@ -148,6 +151,9 @@ func (r *Replica) mutate(key []byte, target ring.NodeID, base version.Record, op
 	e, err := r.lookupLocked(st, key, target, h)
 	if err != nil {
 		return nil, out, false, err
+	}
+	if target == 0 && r.fenced(e.slot) {
+		return nil, out, false, ErrFenced
 	}
 	if err := r.checkOwnDots(e, base.Context); err != nil {
 		return nil, out, false, err
