@@ -126,9 +126,9 @@ func (x *Exchanger) schedule(turns map[ring.NodeID]*turn) (next *turn) {
 	return next
 }
 
-// peers are the other members of the ring.
+// peers are the other members of the rings.
 func (x *Exchanger) peers() (nodes []ring.NodeID) {
-	r := x.cluster.Ring()
+	r := x.cluster.Live()
 	if r == nil {
 		return nil
 	}
@@ -190,7 +190,7 @@ var errNoPeer = errors.New("antientropy: the peer is unknown or away")
 // exchange runs one exchange with a peer over some slots and enters it in the
 // ledger.
 func (x *Exchanger) exchange(ctx context.Context, node ring.NodeID, first, last ring.Slot) (Tally, error) {
-	r := x.cluster.Ring()
+	r := x.cluster.Live()
 	peer := x.cluster.Peer(node)
 	if r == nil || peer == nil || !x.cluster.Up(node) {
 		return Tally{}, errNoPeer

@@ -112,7 +112,7 @@ func (x *Exchanger) ServeEnd(from ring.NodeID, s Session, done func(error)) {
 	delete(l.mu.opened, from)
 	l.mu.Unlock()
 	x.src.Barrier(func(err error) {
-		if r := x.cluster.Ring(); err == nil && known && o.session == s && r != nil && r.Epoch() == s.Epoch {
+		if r := x.cluster.Live(); err == nil && known && o.session == s && r != nil && r.Epoch() == s.Epoch {
 			l.enter(from, r.Units(), shared(r, x.cluster.Self(), from, s.First, s.Last), o.began)
 		}
 		done(err)

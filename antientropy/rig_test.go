@@ -220,7 +220,7 @@ func (r hostReader) Rows(dst []Row, at Position) ([]Row, error) {
 
 func (r hostReader) Close() error { return nil }
 
-func (h *host) Ring() *ring.Ring         { return h.world.ring }
+func (h *host) Live() *ring.Live         { return ring.NewLive(h.world.ring) }
 func (h *host) Self() ring.NodeID        { return h.id }
 func (h *host) Up(node ring.NodeID) bool { return !h.world.isDown(node) }
 

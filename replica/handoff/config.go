@@ -110,7 +110,7 @@ func (c Config) validate() error {
 // zero value of every other field means the default stated beside it.
 type ReceiverConfig struct {
 	Self ring.NodeID
-	Ring func() *ring.Ring // nil while there is none
+	Live func() *ring.Live // nil while there are no rings
 
 	Workers   int // messages merged at once; 2
 	Queue     int // messages that wait for a worker before ErrBusy; 16
@@ -131,7 +131,7 @@ func (c ReceiverConfig) withDefaults() ReceiverConfig {
 
 func (c ReceiverConfig) validate() error {
 	var errs []error
-	if c.Self == 0 || c.Ring == nil {
+	if c.Self == 0 || c.Live == nil {
 		errs = append(errs, errors.New("handoff: self and ring must be set"))
 	}
 	if c.Workers < 1 || c.Queue < 1 || c.MaxCredit < 1 {

@@ -72,7 +72,7 @@ func (r *Receiver) check(m Message) error {
 	if m.For != 0 {
 		return nil
 	}
-	current := r.cfg.Ring()
+	current := r.cfg.Live()
 	if current == nil {
 		return ErrNotReady
 	}

@@ -42,13 +42,21 @@ type grants int
 
 func (g grants) Grant(want int) int { return int(g) }
 
+// liveOf is a ring alone, or none.
+func liveOf(r *ring.Ring) *ring.Live {
+	if r == nil {
+		return nil
+	}
+	return ring.NewLive(r)
+}
+
 // receive runs f with a Receiver on node 1 of a ring of three, which owns all.
 func receive(t *testing.T, cfg ReceiverConfig, rows Merger, a Admission, f func(r *Receiver)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		all := ringOf(t, 1, 2, 3)
-		if cfg.Ring == nil {
-			cfg.Ring = func() *ring.Ring { return all }
+		if cfg.Live == nil {
+			cfg.Live = func() *ring.Live { return ring.NewLive(all) }
 		}
 		cfg.Self = self
 		r, err := NewReceiver(cfg, rows, a)
@@ -186,7 +194,7 @@ func TestRowsOfOthersAreRefused(t *testing.T) {
 		want error
 	}{"no ring": {nil, ErrNotReady}, "another's row": {five, ErrNotOwner}} {
 		rows := &slowRows{}
-		receive(t, ReceiverConfig{Ring: func() *ring.Ring { return c.ring }}, rows, grants(1), func(r *Receiver) {
+		receive(t, ReceiverConfig{Live: func() *ring.Live { return liveOf(c.ring) }}, rows, grants(1), func(r *Receiver) {
 			var foreign []string
 			for i := 0; len(foreign) < 1; i++ {
 				k := fmt.Sprint("k", i)

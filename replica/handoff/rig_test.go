@@ -33,9 +33,10 @@ type rig struct {
 
 	mu struct {
 		sync.Mutex
-		ring  *ring.Ring
-		down  map[ring.NodeID]bool
-		peers map[ring.NodeID]*peer
+		ring   *ring.Ring
+		beside []*ring.Ring
+		down   map[ring.NodeID]bool
+		peers  map[ring.NodeID]*peer
 	}
 }
 
@@ -93,13 +94,26 @@ func ringOf(t *testing.T, ids ...ring.NodeID) *ring.Ring {
 func (r *rig) setRing(ids ...ring.NodeID) {
 	next := ringOf(r.t, ids...)
 	r.mu.Lock()
-	r.mu.ring = next
+	r.mu.ring, r.mu.beside = next, nil
+	r.knowLocked(ids)
+	r.mu.Unlock()
+}
+
+// setBeside makes a ring follow the present one.
+func (r *rig) setBeside(ids ...ring.NodeID) {
+	next := ringOf(r.t, ids...)
+	r.mu.Lock()
+	r.mu.beside = []*ring.Ring{next}
+	r.knowLocked(ids)
+	r.mu.Unlock()
+}
+
+func (r *rig) knowLocked(ids []ring.NodeID) {
 	for _, id := range ids {
 		if r.mu.peers[id] == nil {
 			r.mu.peers[id] = &peer{rows: map[string][]byte{}}
 		}
 	}
-	r.mu.Unlock()
 }
 
 // begin starts a Sender, as a start of the process does.
@@ -129,10 +143,10 @@ func (r *rig) end() {
 	<-r.done
 }
 
-func (r *rig) Ring() *ring.Ring {
+func (r *rig) Live() *ring.Live {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.mu.ring
+	return ring.NewLive(r.mu.ring, r.mu.beside...)
 }
 
 func (r *rig) Up(id ring.NodeID) bool {
@@ -177,7 +191,7 @@ func (r *rig) keep(target ring.NodeID, n int, value string) (keys []string) {
 
 // keysOf returns n keys that a node owns.
 func (r *rig) keysOf(id ring.NodeID, n int) (keys []string) {
-	current := r.Ring()
+	current := r.Live()
 	for i := 0; len(keys) < n; i++ {
 		k := fmt.Sprint("key", i)
 		if current.Owns(id, current.Partition(ring.SlotOf([]byte(k)))) {

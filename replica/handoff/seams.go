@@ -58,7 +58,7 @@ type Merger interface {
 // Cluster is what a Sender knows of the other nodes. It answers from memory.
 type Cluster interface {
 	// Ring returns the current ring, nil while there is none.
-	Ring() *ring.Ring
+	Live() *ring.Live
 	// Up reports whether a node seems to be alive.
 	Up(node ring.NodeID) bool
 	// Peer returns the way to a node, nil if it is unknown.

@@ -188,7 +188,7 @@ func (s *Sender) Run(ctx context.Context) error {
 // also says when to look again.
 func (s *Sender) plan(now time.Time) (ready []*target, next time.Duration) {
 	s.budget.refresh()
-	current, totals := s.cluster.Ring(), s.book.Totals()
+	current, totals := s.cluster.Live(), s.book.Totals()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	kept := make(map[ring.NodeID]bool, len(totals))
@@ -257,20 +257,14 @@ func (s *Sender) tell() {
 
 // hasWork reports whether a worker could do something for t: it can be reached,
 // or rows may have to be moved.
-func (s *Sender) hasWork(current *ring.Ring, t *target) bool {
-	return t.id == s.cfg.Self || s.reachable(current, t.id) || t.work.looked != current.Epoch() || !isMember(current, t.id)
+func (s *Sender) hasWork(current *ring.Live, t *target) bool {
+	return t.id == s.cfg.Self || s.reachable(current, t.id) || t.work.looked != current.Epoch() || !current.Member(t.id)
 }
 
 // reachable reports whether rows can be delivered to a node: it is in the ring
 // and up, and not this one, whose rows are only to be moved.
-func (s *Sender) reachable(current *ring.Ring, id ring.NodeID) bool {
-	return id != s.cfg.Self && isMember(current, id) && s.cluster.Up(id)
-}
-
-// isMember reports whether a node is in the ring.
-func isMember(current *ring.Ring, id ring.NodeID) bool {
-	_, found := slices.BinarySearchFunc(current.Members(), id, func(m ring.Member, id ring.NodeID) int { return cmp.Compare(m.ID, id) })
-	return found
+func (s *Sender) reachable(current *ring.Live, id ring.NodeID) bool {
+	return id != s.cfg.Self && current.Member(id) && s.cluster.Up(id)
 }
 
 // pickLocked marks as many of the targets as there are places as running, those

@@ -111,7 +111,7 @@ func (s *Sender) passEnded(t *target) outcome {
 
 // step works on one page of rows and reports whether it was the last.
 func (s *Sender) step(ctx context.Context, t *target) (done bool, err error) {
-	current := s.cluster.Ring()
+	current := s.cluster.Live()
 	if current == nil {
 		return false, ErrNotReady
 	}
@@ -130,6 +130,9 @@ func (s *Sender) step(ctx context.Context, t *target) (done bool, err error) {
 		return false, err
 	}
 	if len(stay) > 0 && s.reachable(current, t.id) {
+		if err := s.keepFor(ctx, current, t, stay); err != nil {
+			return false, err
+		}
 		if sent, err := s.send(ctx, t, stay); err != nil {
 			if w.slot, w.hash = page.NextSlot, page.NextHash; sent < len(stay) {
 				w.slot, w.hash = stay[sent].Slot, stay[sent].KeyHash
@@ -169,10 +172,10 @@ type move struct {
 // sortRows tells the rows that target is to get from those that go elsewhere:
 // to this node itself if it is the target, else to the owners, if the target is
 // none any more. In a ring without owners everything stays.
-func sortRows(current *ring.Ring, target, self ring.NodeID, rows []Row) (stay []Row, moving []move) {
+func sortRows(current *ring.Live, target, self ring.NodeID, rows []Row) (stay []Row, moving []move) {
 	for _, row := range rows {
 		partition := current.Partition(row.Slot)
-		owners := current.Owners(partition)
+		owners := current.Owners(nil, partition)
 		switch owned := current.Owns(target, partition); {
 		case owned && target == self:
 			moving = append(moving, move{row, []ring.NodeID{self}})
@@ -183,6 +186,31 @@ func sortRows(current *ring.Ring, target, self ring.NodeID, rows []Row) (stay []
 		}
 	}
 	return stay, moving
+}
+
+// keepFor notes rows for the nodes that are to own their keys, too, before their
+// target gets them: it may have given those nodes all it had already.
+func (s *Sender) keepFor(ctx context.Context, current *ring.Live, t *target, rows []Row) error {
+	if len(current.Beside) == 0 {
+		return nil
+	}
+	all := newGather()
+	for _, row := range rows {
+		partition := current.Partition(row.Slot)
+		if !current.Base.Owns(t.id, partition) {
+			continue // the target is one of those, and gives nothing away yet
+		}
+		for _, owner := range current.Gained(nil, partition) {
+			if owner == s.cfg.Self {
+				owner = 0
+			}
+			s.rows.Merge(row.Key, owner, row.Record, true, all.one())
+		}
+	}
+	if err := all.wait(ctx); err != nil {
+		return fmt.Errorf("handoff: keep hints for coming owners: %w", err)
+	}
+	return nil
 }
 
 // move merges rows into the own ones and into the hints for their owners, and
