@@ -172,5 +172,6 @@ func (s *session) end(err error) {
 	if !first {
 		return
 	}
+	s.lane.p.brokeAt.Store(int64(s.lane.p.pool.since(time.Now())))
 	s.lane.p.broke(s, calls, err)
 }

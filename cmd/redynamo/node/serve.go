@@ -33,7 +33,7 @@ func (h handler) ServeRead(m rpc.ReadRequest, meta rpc.Meta, reply func(rpc.Read
 func (h handler) ServeMerge(m rpc.MergeRequest, meta rpc.Meta, reply func(error)) {
 	req := coordinator.MergeRequest{Key: m.Key, For: m.For, Record: m.Record, Durable: m.Durable, Optional: m.Optional, Deadline: meta.Deadline}
 	ended := h.timed(meta)
-	h.n.local.Merge(req, func(err error) {
+	h.n.local.merge(req, func(err error) {
 		ended()
 		reply(toWire(err))
 	})
