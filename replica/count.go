@@ -87,7 +87,7 @@ func (r *Replica) countRows(ctx context.Context) error {
 		if rows++; !ok || err != nil {
 			bad++
 		} else {
-			r.tally.change(s, live(rec), indexed(rec))
+			r.tally.change(s, one(rec.HasLive()), indexed(rec))
 		}
 		return rows%1024 != 0 || ctx.Err() == nil
 	}

@@ -24,9 +24,10 @@ func (r *Replica) TryRead(key []byte, target ring.NodeID) (rec version.Record, h
 	}
 	e.used = true
 	rec, hash = e.rec, e.hash
+	live := e.live
 	st.mu.Unlock()
 	r.meters.cached.Inc()
-	r.countRead(rec, target)
+	r.countRead(live, target)
 	return rec, hash, true
 }
 
@@ -50,7 +51,7 @@ func (r *Replica) Read(key []byte, target ring.NodeID) (rec version.Record, hash
 	h := ring.KeyHash(key)
 	rec, hash, cached, err = r.read(r.stripeOf(h), key, target, h)
 	if err == nil {
-		r.countRead(rec, target)
+		r.countRead(rec.HasLive(), target)
 	}
 	return rec, hash, cached, err
 }
@@ -68,10 +69,10 @@ func (r *Replica) read(st *stripe, key []byte, target ring.NodeID, h uint32) (ve
 }
 
 // countRead counts whether a read found something.
-func (r *Replica) countRead(rec version.Record, target ring.NodeID) {
+func (r *Replica) countRead(live bool, target ring.NodeID) {
 	switch {
 	case target != 0:
-	case rec.HasLive():
+	case live:
 		r.meters.hits.Inc()
 	default:
 		r.meters.misses.Inc()

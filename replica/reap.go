@@ -436,7 +436,7 @@ func (r *Replica) appendGraveOp(ops []storage.RowOp, e *entry, next version.Reco
 	if !was && !is {
 		return ops
 	}
-	op := storage.RowOp{Key: appendString(storage.AppendGraveKey(nil, e.slot, e.keyPos, nil), e.key), Delete: !is}
+	op := storage.RowOp{Key: storage.AppendGraveKey(nil, e.slot, e.keyPos, e.key), Delete: !is}
 	if is {
 		op.Value = binary.BigEndian.AppendUint64(nil, uint64(r.cfg.Now().UnixMilli()))
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,8 +50,9 @@ func New(cfg Config) (*Replica, error) {
 	r.hints.now, r.hints.first = cfg.Now, cfg.OnHint
 	r.counters = make([]atomic.Uint64, cfg.Units)
 	r.hintedAt = make([]atomic.Int64, cfg.Units)
+	seed := maphash.MakeSeed()
 	for i := range r.stripes {
-		r.stripes[i].init()
+		r.stripes[i].init(seed)
 	}
 	r.tally.exact = make(chan struct{})
 	if err := r.loadTallies(); err != nil {

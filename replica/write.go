@@ -36,6 +36,40 @@ func (r *Replica) MergeBefore(deadline time.Time, key []byte, target ring.NodeID
 	}
 }
 
+// TryMerge is MergeBefore if that takes no disk. If it does, or if the lock is held for
+// a read of the disk, it answers false and done is never called.
+func (r *Replica) TryMerge(deadline time.Time, key []byte, target ring.NodeID, enc []byte, durable bool, done func(error)) bool {
+	h := ring.KeyHash(key)
+	st := r.stripeOf(h)
+	if st.loading.Load() != 0 {
+		return false
+	}
+	in, err := version.DecodeRecord(enc)
+	if err != nil {
+		done(fmt.Errorf("replica: merge: %w", err))
+		return true
+	}
+	waited := st.lock()
+	e := st.findLocked(key, target)
+	if e == nil {
+		st.mu.Unlock()
+		return false
+	}
+	settled := false
+	if waited {
+		err = late(deadline)
+	}
+	if err == nil {
+		r.meters.cached.Inc()
+		settled, err = r.mergeLocked(st, e, in, enc, durable, done)
+	}
+	st.mu.Unlock()
+	if err != nil || settled {
+		done(err)
+	}
+	return true
+}
+
 // merge does Merge under the lock. done stays uncalled, and will be, if it
 // answers an error or that there is nothing to wait for.
 func (r *Replica) merge(deadline time.Time, key []byte, target ring.NodeID, in version.Record, enc []byte, durable bool, done func(error)) (settled bool, err error) {
@@ -43,19 +77,25 @@ func (r *Replica) merge(deadline time.Time, key []byte, target ring.NodeID, in v
 	st := r.stripeOf(h)
 	waited := st.lock()
 	defer st.mu.Unlock()
-	if r.closed.Load() {
-		return false, storage.ErrClosed
-	}
 	e, err := r.lookupBeforeLocked(st, key, target, h, deadline, waited)
 	if err != nil {
 		return false, err
 	}
+	return r.mergeLocked(st, e, in, enc, durable, done)
+}
+
+// mergeLocked is merge with the row at hand.
+func (r *Replica) mergeLocked(st *stripe, e *entry, in version.Record, enc []byte, durable bool, done func(error)) (settled bool, err error) {
+	if r.closed.Load() {
+		return false, storage.ErrClosed
+	}
+	e.used = true
 	if err := r.checkOwnDots(e, in.Context); err != nil {
 		return false, err
 	}
 	r.clock.Observe(in.MaxHLC())
 	r.meters.merged.Inc()
-	if target == 0 && e.rec.Absent() && r.reaped.has(e, in) {
+	if e.target == 0 && e.rec.Absent() && r.reaped.has(e, in) {
 		return true, nil
 	}
 	next := version.Merge(e.rec, in)
@@ -87,12 +127,25 @@ func (st *stripe) lock() (waited bool) {
 // something to wait for: whoever acts on a row must know that it is not too late
 // when the row is there, however long the disk took.
 func (r *Replica) lookupBeforeLocked(st *stripe, key []byte, target ring.NodeID, keyHash uint32, deadline time.Time, waited bool) (*entry, error) {
-	waited = waited || st.findLocked(key, target) == nil
+	if e := st.findLocked(key, target); e != nil && !waited {
+		e.used = true
+		r.meters.cached.Inc()
+		return e, nil
+	}
 	e, err := r.lookupLocked(st, key, target, keyHash)
-	if err == nil && waited && !deadline.IsZero() && !time.Now().Before(deadline) {
-		return nil, ErrLate
+	if err == nil {
+		err = late(deadline)
 	}
 	return e, err
+}
+
+// late answers ErrLate past a deadline. Who had nothing to wait for since the last
+// look at the clock need not ask.
+func late(deadline time.Time) error {
+	if !deadline.IsZero() && !time.Now().Before(deadline) {
+		return ErrLate
+	}
+	return nil
 }
 
 // sameAsSent reports whether the row of merged is the very encoding that in was
@@ -265,7 +318,7 @@ func (r *Replica) storeLocked(st *stripe, e *entry, next version.Record, row []b
 		r.meters.refused.Inc()
 		return err
 	}
-	rowBytes := 0
+	rowBytes, alive := 0, next.HasLive()
 	if row != nil {
 		rowBytes = len(rowKey) + len(row)
 		if !r.held.Load() {
@@ -273,18 +326,18 @@ func (r *Replica) storeLocked(st *stripe, e *entry, next version.Record, row []b
 		}
 	}
 	if e.target == 0 {
-		r.tally.change(e.slot, live(next)-live(e.rec), expiring)
+		r.tally.change(e.slot, one(alive)-one(e.live), expiring)
 	} else {
 		r.hints.change(e.target, e.rowBytes, rowBytes)
 	}
-	e.rec, e.hash, e.seq, e.rowBytes = next, hash, seq, rowBytes
+	e.rec, e.hash, e.seq, e.rowBytes, e.live = next, hash, seq, rowBytes, alive
 	r.chargeLocked(st, e)
 	return nil
 }
 
-// live is 1 for a record that counts as a key, else 0.
-func live(rec version.Record) int64 {
-	if rec.HasLive() {
+// one is 1 for true, else 0.
+func one(is bool) int64 {
+	if is {
 		return 1
 	}
 	return 0

@@ -3,6 +3,7 @@ package node
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/redynamo/redynamo/coordinator"
@@ -23,15 +24,31 @@ type localPeer struct {
 	recovering func() bool
 	fatal      func(error) // is told what must end the node
 	why        func(key []byte) string
+	merges     sync.Pool // *servedMerge
 }
 
 func (l *localPeer) Read(req coordinator.ReadRequest, done func(coordinator.ReadReply, error)) {
-	if req.For == 0 {
-		if rec, hash, ok := l.replica.TryRead(req.Key, 0); ok {
-			done(l.reply(req, rec, hash), nil)
-			return
-		}
+	if r, ok := l.tryRead(req); ok {
+		done(r, nil)
+		return
 	}
+	l.readLater(req, done)
+}
+
+// tryRead reads what takes no disk.
+func (l *localPeer) tryRead(req coordinator.ReadRequest) (coordinator.ReadReply, bool) {
+	if req.For != 0 {
+		return coordinator.ReadReply{}, false
+	}
+	rec, hash, ok := l.replica.TryRead(req.Key, 0)
+	if !ok {
+		return coordinator.ReadReply{}, false
+	}
+	return l.reply(req, rec, hash), true
+}
+
+// readLater reads on a disk worker.
+func (l *localPeer) readLater(req coordinator.ReadRequest, done func(coordinator.ReadReply, error)) {
 	l.later(req.Deadline, func(err error) {
 		if err != nil {
 			done(coordinator.ReadReply{}, err)
@@ -78,20 +95,16 @@ func (l *localPeer) Merge(req coordinator.MergeRequest, done func(error)) {
 		done(coordinator.ErrUnreachable)
 		return
 	}
-	l.merge(req, done)
+	l.merge(req, func(err error) { done(l.judge(err)) })
 }
 
-// merge joins a record that came in time.
+// merge joins a record that came in time, and answers errors that nobody has judged.
 func (l *localPeer) merge(req coordinator.MergeRequest, done func(error)) {
 	if req.For != 0 && l.budget.Admit(req.For, len(req.Key)+len(req.Record), req.Optional) != nil {
 		done(coordinator.ErrHintBudget)
 		return
 	}
-	merge := func() {
-		l.replica.MergeBefore(req.Deadline, req.Key, req.For, req.Record, req.Durable, func(err error) { done(l.judge(err)) })
-	}
-	if l.replica.Cached(req.Key, req.For) {
-		merge()
+	if l.replica.TryMerge(req.Deadline, req.Key, req.For, req.Record, req.Durable, done) {
 		return
 	}
 	l.later(req.Deadline, func(err error) {
@@ -99,7 +112,7 @@ func (l *localPeer) merge(req coordinator.MergeRequest, done func(error)) {
 			done(err)
 			return
 		}
-		merge()
+		l.replica.MergeBefore(req.Deadline, req.Key, req.For, req.Record, req.Durable, done)
 	})
 }
 
