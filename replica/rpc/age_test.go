@@ -397,3 +397,54 @@ func TestACallIsNeverGivenMoreThanACallMayTake(t *testing.T) {
 		}
 	})
 }
+
+// Whoever asks whether a peer was there all the time must not be told so of one that
+// stood still.
+func TestUnbrokenIsWhatHasNeverBeenSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, echoHandler(), PoolConfig{}, ServerConfig{})
+		pass(time.Hour)
+		if is := r.peer.Unbroken(); is != time.Hour {
+			t.Errorf("after an hour: %v", is)
+		}
+		r.net.hold(true)
+		pass(20 * time.Second)
+		r.net.hold(false)
+		pass(10 * time.Second)
+		if is := r.peer.Unbroken(); !r.peer.Up() || is > 30*time.Second || is < time.Second {
+			t.Errorf("after 20 s of silence and 10 s: up %v, %v", r.peer.Up(), is)
+		}
+		if _, err := r.read("k", Options{Class: Background}); err != nil {
+			t.Fatal(err)
+		}
+		pass(time.Minute)
+		was := r.peer.Unbroken()
+		_ = r.net.conns[len(r.net.conns)-1].Close() // the bulk lane alone
+		pass(time.Second)
+		if is := r.peer.Unbroken(); is > time.Second || was < time.Minute {
+			t.Errorf("%v before the end of one connection, %v after", was, is)
+		}
+		r.kill()
+		pass(10 * time.Second)
+		if is := r.peer.Unbroken(); is != 0 {
+			t.Errorf("without a connection: %v", is)
+		}
+	})
+}
+
+// The paused side is the one that asks. Its clock may have stood still.
+func TestAConnectionDoesNotOutliveAPauseOfItsCaller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, echoHandler(), PoolConfig{}, ServerConfig{})
+		pass(time.Minute)
+		conn := r.greeted(1 << 20)
+		first := r.stampFrom(conn, 1)
+		pass(16 * time.Second) // and the caller knows nothing of it
+		r.send(conn, frame(header{kind: KindStamp}, first))
+		r.send(conn, frame(header{kind: KindHinted, id: 2}, AppendHintedRequest(nil, HintedRequest{})))
+		var b [1]byte
+		if n, err := conn.Read(b[:]); n > 0 || err == nil {
+			t.Error("a caller that was paused is answered on its old connection")
+		}
+	})
+}

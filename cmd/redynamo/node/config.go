@@ -78,6 +78,12 @@ type Config struct {
 	Logger          *slog.Logger         // silent if nil
 }
 
+// frameBytes is the largest message between nodes. One coordinator lets a record
+// grow to a value or a few beyond 1 MiB of siblings; where many write in parts that
+// do not see each other, their join is several times as large, and what no message
+// holds would never reach another owner.
+func (c Config) frameBytes() int { return max(32<<20, 4*c.MaxValue+1<<20) }
+
 func (c Config) withDefaults() Config {
 	text := func(p *string, v string) {
 		if *p == "" {

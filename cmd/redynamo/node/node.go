@@ -225,6 +225,7 @@ func (n *Node) buildPeers(context.Context) error {
 	var err error
 	n.pool, err = rpc.NewPool(rpc.PoolConfig{
 		Node: n.id.node, ClusterID: clusterID, Dial: n.cfg.Network.Dial,
+		MaxFrameBytes: n.cfg.frameBytes(), MaxCallBytes: max(32<<20, n.cfg.frameBytes()),
 		OnChange: n.peerChanged, MessageAge: n.cfg.MessageAge,
 		Rand: n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set,
 	})
@@ -232,7 +233,9 @@ func (n *Node) buildPeers(context.Context) error {
 		return err
 	}
 	n.server, err = rpc.NewServer(rpc.ServerConfig{
-		Node: n.id.node, ClusterID: clusterID, Handler: handler{n}, MessageAge: n.cfg.MessageAge, Logger: n.cfg.Logger, Metrics: n.set,
+		Node: n.id.node, ClusterID: clusterID, Handler: handler{n}, MessageAge: n.cfg.MessageAge,
+		MaxFrameBytes: n.cfg.frameBytes(), MaxCallBytes: max(256<<20, n.cfg.frameBytes()<<rpc.Background), MaxBacklogBytes: n.cfg.frameBytes(),
+		Logger: n.cfg.Logger, Metrics: n.set,
 	})
 	return err
 }
