@@ -26,6 +26,8 @@ type Replica struct {
 
 	counters []atomic.Uint64 // last counter minted, by partition
 	fences   fences          // by partition
+	opened   time.Time
+	hintedAt []atomic.Int64 // by partition: when a hint last came or went, since opened
 
 	tally    tally
 	reaped   reaped
@@ -43,11 +45,12 @@ func New(cfg Config) (*Replica, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("replica: config: %w", err)
 	}
-	r := &Replica{cfg: cfg, store: cfg.Store, meters: newMeters(cfg.Metrics)}
+	r := &Replica{cfg: cfg, store: cfg.Store, meters: newMeters(cfg.Metrics), opened: time.Now()}
 	r.clock.now = cfg.Now
 	r.gauge()
 	r.hints.now, r.hints.first = cfg.Now, cfg.OnHint
 	r.counters, r.fences = make([]atomic.Uint64, cfg.Units), make(fences, cfg.Units)
+	r.hintedAt = make([]atomic.Int64, cfg.Units)
 	seed := maphash.MakeSeed()
 	for i := range r.stripes {
 		r.stripes[i].init(seed)
