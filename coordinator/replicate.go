@@ -37,10 +37,11 @@ func (w *write) run() {
 			w.mu.Unlock()
 			w.send(send, slot, deadline)
 		case writeSpares:
+			in, _ := w.mu.NeedsSpares()
 			w.mu.Unlock()
-			spares := w.c.liveFallbacks(w.ring, w.partition)
+			spares := w.c.liveFallbacks(w.owed[in], w.partition)
 			w.mu.Lock()
-			w.mu.Spares(spares)
+			w.mu.Spares(in, spares)
 			continue
 		case writeAnswer:
 			res, err := w.resultLocked()
@@ -87,7 +88,7 @@ func (w *write) nextLocked() (writeAction, quorum.Send) {
 		return writeAnswer, quorum.Send{}
 	}
 	switch {
-	case !w.mu.noop && w.mu.NeedsSpares():
+	case !w.mu.noop && w.needsSparesLocked():
 		return writeSpares, quorum.Send{}
 	case w.mu.answered && w.mu.refs == 0:
 		return writeEnd, quorum.Send{}
@@ -95,6 +96,11 @@ func (w *write) nextLocked() (writeAction, quorum.Send) {
 		w.armLocked()
 	}
 	return writeWait, quorum.Send{}
+}
+
+func (w *write) needsSparesLocked() bool {
+	_, needs := w.mu.NeedsSpares()
+	return needs
 }
 
 func (w *write) decidedLocked() bool {

@@ -36,6 +36,7 @@ var errBroken = errors.New("rig: broken disk")
 type rig struct {
 	t     testing.TB
 	ring  *ring.Ring
+	rings atomic.Pointer[Rings]
 	ids   []ring.NodeID
 	nodes map[ring.NodeID]*node
 
@@ -89,6 +90,7 @@ func newRig(t testing.TB, size int, cfg Config) *rig {
 	if r.ring, err = ring.New(ring.Params{Units: 64}, members); err != nil {
 		t.Fatal(err)
 	}
+	r.rings.Store(NewRings(ring.NewLive(r.ring)))
 	for _, id := range r.ids {
 		n := &node{id: id, rig: r}
 		n.mu.rows, n.mu.down = map[row]version.Record{}, map[ring.NodeID]bool{}
@@ -183,7 +185,7 @@ func value(rec version.Record) string {
 }
 
 // Cluster.
-func (n *node) Ring() *ring.Ring  { return n.rig.ring }
+func (n *node) Rings() *Rings     { return n.rig.rings.Load() }
 func (n *node) Self() ring.NodeID { return n.id }
 func (n *node) Up(id ring.NodeID) bool {
 	n.mu.Lock()

@@ -21,9 +21,9 @@ const (
 // Cluster is what the coordinator knows of the other nodes. Its methods are
 // called on the hot path: they answer from memory and never block.
 type Cluster interface {
-	// Ring returns the current ring, nil while there is none. It is asked once
-	// per request.
-	Ring() *ring.Ring
+	// Rings returns the live rings, nil while there are none; the same pointer
+	// until they change. A request goes by one to its end.
+	Rings() *Rings
 	// Up reports whether node seems to be alive. The local node is always up.
 	Up(node ring.NodeID) bool
 	// Peer returns the way to node, nil if it is unknown. Peer(Self()) is the

@@ -39,10 +39,12 @@ func (c *Coordinator) survey(ctx context.Context, ranges func(*ring.Ring) []Slot
 		return 0, ErrOverloaded
 	}
 	defer c.release()
-	r := c.cluster.Ring()
-	if r == nil || r.N() == 0 {
+	rings := c.enter()
+	if rings == nil {
 		return 0, ErrNoReadQuorum
 	}
+	defer rings.leave()
+	r := rings.Base
 	total, left := int64(0), ranges(r)
 	var failed []ring.NodeID
 	for range surveyTries {
@@ -144,10 +146,12 @@ func (c *Coordinator) Inspect(ctx context.Context, key []byte) ([]Inspection, er
 		return nil, ErrOverloaded
 	}
 	defer c.release()
-	r := c.cluster.Ring()
-	if r == nil || r.N() == 0 {
+	rings := c.enter()
+	if rings == nil {
 		return nil, ErrNoReadQuorum
 	}
+	defer rings.leave()
+	r := rings.Base
 	p := r.Partition(ring.SlotOf(key))
 	nodes := slices.Concat(r.Owners(p), c.liveFallbacks(r, p))
 	deadline := c.deadlineOf(ctx)
