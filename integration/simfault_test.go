@@ -547,13 +547,18 @@ func (d diskRows) join(key string, without int) []shown {
 }
 
 // crossCheck looks at the disks in the middle of it all. A write that is
-// acknowledged by now is on W disks, so any W-1 of them may burn.
+// acknowledged by now is on W disks, so any W-1 of them may burn. If one has burnt
+// already, what was on two of them must be on one.
 func (c *simCluster) crossCheck(h *history, when string) {
 	h.count("cross-check")
 	acks := h.acknowledged()
 	keys := h.sharedKeys()
 	rows := c.openDisks(h, keys)
 	for _, key := range keys {
+		if c.burns {
+			h.judge(key, "on all disks, "+when, rows.join(key, -1), binding{acks, 2})
+			continue
+		}
 		h.judge(key, "on all disks, "+when, rows.join(key, -1), binding{acks, 1})
 		for i := range c.nodes {
 			h.judge(key, fmt.Sprintf("on all disks but that of node %d, %s", i, when), rows.join(key, i), binding{acks, 2})
