@@ -25,7 +25,7 @@ const (
 )
 
 func TestExpiryDropsNoLiveKeyAndRevivesNoneInVirtualTime(t *testing.T) {
-	first, seeds := simSeeds(t, 2)
+	first, seeds := simSeeds(t, 1)
 	for seed := first; seed < first+seeds; seed++ {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { expiries(t, uint64(seed)) })

@@ -247,6 +247,53 @@ func (c *simCluster) rowsLeftAt(keys []string, at int) (rows int, hints int) {
 	return rows, hints
 }
 
+// An owner that was up all along and took no write for a while is met by nobody for
+// long, since nobody has seen it return. Until then its tombstones are kept.
+func TestADeleteThatAnOwnerRefusedIsNotForgottenBeforeItIsMet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newTunedSimCluster(t, 23, 5, func(cfg *node.Config) {
+			reaping(cfg)
+			cfg.HintBudget, cfg.ExchangeInterval = 1, 4*time.Hour
+		})
+		defer c.close()
+		keys := numbered("k", 60)
+		for k, key := range keys {
+			c.must(k%5, "SET", key, "v")
+		}
+		const full = 2
+		room := func(free uint64) {
+			c.nodes[full].disk.TestingSetDiskUsage(vfs.DiskUsage{AvailBytes: free, TotalBytes: 4 << 30})
+			time.Sleep(20 * time.Second)
+		}
+		room(1 << 20)
+		c.deleteAll(keys, 0, 1, 3, 4)
+		room(3 << 30)
+		time.Sleep(10 * time.Minute)
+		unequal := 0
+		for _, key := range keys {
+			copies, err := c.inspect(0, key)
+			states := map[string]bool{}
+			for _, held := range copies {
+				states[held.state] = true
+			}
+			if unequal += len(states) - 1; err != nil || states[nothing] && len(states) > 1 {
+				t.Errorf("seed %d: %s is forgotten by some and not by all: %+v, %v", c.seed, key, copies, err)
+			}
+		}
+		if unequal < len(keys)/4 {
+			t.Errorf("seed %d: %d deletes were refused: this tests nothing", c.seed, unequal)
+		}
+		for range 2 { // to see the tombstone everywhere, and to see it seen
+			for i := range c.nodes {
+				c.must(i, "REPAIR")
+			}
+			time.Sleep(time.Minute)
+		}
+		c.awaitReaped(keys)
+		c.showEmpty()
+	})
+}
+
 // A node that may have lost its tombstones proves nothing to others, however long it
 // takes until it has met all owners.
 func TestARecoveringOwnerHoldsUpTheDroppingOfTombstones(t *testing.T) {
