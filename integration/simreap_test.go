@@ -294,6 +294,45 @@ func TestADeleteThatAnOwnerRefusedIsNotForgottenBeforeItIsMet(t *testing.T) {
 	})
 }
 
+// A hint that is older than the delete, and waits out a pause when the delete comes,
+// is delivered before the owners forget what it must not bring back.
+func TestAnOldHintThatComesLateBringsNothingBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newTunedSimCluster(t, 24, 5, func(cfg *node.Config) {
+			reaping(cfg)
+			cfg.MessageAge = 2 * time.Second // nothing is slow here
+		})
+		defer c.close()
+		const full = 2
+		room := func(free uint64) {
+			c.nodes[full].disk.TestingSetDiskUsage(vfs.DiskUsage{AvailBytes: free, TotalBytes: 4 << 30})
+			time.Sleep(2 * time.Second)
+		}
+		keys := numbered("k", 90)
+		for round := range 2 {
+			room(1 << 20)
+			for k, key := range keys {
+				c.must([]int{0, 1, 3, 4}[k%4], "SET", key, fmt.Sprint("v", round))
+			}
+			time.Sleep(3 * time.Minute) // the holders give up for longer and longer
+			rows, _, err := c.hintRows()
+			if err != nil || rows < int64(len(keys))/4 {
+				t.Errorf("seed %d: %d hints are kept, %v", c.seed, rows, err)
+			}
+			room(3 << 30)
+			c.deleteAll(keys, 0, 1, 3, 4)
+			if rows, _, err := c.hintRows(); err != nil || rows == 0 {
+				t.Errorf("seed %d: %d hints are left when the keys are deleted, %v: this tests nothing", c.seed, rows, err)
+			}
+			time.Sleep(5 * time.Second)
+			c.awaitReaped(keys)
+			time.Sleep(time.Minute)
+			c.showNone(keys)
+		}
+		c.showEmpty()
+	})
+}
+
 // A node that may have lost its tombstones proves nothing to others, however long it
 // takes until it has met all owners.
 func TestARecoveringOwnerHoldsUpTheDroppingOfTombstones(t *testing.T) {
