@@ -36,6 +36,8 @@ const (
 	dropClients  = 5
 	dropWriters  = 2
 	stallMost    = 50 * time.Second // below the age that nodes assume of no message
+	fullMost     = 40 * time.Second
+	lazyInterval = 2 * time.Minute
 	copyAge      = 4 * time.Minute  // of an old copy that is put back, at most
 	copyWindow   = 6 * time.Minute  // what nodes are told of it
 	equalAtLast  = 10 * time.Minute // for owners to agree by themselves, after copyWindow
@@ -76,11 +78,14 @@ func TestDeletesHoldWhileTombstonesAreDroppedInVirtualTime(t *testing.T) {
 
 // dropKind is what is special about a run.
 type dropKind struct {
-	tight, wipe, restore bool
+	tight   bool // few hints are kept
+	lazy    bool // owners are compared rarely
+	wipe    bool // a disk is emptied
+	restore bool // a disk is put back as it was a while ago
 }
 
 func dropKindOf(seed uint64) dropKind {
-	return dropKind{tight: seed%4 == 3, wipe: seed%5 == 2, restore: seed%5 == 4}
+	return dropKind{tight: seed%4 == 3, lazy: seed%8 == 3, wipe: seed%5 == 2, restore: seed%5 == 4}
 }
 
 // loses reports whether a disk is lost, and with it what was on one node alone.
@@ -94,6 +99,9 @@ func drops(t *testing.T, seed uint64, length time.Duration) map[string]int {
 		reaping(cfg)
 		if kind.tight {
 			cfg.HintBudget = tightBudget
+		}
+		if kind.lazy {
+			cfg.ExchangeInterval = lazyInterval
 		}
 		if kind.restore {
 			cfg.RestoreWindow = copyWindow
@@ -196,6 +204,8 @@ func (n *dropNemesis) run(until time.Time) {
 		case 0, 1:
 			n.stall()
 		case 2:
+			n.fill()
+		case 3:
 			n.loseDisk()
 		default:
 			n.strike()
@@ -235,6 +245,20 @@ func (n *dropNemesis) stall() {
 	for _, to := range hosts[1 : 2+n.rng.IntN(3)] {
 		n.c.net.Stall(hosts[0], to, time.Duration(1+n.rng.Int64N(int64(stallMost))))
 	}
+}
+
+// fill leaves no room on a disk for a while. Its node refuses writes, and nobody
+// suspects it.
+func (n *dropNemesis) fill() {
+	n.h.count("fault full")
+	s := n.c.nodes[n.rng.IntN(len(n.c.nodes))]
+	room := func(free uint64) {
+		n.c.disks.Lock()
+		defer n.c.disks.Unlock()
+		s.disk.TestingSetDiskUsage(vfs.DiskUsage{AvailBytes: free, TotalBytes: 4 << 30})
+	}
+	room(1 << 20)
+	time.AfterFunc(time.Duration(n.rng.Int64N(int64(fullMost))), func() { room(3 << 30) })
 }
 
 // loseDisk empties the disk of one node, or puts an old copy of it back, once in a
@@ -303,7 +327,7 @@ func (n *dropNemesis) heal() {
 			}
 		}
 	}
-	time.Sleep(healTime)
+	time.Sleep(healTime + fullMost)
 }
 
 // awaitEqual waits until the owners of every key hold the same, all by themselves:
