@@ -46,6 +46,7 @@ type simCluster struct {
 	nodes []*simNode
 	disks sync.Mutex // held to exchange a disk
 	tune  func(*node.Config)
+	burns bool // some disk is lost in this run
 }
 
 func newSimCluster(t *testing.T, seed uint64, nodes int) *simCluster {
