@@ -134,6 +134,20 @@ func TestRowsAreReadAfterTheWaitAndNotBefore(t *testing.T) {
 	}
 }
 
+func TestRowsThatWereFetchedLongAgoAreNotMerged(t *testing.T) {
+	for took, merged := range map[time.Duration]bool{time.Second: true, time.Hour: false} {
+		synctest.Test(t, func(t *testing.T) {
+			a, b := pair(t, Config{Settle: time.Nanosecond})
+			b.put("k", 1)
+			b.answers = took // and this side is not there to see its deadline pass
+			_, err := a.x.exchange(t.Context(), b.id, 0, ring.Slots-1)
+			if is := a.state("k") == b.state("k"); is != merged || merged != (err == nil) {
+				t.Errorf("after %v: merged %v, %v", took, is, err)
+			}
+		})
+	}
+}
+
 func TestSessionsAreProofsForBothSidesAndOnlyWhenTheySucceed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := pair(t, Config{})

@@ -139,8 +139,11 @@ func (r *Replica) HintBytes(target ring.NodeID) int64 {
 }
 
 // Hinted reports whether a hint is kept for some key in the slots from first to
-// last, whomever it is for. What is still queued does not count: see Barrier.
-func (r *Replica) Hinted(first, last ring.Slot) (found bool, err error) {
+// last, whomever it is for, or was at some time of the last while. What was kept
+// before this run counts as kept when it began. What is still queued does not
+// count: see Barrier.
+func (r *Replica) Hinted(first, last ring.Slot, while time.Duration) (found bool, err error) {
+	now := time.Since(r.opened)
 	for _, target := range r.hints.targets() {
 		lo, hi := storage.HintSlots(uint64(target), first, last)
 		err = errors.Join(err, r.store.Scan(lo, hi, func(_, _ []byte) bool {
@@ -149,6 +152,11 @@ func (r *Replica) Hinted(first, last ring.Slot) (found bool, err error) {
 		}))
 		if found {
 			return true, nil
+		}
+	}
+	for p := r.partition(first); p <= r.partition(last); p++ {
+		if time.Duration(r.hintedAt[p].Load()) > now-while {
+			return true, err
 		}
 	}
 	return false, err

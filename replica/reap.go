@@ -24,10 +24,15 @@ import (
 //  1. Every other owner has had a session with this node that began after the
 //     record was seen here in its present state. Each of them then had that state,
 //     or one that covers it, on its disk.
-//  2. A message lives no longer than MessageAge, and that long was waited since.
-//  3. After that, no member of the cluster keeps a hint for the partition.
-//  4. MessageAge was waited once more: a hint that is gone was delivered, and may
-//     have been sent more than once.
+//  2. A message is carried out no later than MessageAge after what it says was read
+//     from a disk (see package rpc), and that long was waited since.
+//  3. After that, no member of the cluster keeps a hint for the partition, and none
+//     has kept one for longer than MessageAge. What a hint said can go from node to
+//     node by a read and a write of it; so there is a moment at which nobody had
+//     one, and what had been read from the last of them was carried out. MessageAge
+//     is waited once more after the answers, which were given one after the other.
+//  4. The clock that says so may stand still, on a paused machine. So every member
+//     has been connected to this node without a break, and answers, all that time.
 //
 // Whatever is older than the tombstone would have to be in one of these places. An
 // owner or a member that is away blocks the proof; being removed from the ring
@@ -43,7 +48,8 @@ type Proof interface {
 	// with this node that began after since. If not, missing is one that has not.
 	Settled(partition int, since time.Time) (missing ring.NodeID, ok bool)
 	// HintFree returns those of the partitions for which no member of the cluster
-	// keeps a hint. It answers an error, naming the member, unless all were asked.
+	// keeps a hint or has kept one of late, as the head of this file says. It answers
+	// an error, naming the member, unless all could be asked and believed.
 	HintFree(ctx context.Context, partitions []int) ([]int, error)
 }
 
@@ -373,7 +379,7 @@ func (p *Reaper) blocked(err error, hinted int) {
 	case err != nil:
 		p.mu.block = err.Error()
 	case hinted > 0:
-		p.mu.block = "hints are kept for its partition"
+		p.mu.block = "hints are kept for its partition, or were of late"
 	}
 }
 

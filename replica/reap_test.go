@@ -422,6 +422,45 @@ func TestReaperKeepsItsBounds(t *testing.T) {
 	})
 }
 
+// What a hint said may be on its way to another node when it goes.
+func TestAHintCountsForAWhileAfterItHasGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t, vfs.NewCrashableMem(), 5, nil)
+		slot := ring.SlotOf([]byte("k"))
+		hinted := func(want bool, when string) {
+			t.Helper()
+			is, err := h.Hinted(slot, slot, time.Minute)
+			if err != nil || is != want {
+				t.Errorf("%s: hinted %v, %v", when, is, err)
+			}
+		}
+		hinted(true, "in the first minute of a run")
+		time.Sleep(61 * time.Second)
+		hinted(false, "after it")
+		enc := version.EncodeWire(nil, version.Record{Context: version.Context{{Actor: 900, Lo: 1, Hi: 1}}})
+		if err := h.take("k", 7, enc); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		hinted(true, "with an old hint")
+		page, err := h.HintPage(7, 0, 0, 1)
+		if err != nil || len(page.Hints) != 1 {
+			t.Fatal(page, err)
+		}
+		if dropped, err := h.drop(page.Hints[0], 7); !dropped || err != nil {
+			t.Fatal(dropped, err)
+		}
+		time.Sleep(59 * time.Second)
+		hinted(true, "59 s after it has gone")
+		time.Sleep(2 * time.Second)
+		hinted(false, "a minute after it has gone")
+		if is, err := h.Hinted(slot+1000, slot+1000, time.Minute); is || err != nil {
+			t.Errorf("another partition: %v, %v", is, err)
+		}
+		h.close(t)
+	})
+}
+
 // stuckLog is a disk whose log takes so long to sync.
 type stuckLog struct {
 	*vfs.MemFS

@@ -25,6 +25,8 @@ type Replica struct {
 	evicting   atomic.Uint32 // the stripe last looked at for room
 
 	counters []atomic.Uint64 // last counter minted, by partition
+	opened   time.Time
+	hintedAt []atomic.Int64 // by partition: when a hint last came or went, since opened
 
 	tally    tally
 	reaped   reaped
@@ -42,11 +44,12 @@ func New(cfg Config) (*Replica, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("replica: config: %w", err)
 	}
-	r := &Replica{cfg: cfg, store: cfg.Store, meters: newMeters(cfg.Metrics)}
+	r := &Replica{cfg: cfg, store: cfg.Store, meters: newMeters(cfg.Metrics), opened: time.Now()}
 	r.clock.now = cfg.Now
 	r.gauge()
 	r.hints.now, r.hints.first = cfg.Now, cfg.OnHint
 	r.counters = make([]atomic.Uint64, cfg.Units)
+	r.hintedAt = make([]atomic.Int64, cfg.Units)
 	seed := maphash.MakeSeed()
 	for i := range r.stripes {
 		r.stripes[i].init(seed)

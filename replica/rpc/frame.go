@@ -26,8 +26,9 @@ const (
 	KindSession Kind = 13
 	KindSync    Kind = 14
 	KindHinted  Kind = 15
+	KindStamp   Kind = 16 // has no reply
 
-	lastKind  = KindHinted
+	lastKind  = KindStamp
 	replyBit  = Kind(0x80)
 	kindError = Kind(0xff)
 )
@@ -65,6 +66,8 @@ func (k Kind) String() string {
 		return "sync"
 	case KindHinted:
 		return "hinted"
+	case KindStamp:
+		return "stamp"
 	default:
 		return fmt.Sprintf("kind(%d)", uint8(k))
 	}

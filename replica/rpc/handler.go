@@ -10,7 +10,7 @@ import (
 type Meta struct {
 	From     ring.NodeID
 	Class    Class
-	Deadline time.Time // when the caller stops waiting, by this node's clock; zero = never
+	Deadline time.Time // when the caller stops waiting at the latest, by this node's clock; never zero
 }
 
 // Handler serves the requests of other nodes.

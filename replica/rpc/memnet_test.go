@@ -180,6 +180,13 @@ func (f *memFlow) close() {
 	f.mu.Unlock()
 }
 
+// empty loses what is on its way.
+func (f *memFlow) empty() {
+	f.mu.Lock()
+	f.buf = nil
+	f.mu.Unlock()
+}
+
 func (f *memFlow) setHeld(held bool) {
 	f.mu.Lock()
 	f.held = held
@@ -262,6 +269,15 @@ type memConn struct {
 	in, out *memFlow
 	mu      sync.Mutex
 	gone    bool
+	discard bool // a close drops what has not arrived
+}
+
+// SetLinger is what discardUnsent looks for.
+func (c *memConn) SetLinger(sec int) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.discard = sec == 0
+	return nil
 }
 
 func memPipe() (*memConn, *memConn) {
@@ -287,9 +303,12 @@ func (c *memConn) Write(b []byte) (int, error) { return c.out.write(b) }
 
 func (c *memConn) Close() error {
 	c.mu.Lock()
-	again := c.gone
+	again, discard := c.gone, c.discard
 	c.gone = true
 	c.mu.Unlock()
+	if discard {
+		c.out.empty()
+	}
 	c.in.close()
 	c.out.close()
 	if again {

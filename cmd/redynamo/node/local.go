@@ -88,17 +88,23 @@ func (l *localPeer) reply(req coordinator.ReadRequest, rec version.Record, hash 
 // later runs f on a disk worker.
 func (l *localPeer) later(deadline time.Time, f func(error)) { l.disk.later(deadline, f) }
 
+// Merge is for this node's own requests: one that was held up comes too late here
+// as it does elsewhere.
 func (l *localPeer) Merge(req coordinator.MergeRequest, done func(error)) {
+	if !req.Deadline.IsZero() && !time.Now().Before(req.Deadline) {
+		done(coordinator.ErrUnreachable)
+		return
+	}
 	l.merge(req, func(err error) { done(l.judge(err)) })
 }
 
-// merge is Merge with errors that nobody has judged.
+// merge joins a record that came in time, and answers errors that nobody has judged.
 func (l *localPeer) merge(req coordinator.MergeRequest, done func(error)) {
 	if req.For != 0 && l.budget.Admit(req.For, len(req.Key)+len(req.Record), req.Optional) != nil {
 		done(coordinator.ErrHintBudget)
 		return
 	}
-	if l.replica.TryMerge(req.Key, req.For, req.Record, req.Durable, done) {
+	if l.replica.TryMerge(req.Deadline, req.Key, req.For, req.Record, req.Durable, done) {
 		return
 	}
 	l.later(req.Deadline, func(err error) {
@@ -106,17 +112,17 @@ func (l *localPeer) merge(req coordinator.MergeRequest, done func(error)) {
 			done(err)
 			return
 		}
-		l.replica.Merge(req.Key, req.For, req.Record, req.Durable, done)
+		l.replica.MergeBefore(req.Deadline, req.Key, req.For, req.Record, req.Durable, done)
 	})
 }
 
 // Mutate is coordinator.Local.
-func (l *localPeer) Mutate(key []byte, owner ring.NodeID, base version.Record, op version.Op, durable bool, done func(error)) ([]byte, version.Outcome, error) {
+func (l *localPeer) Mutate(key []byte, owner ring.NodeID, base version.Record, op version.Op, deadline time.Time, durable bool, done func(error)) ([]byte, version.Outcome, error) {
 	if owner != 0 {
 		// A hint that is minted here is needed: it counts as kept, whatever the budget.
 		_ = l.budget.Admit(owner, len(key)+len(op.Value), false) // never refuses what is needed
 	}
-	enc, out, err := l.replica.Mutate(key, owner, base, op, durable, done)
+	enc, out, err := l.replica.MutateBefore(deadline, key, owner, base, op, durable, done)
 	return enc, out, l.judge(err)
 }
 
@@ -128,6 +134,8 @@ func (l *localPeer) judge(err error) error {
 	switch {
 	case errors.Is(err, version.ErrDotReused):
 		l.fatal(fmt.Errorf("another process mints versions in the name of this one, as a clone of the machine would: %w", err))
+	case errors.Is(err, replica.ErrLate):
+		return coordinator.ErrLost
 	case errors.Is(err, storage.ErrDiskFull):
 		return fmt.Errorf("%w: %w", coordinator.ErrDiskFull, err)
 	}
