@@ -412,7 +412,7 @@ func TestOlderLayoutIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(db.Set(metaKey("format"), []byte{formatVersion - 1}, pebble.Sync), db.Close()); err != nil {
+	if err := errors.Join(db.Set(metaKey("format"), []byte{oldestFormat - 1}, pebble.Sync), db.Close()); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Open(smallConfig(fs)); !errors.Is(err, ErrFormatTooOld) {
