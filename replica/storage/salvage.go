@@ -126,38 +126,54 @@ func (s *Store) replace(span pebble.KeyRange) error {
 // can be read.
 func (s *Store) widen(span pebble.KeyRange) (pebble.KeyRange, error) {
 	for round := range 2 * salvageRounds {
-		p, found, err := s.unreadableEdge(span)
-		if err != nil || !found {
+		cut, err := s.parts(func(p part) bool { return overlaps(p.span, span) && !covers(span, p.span) })
+		if err != nil {
 			return span, err
 		}
-		s.rot.suspect(p.file)
-		more := []pebble.KeyRange{p.span}
-		if round < salvageRounds {
-			if more, err = s.damage(p); err != nil {
+		wider := false
+		for _, p := range cut {
+			start, end, err := s.edges(p, span)
+			if err != nil {
 				return span, err
 			}
-		}
-		for _, m := range more {
-			if overlaps(m, span) || bytes.Equal(m.End, span.Start) || bytes.Equal(span.End, m.Start) {
-				span = union(span, m)
+			if start && end {
+				continue
 			}
+			wider = true
+			s.rot.suspect(p.file)
+			if round >= salvageRounds {
+				span = union(span, p.span)
+				continue
+			}
+			more, err := s.damage(p)
+			if err != nil {
+				return span, err
+			}
+			span = nearest(span, more, start, end)
+		}
+		if !wider {
+			return span, nil
 		}
 	}
 	return span, fmt.Errorf("%w: damage on all sides of a range", ErrCorrupt)
 }
 
-// unreadableEdge finds a table that cannot be cut at the bounds of a range.
-func (s *Store) unreadableEdge(span pebble.KeyRange) (p part, found bool, err error) {
-	cut, err := s.parts(func(p part) bool { return overlaps(p.span, span) && !covers(span, p.span) })
-	if err != nil {
-		return part{}, false, err
-	}
-	for _, p := range cut {
-		if ok, err := s.readsAt(p, span); err != nil || !ok {
-			return p, true, err
+// nearest returns the range with those of the others that meet it or, at an end that
+// cannot be read, are next to it.
+func nearest(span pebble.KeyRange, others []pebble.KeyRange, start, end bool) pebble.KeyRange {
+	before, behind := span, span
+	for _, o := range others { // ascending
+		switch {
+		case overlaps(o, span):
+			before, behind = union(before, o), union(behind, o)
+		case bytes.Compare(o.End, span.Start) <= 0 && !start:
+			before = union(span, o) // the last is the nearest
+		case bytes.Compare(o.Start, span.End) >= 0 && !end:
+			behind = union(behind, o)
+			return union(before, behind)
 		}
 	}
-	return part{}, false, nil
+	return union(before, behind)
 }
 
 // replaceExactly replaces a range.
@@ -275,13 +291,7 @@ func (s *Store) cursors(span pebble.KeyRange) (cursors []*cursor, gaps []pebble.
 		return nil, nil, err
 	}
 	for _, p := range parts {
-		both := p.span
-		if bytes.Compare(both.Start, span.Start) < 0 {
-			both.Start = span.Start
-		}
-		if bytes.Compare(both.End, span.End) > 0 {
-			both.End = span.End
-		}
+		both := clip(p.span, span)
 		t, err := s.openTable(p.file)
 		switch {
 		case err == nil:

@@ -3,12 +3,17 @@ package storage
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"math/big"
+	"hash/crc32"
+	"sort"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/sstable"
+	"github.com/cockroachdb/pebble/v2/sstable/block"
+	"github.com/cockroachdb/pebble/v2/sstable/block/blockkind"
+	"github.com/cockroachdb/pebble/v2/sstable/colblk"
 )
 
 // This file reads single tables beside the engine. The engine's own iterators stop
@@ -70,6 +75,16 @@ func (s *Store) parts(fits func(part) bool) (parts []part, err error) {
 type table struct {
 	r  *sstable.Reader
 	it sstable.Iterator
+
+	blocks []dataBlock // in order, once they were asked for
+	opaque bool        // nobody can say which blocks there are
+}
+
+// dataBlock is one of the blocks with the rows of a table. Its keys are not above its
+// separator, and above that of the block before.
+type dataBlock struct {
+	handle    block.Handle
+	separator []byte
 }
 
 // openTable opens a file. An error that is damage means that no row of it can be
@@ -93,7 +108,7 @@ func (s *Store) openTable(file string) (*table, error) {
 	if err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
-	return &table{r, it}, nil
+	return &table{r: r, it: it}, nil
 }
 
 func (t *table) close() error { return errors.Join(ignore(t.it.Close()), t.r.Close()) }
@@ -101,22 +116,90 @@ func (t *table) close() error { return errors.Join(ignore(t.it.Close()), t.r.Clo
 // ignore drops the error of closing an iterator, which is that of Error.
 func ignore(error) error { return nil }
 
+// index reads which blocks there are. If that cannot be read the table is opaque.
+func (t *table) index() error {
+	if t.blocks != nil || t.opaque {
+		return nil
+	}
+	layout, err := t.r.Layout()
+	for i := 0; err == nil && i < len(layout.Index); i++ {
+		err = t.readIndex(layout.Index[i])
+	}
+	if err != nil {
+		t.blocks, t.opaque = nil, true
+	}
+	return unlessCorrupt(err)
+}
+
+// readIndex reads one block of the index.
+func (t *table) readIndex(at block.Handle) error {
+	h, err := t.r.BlockReader().Read(context.Background(), block.NoReadEnv, nil, at, blockkind.Metadata, noMetadata)
+	if err != nil {
+		return err
+	}
+	defer h.Release()
+	var it colblk.IndexIter
+	if err := it.Init(pebble.DefaultComparer, h.BlockData(), block.NoTransforms); err != nil {
+		return err
+	}
+	for ok := it.First(); ok; ok = it.Next() {
+		b, err := it.BlockHandleWithProperties()
+		if err != nil {
+			return err
+		}
+		t.blocks = append(t.blocks, dataBlock{b.Handle, bytes.Clone(it.Separator())})
+	}
+	return nil
+}
+
+// noMetadata is what the engine's cache would want to know of a block.
+func noMetadata(*block.Metadata, []byte) error { return nil }
+
+// sound reports whether a block has the checksum that it was written with. The
+// engine's own check goes on, for damage, to look which bit was turned.
+func (t *table) sound(at block.Handle) (bool, error) {
+	if at.Length == 0 {
+		return true, nil
+	}
+	b := make([]byte, at.Length+block.TrailerLen)
+	if err := t.r.BlockReader().Readable().ReadAt(context.Background(), b, int64(at.Offset)); err != nil {
+		return false, err
+	}
+	if t.r.BlockReader().ChecksumType() != block.ChecksumTypeCRC32c {
+		return block.ValidateChecksum(t.r.BlockReader().ChecksumType(), b, at) == nil, nil
+	}
+	c := crc32.Checksum(b[:at.Length+1], castagnoli)
+	return c>>15|c<<17+0xa282ead8 == binary.LittleEndian.Uint32(b[at.Length+1:]), nil // masked, as LevelDB does
+}
+
+// besides are the blocks without rows that the engine reads.
+func (t *table) besides() ([]block.Handle, error) {
+	l, err := t.r.Layout()
+	if err != nil {
+		return nil, err
+	}
+	at := append(l.Index, l.TopIndex, l.RangeDel, l.RangeKey, l.Properties, l.MetaIndex, l.BlobReferenceIndex)
+	for _, f := range l.Filter {
+		at = append(at, f.Handle)
+	}
+	return at, nil
+}
+
 // cursor walks over the keys of a table within a range, and steps over what cannot
 // be read.
 type cursor struct {
 	t    *table
 	span pebble.KeyRange
 
-	key   []byte // nil behind the last
-	gaps  []pebble.KeyRange
-	edges []pebble.KeyRange // the readable rows around each gap: from the one before to the one behind
-	err   error
+	key  []byte // nil behind the last
+	gaps []pebble.KeyRange
+	err  error
 }
 
 // newCursor returns a cursor at the first key.
 func newCursor(t *table, span pebble.KeyRange) *cursor {
 	c := &cursor{t: t, span: span}
-	c.seek(span.Start, nil)
+	c.seek(span.Start)
 	return c
 }
 
@@ -126,11 +209,10 @@ func (c *cursor) next() {
 	for {
 		kv := c.t.it.Next()
 		if kv == nil {
-			if err := c.t.it.Error(); err != nil {
-				c.skip(last, err)
-				return
-			}
 			c.key = nil
+			if c.t.it.Error() != nil {
+				c.seek(c.skip(successor(last), c.t.it.Error()))
+			}
 			return
 		}
 		if !bytes.Equal(kv.K.UserKey, last) {
@@ -147,106 +229,56 @@ func (c *cursor) at(key []byte) {
 	}
 }
 
-// seek goes to the first key from a row on; last is the readable one before.
-func (c *cursor) seek(from, last []byte) {
-	if kv := c.t.it.SeekGE(from, 0); kv != nil {
-		c.at(kv.K.UserKey)
-		return
-	}
+// seek goes to the first key from a row on.
+func (c *cursor) seek(from []byte) {
 	c.key = nil
-	if err := c.t.it.Error(); err != nil {
-		c.skip(last, err)
-	}
-}
-
-// skip steps over damage that begins behind the key last, or at the start.
-func (c *cursor) skip(last []byte, err error) {
-	c.key = nil
-	for err != nil {
-		if !isCorrupt(err) {
-			c.err = err
+	for c.err == nil && bytes.Compare(from, c.span.End) < 0 {
+		if kv := c.t.it.SeekGE(from, 0); kv != nil {
+			c.at(kv.K.UserKey)
 			return
 		}
-		gap, edge := pebble.KeyRange{Start: c.span.Start}, pebble.KeyRange{Start: c.span.Start}
-		if n := len(c.gaps); n > 0 && last == nil {
-			gap.Start, edge.Start = c.gaps[n-1].End, c.gaps[n-1].End
+		if c.t.it.Error() == nil {
+			return
 		}
-		if last != nil {
-			gap.Start, edge.Start = successor(last), last
-		}
-		gap.End = c.endOfDamage(gap.Start)
-		edge.End = gap.End
-		err = nil
-		if bytes.Compare(gap.End, c.span.End) < 0 {
-			if kv := c.t.it.SeekGE(gap.End, 0); kv != nil {
-				c.at(kv.K.UserKey)
-			} else {
-				err = c.t.it.Error()
-			}
-			if edge.End = c.span.End; c.key != nil {
-				edge.End = c.key
-			}
-		}
-		c.gaps, c.edges = append(c.gaps, gap), append(c.edges, edge)
-		last = nil
+		from = c.skip(from, c.t.it.Error())
 	}
 }
 
-// probeBytes is how much of a row key the search for the end of damage tells
-// apart. It spans the position and the first bytes of the key.
-const probeBytes = 24
-
-// endOfDamage finds where rows can be read again: it steps from lo, twice as far
-// each time, until they can, and then goes back by halves. It answers the end of
-// the range if they never can.
-func (c *cursor) endOfDamage(lo []byte) []byte {
-	one := big.NewInt(1)
-	bad, end := numberOf(lo), numberOf(c.span.End)
-	good := end
-	for step := new(big.Int).Set(one); ; step.Lsh(step, 1) {
-		p := new(big.Int).Add(bad, step)
-		if p.Cmp(end) >= 0 {
-			break
-		}
-		if c.readableAt(p) {
-			good = p
-			break
-		}
-		bad = p
+// skip notes the gap that begins with a row, and answers where it ends.
+func (c *cursor) skip(from []byte, err error) (to []byte) {
+	if isCorrupt(err) {
+		err = c.t.index()
 	}
-	for new(big.Int).Sub(good, bad).Cmp(one) > 0 {
-		mid := new(big.Int).Add(bad, good)
-		if mid.Rsh(mid, 1); c.readableAt(mid) {
-			good = mid
-		} else {
-			bad = mid
-		}
-	}
-	if good.Cmp(end) >= 0 {
+	if err != nil {
+		c.err = err
 		return c.span.End
 	}
-	return rowAt(good)
+	to = c.span.End
+	i := sort.Search(len(c.t.blocks), func(i int) bool { return bytes.Compare(from, c.t.blocks[i].separator) <= 0 })
+	switch {
+	case i < len(c.t.blocks):
+		to = successor(c.t.blocks[i].separator)
+	case c.t.opaque:
+		to = c.back(from)
+	}
+	if bytes.Compare(to, c.span.End) > 0 {
+		to = c.span.End
+	}
+	c.gaps = append(c.gaps, pebble.KeyRange{Start: from, End: to})
+	return to
 }
 
-// readableAt reports whether rows can be read from a place on.
-func (c *cursor) readableAt(p *big.Int) bool {
-	c.t.it.SeekGE(rowAt(p), 0)
-	return c.t.it.Error() == nil
+// back reads from the end of the range as far as it can.
+func (c *cursor) back(from []byte) (first []byte) {
+	first = c.span.End
+	for kv := c.t.it.SeekLT(first, 0); kv != nil && bytes.Compare(kv.K.UserKey, from) >= 0; kv = c.t.it.Prev() {
+		first = append(first[:0:0], kv.K.UserKey...)
+	}
+	return first
 }
 
-// numberOf takes the first bytes of a row key for a number.
-func numberOf(row []byte) *big.Int {
-	var b [probeBytes]byte
-	copy(b[:], row)
-	return new(big.Int).SetBytes(b[:])
-}
-
-// rowAt is the row key of a number.
-func rowAt(n *big.Int) []byte { return n.FillBytes(make([]byte, probeBytes)) }
-
-// damage returns the ranges of a part that cannot be read, each from the readable
-// row before to the readable row behind it. A file that has damage beside its rows
-// is damaged as a whole.
+// damage returns the ranges of a part that cannot be read, such that it can be cut at
+// their bounds. A file that has damage beside its rows is damaged as a whole.
 func (s *Store) damage(p part) ([]pebble.KeyRange, error) {
 	t, err := s.openTable(p.file)
 	if isCorrupt(err) {
@@ -256,43 +288,107 @@ func (s *Store) damage(p part) ([]pebble.KeyRange, error) {
 		return nil, err
 	}
 	defer func() { _ = t.close() }() // it was only read
-	c := newCursor(t, p.span)
-	for c.key != nil {
-		c.next()
+	if err := t.index(); err != nil {
+		return nil, err
 	}
-	if c.err != nil {
-		return nil, c.err
+	besides, err := t.besides()
+	if err != nil {
+		return []pebble.KeyRange{p.span}, unlessCorrupt(err)
 	}
-	if len(c.gaps) == 0 {
-		if err := t.r.ValidateBlockChecksums(); isCorrupt(err) {
-			return []pebble.KeyRange{p.span}, nil
-		} else if err != nil {
-			return nil, err
+	for _, at := range besides {
+		if ok, err := t.sound(at); err != nil || !ok {
+			return []pebble.KeyRange{p.span}, err
 		}
 	}
-	return joinRanges(c.edges), nil
+	return s.badRuns(t, p)
 }
 
-// readsAt reports whether the engine can cut a part at a bound of a range: it looks
-// for the last row before the start and for the first one from the end on, and takes
-// damage there for nothing.
-func (s *Store) readsAt(p part, span pebble.KeyRange) (bool, error) {
+// badRuns returns the ranges of a part around its damaged blocks. A range takes in the
+// row before the damage, and the one behind: an iterator knows that it is at the end
+// of a part only when it meets a row beyond, and would run into the damage.
+func (s *Store) badRuns(t *table, p part) (ranges []pebble.KeyRange, err error) {
+	bad := func(i int) (bool, error) {
+		if i >= len(t.blocks) || i > 0 && bytes.Compare(t.blocks[i-1].separator, p.span.End) >= 0 {
+			return false, nil
+		}
+		ok, err := t.sound(t.blocks[i].handle)
+		return !ok, err
+	}
+	first := sort.Search(len(t.blocks), func(i int) bool { return bytes.Compare(p.span.Start, t.blocks[i].separator) <= 0 })
+	for i := first; i < len(t.blocks); i++ {
+		is, err := bad(i)
+		if err != nil {
+			return nil, err
+		}
+		if !is {
+			continue
+		}
+		r := p.span
+		if i > first {
+			if last := t.lastOf(t.blocks[i-1]); bytes.Compare(last, r.Start) > 0 {
+				r.Start = last
+			}
+		}
+		for is && err == nil {
+			i++
+			is, err = bad(i)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if kv := t.it.SeekGE(successor(t.blocks[i-1].separator), 0); kv != nil && bytes.Compare(kv.K.UserKey, r.End) < 0 {
+			r.End = successor(kv.K.UserKey)
+		}
+		ranges = append(ranges, r)
+	}
+	return joinRanges(ranges), nil
+}
+
+// lastOf is the last key of a block that can be read.
+func (t *table) lastOf(b dataBlock) []byte {
+	if kv := t.it.SeekGE(b.separator, 0); kv != nil && bytes.Equal(kv.K.UserKey, b.separator) {
+		return b.separator
+	}
+	if kv := t.it.SeekLT(b.separator, 0); kv != nil {
+		return bytes.Clone(kv.K.UserKey)
+	}
+	return nil
+}
+
+// clip is what two ranges have in common. Requires: they overlap.
+func clip(a, b pebble.KeyRange) pebble.KeyRange {
+	if bytes.Compare(a.Start, b.Start) < 0 {
+		a.Start = b.Start
+	}
+	if bytes.Compare(a.End, b.End) > 0 {
+		a.End = b.End
+	}
+	return a
+}
+
+// edges reports whether the engine can cut a part at the start of a range, and at its
+// end. It looks for the last row before it and for the first one behind, and takes
+// damage there for nothing; later iterators look at the next row beyond.
+func (s *Store) edges(p part, span pebble.KeyRange) (start, end bool, err error) {
 	t, err := s.openTable(p.file)
 	if err != nil {
-		return false, unlessCorrupt(err)
+		return false, false, unlessCorrupt(err)
 	}
 	defer func() { _ = t.close() }() // it was only read
+	var before, behind error
 	if bytes.Compare(p.span.Start, span.Start) < 0 {
-		t.it.SeekLT(span.Start, 0)
-		if err := t.it.Error(); err != nil {
-			return false, unlessCorrupt(err)
+		if t.it.SeekLT(span.Start, 0) != nil {
+			t.it.Next()
 		}
+		before = t.it.Error()
 	}
 	if bytes.Compare(span.End, p.span.End) < 0 {
-		t.it.SeekGE(span.End, 0)
-		return t.it.Error() == nil, unlessCorrupt(t.it.Error())
+		if t.it.SeekGE(span.End, 0) != nil {
+			t.it.Prev()
+		}
+		behind = t.it.Error()
 	}
-	return true, nil
+	return before == nil, behind == nil, errors.Join(unlessCorrupt(before), unlessCorrupt(behind))
 }
 
 // unlessCorrupt drops an error that is damage.
