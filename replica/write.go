@@ -37,7 +37,7 @@ func (r *Replica) merge(key []byte, target ring.NodeID, in version.Record, enc [
 	if r.closed.Load() {
 		return false, storage.ErrClosed
 	}
-	e, err := r.lookupLocked(st, key, target, h)
+	e, err := r.lookupPartialLocked(st, key, target, h)
 	if err != nil {
 		return false, err
 	}
@@ -50,7 +50,7 @@ func (r *Replica) merge(key []byte, target ring.NodeID, in version.Record, enc [
 		return true, nil
 	}
 	next := version.Merge(e.rec, in)
-	if next.Equal(e.rec) {
+	if next.Equal(e.rec) && !r.mustRewrite(e) {
 		r.meters.unchanged.Inc()
 		return r.awaitLocked(e, durable, done)
 	}
@@ -60,6 +60,10 @@ func (r *Replica) merge(key []byte, target ring.NodeID, in version.Record, enc [
 	}
 	return false, r.storeLocked(st, e, next, enc, durable, done)
 }
+
+// mustRewrite reports whether a change that changes nothing has to be written all
+// the same: the cache has the row, and the disk may not.
+func (r *Replica) mustRewrite(e *entry) bool { return !e.rec.Absent() && r.inHole(e) }
 
 // sameAsSent reports whether the row of merged is the very encoding that in was
 // decoded from: Merge shares what it takes as a whole, and equal records have
@@ -126,7 +130,7 @@ func (r *Replica) mutate(key []byte, target ring.NodeID, base version.Record, op
 	}
 	r.clock.Observe(out.HLC)
 	enc = version.EncodeWire(make([]byte, 0, encodedRoom(next)), next)
-	if !out.Applied && held.Equal(e.rec) {
+	if !out.Applied && held.Equal(e.rec) && !r.mustRewrite(e) {
 		r.meters.unchanged.Inc()
 		settled, err = r.awaitLocked(e, durable, done)
 		return enc, out, settled, err

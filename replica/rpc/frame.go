@@ -26,8 +26,9 @@ const (
 	KindSession Kind = 13
 	KindSync    Kind = 14
 	KindHinted  Kind = 15
+	KindLacks   Kind = 16
 
-	lastKind  = KindHinted
+	lastKind  = KindLacks
 	replyBit  = Kind(0x80)
 	kindError = Kind(0xff)
 )
@@ -65,6 +66,8 @@ func (k Kind) String() string {
 		return "sync"
 	case KindHinted:
 		return "hinted"
+	case KindLacks:
+		return "lacks"
 	default:
 		return fmt.Sprintf("kind(%d)", uint8(k))
 	}

@@ -29,6 +29,24 @@ type meters struct {
 	freeBytes     *metrics.Gauge // space left on the disk
 }
 
+// Damage is what became of damage to the disk since the start.
+type Damage struct {
+	Found      int64 // reports of damaged blocks and files
+	Salvaged   int64 // ranges of which damage was taken out of the tables
+	Unsalvaged int64 // attempts at that which failed
+	Lost       int64 // ranges that could not be read then
+	Holes      int64 // of those, joined, that are not filled yet
+}
+
+// Damage returns these figures.
+func (s *Store) Damage() Damage {
+	m := &s.meters
+	return Damage{
+		Found: int64(m.corruptions.Get()), Salvaged: int64(m.salvaged.Get()), Unsalvaged: int64(m.unsalvaged.Get()),
+		Lost: int64(m.lostRanges.Get()), Holes: int64(len(s.Holes())),
+	}
+}
+
 // newMeters registers the counters in set. A set outlives a reopened store, so
 // a name that exists already is taken over.
 func newMeters(set *metrics.Set) meters {
