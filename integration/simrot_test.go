@@ -45,6 +45,27 @@ func rotDisk(t *testing.T, disk *vfs.MemFS, rng *rand.Rand, places int) {
 	}
 }
 
+// damage is section damage of a node's INFO.
+func (c *simCluster) damage(i int) map[string]string {
+	c.t.Helper()
+	cl, err := c.dial(i)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer func() { _ = cl.conn.Close() }() // it was for reading
+	text, err := cl.do("INFO", "damage")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	fields := map[string]string{}
+	for line := range strings.Lines(fmt.Sprint(text)) {
+		if name, value, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {
+			fields[name] = value
+		}
+	}
+	return fields
+}
+
 func TestRotOfARunningNodeIsRepairedInVirtualTime(t *testing.T) {
 	const keys = 400
 	value := strings.Repeat("v", 600)
@@ -64,6 +85,9 @@ func TestRotOfARunningNodeIsRepairedInVirtualTime(t *testing.T) {
 		}
 		c.holds(0, keys, value)
 		time.Sleep(60 * time.Second)
+		if d := c.damage(0); d["ranges_lost"] == "0" || d["holes"] != "0" || d["holes_filled"] == "0" {
+			t.Errorf("seed %d: damage: %v", c.seed, d)
+		}
 		cl, err := c.dial(0)
 		if err != nil {
 			t.Fatal(err)

@@ -420,6 +420,24 @@ func TestOlderLayoutIsRefused(t *testing.T) {
 	}
 }
 
+func TestLayoutBeforeHolesIsTakenOver(t *testing.T) {
+	fs := vfs.NewMem()
+	db, err := pebble.Open("db", &pebble.Options{FS: fs, FormatMajorVersion: engineFormat, Logger: quiet{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(db.Set(metaKey("format"), []byte{oldestFormat}, pebble.Sync), db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	s := mustOpen(t, smallConfig(fs))
+	if v, err := s.Meta("format"); err != nil || !bytes.Equal(v, []byte{formatVersion}) {
+		t.Errorf("format row %x, %v; want %d", v, err, formatVersion)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestCrashLeavesAPrefixWithEveryDurableWrite crashes at random points, also
 // while the log of an earlier crash is replayed, and compares what is left with
 // the rows after each write: they must be exactly those after some number of
