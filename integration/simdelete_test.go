@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -316,7 +317,11 @@ func (n *dropNemesis) heal() {
 			n.h.errorf("node %d does not run", i)
 			continue
 		}
-		n.c.awaitReady(i)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		if err := s.node.AwaitReady(ctx); err != nil {
+			n.h.errorf("node %d is not ready a minute after all is healed: %v", i, err)
+		}
+		cancel()
 		for began := time.Now(); ; time.Sleep(time.Second) {
 			if _, recovering := s.node.Recovering(); !recovering {
 				break

@@ -262,6 +262,7 @@ func (n *nemesis) end(i int, vanish bool, unsyncedPercent int) {
 	}
 	rest := s.disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: unsyncedPercent, RNG: n.rng})
 	ghost := s.node
+	s.over.Store(true)
 	n.ghosts.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
@@ -344,6 +345,7 @@ func (c *simCluster) closeNode(i int, most time.Duration) {
 	start := time.Now()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
+	c.nodes[i].over.Store(true)
 	if err := c.nodes[i].node.Close(ctx); err != nil {
 		c.t.Errorf("seed %d: close node %d: %v", c.seed, i, err)
 	}
