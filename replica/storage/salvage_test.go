@@ -210,7 +210,7 @@ func fillRot(t *testing.T, s *Store, rows map[string]string, lost []string) {
 func TestDamageAnywhereInATableLosesFewRowsAndNoneInSilence(t *testing.T) {
 	for _, valueBytes := range []int{100, 2000} {
 		t.Run(fmt.Sprint(valueBytes), func(t *testing.T) {
-			const positions = 60
+			const positions = 30
 			var worst, all, flips, refused int
 			synctest.Test(t, func(t *testing.T) {
 				fs := vfs.NewCrashableMem()
@@ -274,15 +274,19 @@ func flipOnce(t *testing.T, fs *vfs.MemFS, name string, at int64, rows map[strin
 	return len(gone), true
 }
 
-// damaged opens a store of which the first block of each table is damaged. It is
+// damaged opens a store of which a block of the largest table is damaged. It is
 // not started, so nothing takes the damage out.
 func damaged(t *testing.T) (s *Store, fs *vfs.MemFS, rows map[string]string) {
 	t.Helper()
 	fs = vfs.NewCrashableMem()
 	rows = rotStore(t, fs, 100)
-	for name := range filesOf(t, fs, "db", ".sst") {
-		flipAt(t, fs, name, 100)
+	largest, size := "", int64(0)
+	for name, n := range filesOf(t, fs, "db", ".sst") {
+		if n > size {
+			largest, size = name, n
+		}
 	}
+	flipAt(t, fs, largest, size/4)
 	s, err := Open(smallConfig(fs))
 	if err != nil {
 		t.Fatal(err)
