@@ -103,6 +103,9 @@ func flipAt(t *testing.T, fs vfs.FS, name string, at int64) {
 	if _, err := f.WriteAt(b[:], at); err != nil {
 		t.Fatal(err)
 	}
+	if err := f.Sync(); err != nil { // a crash leaves the damage
+		t.Fatal(err)
+	}
 }
 
 // filesOf are the files of a directory whose names end so, and their sizes.
