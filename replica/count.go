@@ -150,11 +150,20 @@ func (r *Replica) countRows(ctx context.Context) error {
 		}
 		return rows%1024 != 0 || ctx.Err() == nil
 	}
+	last := ring.Slot(ring.Slots - 1)
 	for ; slot < ring.Slots; slot++ {
-		lo, hi := storage.DataRange(ring.Slot(slot), 0, ring.Slots-1)
+		lo, hi := storage.DataRange(ring.Slot(slot), 0, max(last, ring.Slot(slot)))
 		err := r.snapshot.Scan(lo, hi, count)
 		if ctx.Err() != nil {
 			return ctx.Err()
+		}
+		if errors.Is(err, storage.ErrReplaced) && last != 0 {
+			last = 0 // from here on slot by slot: the rows of some were replaced
+			slot--
+			continue
+		}
+		if err == nil && last == 0 {
+			continue
 		}
 		if err == nil {
 			break

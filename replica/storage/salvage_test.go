@@ -103,6 +103,9 @@ func flipAt(t *testing.T, fs vfs.FS, name string, at int64) {
 	if _, err := f.WriteAt(b[:], at); err != nil {
 		t.Fatal(err)
 	}
+	if err := f.Sync(); err != nil { // a crash leaves the damage
+		t.Fatal(err)
+	}
 }
 
 // filesOf are the files of a directory whose names end so, and their sizes.
@@ -210,7 +213,7 @@ func fillRot(t *testing.T, s *Store, rows map[string]string, lost []string) {
 func TestDamageAnywhereInATableLosesFewRowsAndNoneInSilence(t *testing.T) {
 	for _, valueBytes := range []int{100, 2000} {
 		t.Run(fmt.Sprint(valueBytes), func(t *testing.T) {
-			const positions = 60
+			const positions = 30
 			var worst, all, flips, refused int
 			synctest.Test(t, func(t *testing.T) {
 				fs := vfs.NewCrashableMem()
@@ -272,4 +275,133 @@ func flipOnce(t *testing.T, fs *vfs.MemFS, name string, at int64, rows map[strin
 		t.Error(err)
 	}
 	return len(gone), true
+}
+
+// damaged opens a store of which a block of the largest table is damaged. It is
+// not started, so nothing takes the damage out.
+func damaged(t *testing.T) (s *Store, fs *vfs.MemFS, rows map[string]string) {
+	t.Helper()
+	fs = vfs.NewCrashableMem()
+	rows = rotStore(t, fs, 100)
+	largest, size := "", int64(0)
+	for name, n := range filesOf(t, fs, "db", ".sst") {
+		if n > size {
+			largest, size = name, n
+		}
+	}
+	flipAt(t, fs, largest, size/4)
+	s, err := Open(smallConfig(fs))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, fs, rows
+}
+
+func TestCompactionsOverDamagePause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _, _ := damaged(t)
+		const seconds = 30
+		time.Sleep(seconds * time.Second) // the engine tries of its own accord
+		if n := s.brake.failed.Load(); n < 2 || n > seconds+1 {
+			t.Errorf("%d compactions failed in %d s", n, seconds)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestCrashBetweenTheHolesAndTheirRange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, fs, rows := damaged(t)
+		parts, err := s.parts(func(part) bool { return true })
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range parts {
+			spans, err := s.damage(p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, span := range spans {
+				_, holes, err := s.copyReadable("db/"+salvageFile, span)
+				if err != nil || len(holes) == 0 {
+					t.Fatalf("%d holes, %v", len(holes), err)
+				}
+				if err := s.putHoles(holes); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		cfg := smallConfig(fs.CrashClone(vfs.CrashCloneCfg{}))
+		again := mustOpen(t, cfg)
+		if len(again.Holes()) == 0 {
+			t.Error("the holes did not outlive the crash")
+		}
+		lost := healed(t, again, rows)
+		if len(lost) == 0 {
+			t.Error("nothing was lost: the damage was none")
+		}
+		fillRot(t, again, rows, lost)
+		if err := errors.Join(s.Close(), again.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestReadersSeeNoMomentWithoutTheRows(t *testing.T) {
+	fs := vfs.NewMem()
+	s := mustOpen(t, smallConfig(fs))
+	const n = 50
+	for i := range n {
+		if err := put(s, rotRow(i), "v", false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop, ended := make(chan struct{}), make(chan error, 2)
+	read := func(fn func() error) {
+		for {
+			select {
+			case <-stop:
+				ended <- nil
+				return
+			default:
+			}
+			if err := fn(); err != nil {
+				ended <- err
+				return
+			}
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(smallConfig(fs)) // what applies is this test
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := 0
+	go read(func() error {
+		i++
+		_, err := s.Get([]byte(rotRow(i % n)))
+		return err
+	})
+	go read(func() error {
+		rows := 0
+		err := s.Scan([]byte{'d'}, []byte{'e'}, func(_, _ []byte) bool { rows++; return true })
+		if err == nil && rows != n {
+			err = fmt.Errorf("%d rows, want %d", rows, n)
+		}
+		return err
+	})
+	span := boundsSpan([]byte{'d'}, []byte{'e'})
+	for range 200 {
+		if err := errors.Join(s.db.Flush(), s.replaceExactly(span)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(stop)
+	if err := errors.Join(<-ended, <-ended, s.Close()); err != nil {
+		t.Error(err)
+	}
 }
