@@ -217,6 +217,35 @@ func TestSessionOfAnotherRingOrWithoutBeginningProvesNothing(t *testing.T) {
 	}
 }
 
+// The end of a session that nobody waits for any more may come when the next one
+// has begun. It says nothing of what happened between the two beginnings.
+func TestLateEndOfASessionProvesOnlyWhatItCompared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, Config{})
+		x, s := w.hosts[1].x, Session{Epoch: w.ring.Epoch(), Last: ring.Slots - 1}
+		first := time.Now()
+		for _, next := range []Session{s, {Epoch: s.Epoch, Last: 5}, s} {
+			if err := x.ServeBegin(2, next); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(15 * time.Second)
+		}
+		x.ServeEnd(2, s, func(error) {})
+		if began, ok := x.Session(w.ring.Partition(0), 2); ok && began.After(first) {
+			t.Errorf("a session that began at %v is entered as of %v", first, began)
+		}
+		x.ServeEnd(2, s, func(error) {}) // of the session that began last
+		again := time.Now()
+		if err := x.ServeBegin(2, s); err != nil {
+			t.Fatal(err)
+		}
+		x.ServeEnd(2, s, func(error) {})
+		if began, ok := x.Session(w.ring.Partition(0), 2); !ok || !began.Equal(again) {
+			t.Errorf("the session after that began at %v: %v, want %v", began, ok, again)
+		}
+	})
+}
+
 func TestOneSessionAtATimeIsServed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 3, Config{})

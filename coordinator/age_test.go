@@ -18,7 +18,7 @@ func TestAWriteThatWasHeldUpAfterItsReadMintsNothing(t *testing.T) {
 			o.put(key, made(90, 1, "old", version.Record{}))
 		}
 		owners[0].mu.stopped = time.Hour
-		_, err := owners[0].write(key, version.Op{Kind: version.OpAppend, Value: []byte("+")}, WriteOptions{R: 3})
+		_, err := owners[0].write(key, version.Op{Kind: version.OpAppend, Value: []byte("+")}, WriteOptions{R: 1})
 		if !errors.Is(err, ErrNoReplicas) || r.mints() != 0 {
 			t.Errorf("%v, %d mints", err, r.mints())
 		}

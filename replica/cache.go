@@ -43,6 +43,7 @@ type entry struct {
 	rowBytes int    // key and value of the stored row; 0 if there is none
 	size     int64  // what the entry is charged with
 	used     bool   // looked up since the clock hand passed
+	partial  bool   // loaded in a hole: rec may lack what was lost
 }
 
 // newEntry returns an entry for a row of which nothing is known yet.
@@ -137,6 +138,25 @@ func (r *Replica) stripeOf(h uint32) *stripe { return &r.stripes[h%stripes] }
 // lookupLocked returns the row of key, from the cache or from the store. An
 // error means that the state of the row is unknown; it is never an absent one.
 func (r *Replica) lookupLocked(st *stripe, key []byte, target ring.NodeID, keyHash uint32) (*entry, error) {
+	e, err := r.lookupPartialLocked(st, key, target, keyHash)
+	if err == nil && r.lacks(e) {
+		return nil, r.unreadable(e.slot, e.keyPos, storage.ErrHole)
+	}
+	return e, err
+}
+
+// lacks reports whether e may lack what damage took. Invariant: such a row answers
+// no read and is the base of no mutation; it only takes in what others send.
+func (r *Replica) lacks(e *entry) bool { return e.partial && r.inHole(e) }
+
+// inHole reports whether the row of e on the disk may be lost, whatever the cache
+// has of it.
+func (r *Replica) inHole(e *entry) bool {
+	return len(r.store.Holes()) > 0 && r.store.InHole(e.appendRowKey(nil))
+}
+
+// lookupPartialLocked is lookupLocked for whoever only adds to the row.
+func (r *Replica) lookupPartialLocked(st *stripe, key []byte, target ring.NodeID, keyHash uint32) (*entry, error) {
 	if e := st.findLocked(key, target); e != nil {
 		e.used = true
 		r.meters.cached.Inc()
@@ -151,8 +171,9 @@ func (r *Replica) lookupLocked(st *stripe, key []byte, target ring.NodeID, keyHa
 	rowKey := e.appendRowKey(st.mu.rowKey[:0])
 	st.mu.rowKey = keepSmall(rowKey)
 	row, err := r.store.Get(rowKey)
+	e.partial = r.store.InHole(rowKey) // looked at after the row: a hole is there before its rows go
 	switch {
-	case errors.Is(err, storage.ErrNotFound):
+	case errors.Is(err, storage.ErrNotFound), errors.Is(err, storage.ErrHole):
 	case err != nil:
 		return nil, r.unreadable(e.slot, e.keyPos, err)
 	default:

@@ -18,7 +18,7 @@ func (r *Replica) TryRead(key []byte, target ring.NodeID) (rec version.Record, h
 	}
 	st.mu.Lock()
 	e := st.findLocked(key, target)
-	if e == nil || target == 0 && r.fenced(e.slot) {
+	if e == nil || r.lacks(e) || target == 0 && r.fenced(e.slot) {
 		st.mu.Unlock()
 		return version.Record{}, 0, false
 	}
@@ -40,7 +40,8 @@ func (r *Replica) Cached(key []byte, target ring.NodeID) bool {
 	}
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	return st.findLocked(key, target) != nil
+	e := st.findLocked(key, target)
+	return e != nil && !r.lacks(e)
 }
 
 // Read returns the row of key for target and its state hash. An absent row is

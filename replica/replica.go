@@ -205,6 +205,10 @@ type Stats struct {
 	Misses     int64 // reads of own rows that found none
 	Hints      int64 // rows kept for other nodes
 	HintBytes  int64
+	Filled     int64 // holes that have ended since the start: see Mender
+	Restored   int64 // rows that damage took from the disk and not from the cache
+	LostHints  int64 // rows kept for other nodes that damage took
+	Unreadable int64 // rows that could not be read when they were asked for
 }
 
 // Stats returns a summary.
@@ -216,6 +220,10 @@ func (r *Replica) Stats() Stats {
 		CacheBytes: r.cacheBytes.Load(),
 		Hits:       int64(r.meters.hits.Get()),
 		Misses:     int64(r.meters.misses.Get()),
+		Filled:     int64(r.meters.filled.Get()),
+		Restored:   int64(r.meters.restored.Get()),
+		LostHints:  int64(r.meters.lostHints.Get()),
+		Unreadable: int64(r.meters.corrupt.Get()),
 	}
 	for _, h := range r.Hints() {
 		s.Hints += h.Rows

@@ -102,7 +102,7 @@ func (r *Replica) mergeLocked(st *stripe, e *entry, in version.Record, enc []byt
 		return true, nil
 	}
 	next := version.Merge(e.rec, in)
-	if next.Equal(e.rec) {
+	if next.Equal(e.rec) && !r.mustRewrite(e) {
 		r.meters.unchanged.Inc()
 		return r.awaitLocked(e, durable, done)
 	}
@@ -126,7 +126,7 @@ func (st *stripe) lock() (waited bool) {
 	return true
 }
 
-// lookupBeforeLocked is lookupLocked, and looks at the deadline again if there was
+// lookupBeforeLocked is lookupPartialLocked, and looks at the deadline again if there was
 // something to wait for: whoever acts on a row must know that it is not too late
 // when the row is there, however long the disk took.
 func (r *Replica) lookupBeforeLocked(st *stripe, key []byte, target ring.NodeID, keyHash uint32, deadline time.Time, waited bool) (*entry, error) {
@@ -135,7 +135,7 @@ func (r *Replica) lookupBeforeLocked(st *stripe, key []byte, target ring.NodeID,
 		r.meters.cached.Inc()
 		return e, nil
 	}
-	e, err := r.lookupLocked(st, key, target, keyHash)
+	e, err := r.lookupPartialLocked(st, key, target, keyHash)
 	if err == nil {
 		err = late(deadline)
 	}
@@ -150,6 +150,10 @@ func late(deadline time.Time) error {
 	}
 	return nil
 }
+
+// mustRewrite reports whether a change that changes nothing has to be written all
+// the same: the cache has the row, and the disk may not.
+func (r *Replica) mustRewrite(e *entry) bool { return !e.rec.Absent() && r.inHole(e) }
 
 // sameAsSent reports whether the row of merged is the very encoding that in was
 // decoded from: Merge shares what it takes as a whole, and equal records have
@@ -209,6 +213,9 @@ func (r *Replica) mutate(deadline time.Time, key []byte, target ring.NodeID, bas
 		return nil, out, false, storage.ErrClosed
 	}
 	e, err := r.lookupBeforeLocked(st, key, target, h, deadline, waited)
+	if err == nil && r.lacks(e) {
+		err = r.unreadable(e.slot, e.keyPos, storage.ErrHole)
+	}
 	if err != nil {
 		return nil, out, false, err
 	}
@@ -226,7 +233,7 @@ func (r *Replica) mutate(deadline time.Time, key []byte, target ring.NodeID, bas
 	}
 	r.clock.Observe(out.HLC)
 	enc = version.EncodeWire(make([]byte, 0, encodedRoom(next)), next)
-	if !out.Applied && held.Equal(e.rec) {
+	if !out.Applied && held.Equal(e.rec) && !r.mustRewrite(e) {
 		r.meters.unchanged.Inc()
 		settled, err = r.awaitLocked(e, durable, done)
 		return enc, out, settled, err

@@ -218,7 +218,7 @@ func TestHintsForAnyoneButAnOwnerAreRefused(t *testing.T) {
 	owners := five.Owners(five.Partition(ring.SlotOf([]byte("k"))))
 	for _, m := range five.Members() {
 		rows := &slowRows{}
-		receive(t, ReceiverConfig{Ring: func() *ring.Ring { return five }}, rows, grants(1), func(r *Receiver) {
+		receive(t, ReceiverConfig{Live: func() *ring.Live { return liveOf(five) }}, rows, grants(1), func(r *Receiver) {
 			var a answer
 			in := message("k")
 			in.For = m.ID

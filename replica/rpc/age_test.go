@@ -287,6 +287,8 @@ func TestWhatWasLookedAtBeforeAStampIsLookedAtAgainBehindIt(t *testing.T) {
 			}
 			return frames, mark
 		}
+		send(time.Second)
+		take() // looks at everything once, for the connection is new
 		send(time.Millisecond)
 		send(time.Second)
 		time.Sleep(2 * time.Millisecond) // not long enough for a second look by itself

@@ -178,6 +178,8 @@
 //	             4 number of partitions, each               2 partition
 //	             2 partition
 //	16 stamp     16 stamp                             no reply
+//	17 lacks     2 slot, 4 key hash                   reply 1 flags: 1 some may be lost
+//	             2 slot, 4 key hash
 //
 // A merge is optional when the write that it belongs to can do without it: a
 // node that already keeps much for that owner then answers ErrHintBudget.

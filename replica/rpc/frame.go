@@ -27,8 +27,9 @@ const (
 	KindSync    Kind = 14
 	KindHinted  Kind = 15
 	KindStamp   Kind = 16 // has no reply
+	KindLacks   Kind = 17
 
-	lastKind  = KindStamp
+	lastKind  = KindLacks
 	replyBit  = Kind(0x80)
 	kindError = Kind(0xff)
 )
@@ -68,6 +69,8 @@ func (k Kind) String() string {
 		return "hinted"
 	case KindStamp:
 		return "stamp"
+	case KindLacks:
+		return "lacks"
 	default:
 		return fmt.Sprintf("kind(%d)", uint8(k))
 	}

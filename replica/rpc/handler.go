@@ -41,6 +41,7 @@ type Handler interface {
 	ServeList(m ListRequest, meta Meta, reply func(ListReply, error))
 	ServeFetch(m FetchRequest, meta Meta, reply func(FetchReply, error))
 	ServeHinted(m HintedRequest, meta Meta, reply func(HintedReply, error))
+	ServeLacks(m LacksRequest, meta Meta, reply func(LacksReply, error))
 	ServeSession(m SessionRequest, meta Meta, reply func(error))
 	ServeSync(m SyncRequest, meta Meta, reply func(error))
 }

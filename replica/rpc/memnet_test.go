@@ -95,8 +95,8 @@ func (n *memNet) breakAll() {
 	n.conns = nil
 	n.mu.Unlock()
 	for _, c := range conns {
-		c.in.close()
-		c.out.close()
+		c.in.closeReading()
+		c.out.closeReading()
 	}
 }
 
@@ -156,6 +156,7 @@ type memFlow struct {
 	cond   sync.Cond
 	buf    []byte
 	closed bool
+	deaf   bool // the reading end is closed
 	held   bool
 	wrote  int
 	until  [2]time.Time // deadlines of the reading and the writing side
@@ -166,6 +167,13 @@ func newMemFlow() *memFlow {
 	f := &memFlow{}
 	f.cond.L = &f.mu
 	return f
+}
+
+func (f *memFlow) closeReading() {
+	f.mu.Lock()
+	f.deaf = true
+	f.mu.Unlock()
+	f.close()
 }
 
 func (f *memFlow) close() {
@@ -234,7 +242,7 @@ func (f *memFlow) read(b []byte) (int, error) {
 			f.buf = f.buf[n:]
 			f.cond.Broadcast()
 			return n, nil
-		case f.closed:
+		case f.deaf, f.closed && !f.held:
 			return 0, io.EOF
 		}
 		f.cond.Wait()
@@ -309,7 +317,7 @@ func (c *memConn) Close() error {
 	if discard {
 		c.out.empty()
 	}
-	c.in.close()
+	c.in.closeReading()
 	c.out.close()
 	if again {
 		return net.ErrClosed

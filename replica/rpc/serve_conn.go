@@ -171,9 +171,6 @@ func (c *serverConn) handle(r *frameReader, arrived time.Time) error {
 		}
 		if n%16 == 0 {
 			now = time.Now()
-			if err := c.fresh.check(c.s.stampOf(now), c.s.ages.silence); err != nil {
-				return err
-			}
 		}
 		if h.kind == KindStamp {
 			if err := c.fresh.renew(payload, c.s.stampOf(now), c.s.ages.silence); err != nil {

@@ -314,6 +314,7 @@ func (n *Node) run() {
 	n.tasks.start(task{"publisher", n.publish.Run})
 	n.tasks.start(task{"antientropy", n.exchange.Run})
 	n.tasks.start(task{"reaper", n.reaper.Run})
+	n.tasks.start(task{"mender", n.mendTask})
 	n.tasks.start(task{"recovery", n.recoverTask})
 	for i, d := range n.doors {
 		n.tasks.start(task{"door", func(ctx context.Context) error { return d.Serve(ctx, n.listeners[i]) }})

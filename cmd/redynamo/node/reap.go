@@ -84,8 +84,15 @@ func (p reapProof) HintFree(ctx context.Context, partitions []int) ([]int, error
 }
 
 // hintFree returns those of the partitions for which this node keeps no hint, has
-// kept none for some time, and has taken none that is not yet committed.
+// kept none for some time, and has taken none that is not yet committed. A node
+// that may have lost what it had answers an error: it is the proof of others that
+// it holds a tombstone, and it fetches from whoever it meets first, which may be
+// one that missed the delete. When it has recovered it has met all owners, and so
+// whoever asks.
 func (n *Node) hintFree(ctx context.Context, r *ring.Ring, partitions []int) (free []int, err error) {
+	if n.doubted() {
+		return nil, errRecovering
+	}
 	done := make(chan error, 1)
 	n.replica.Barrier(func(err error) { done <- err })
 	select {
