@@ -45,6 +45,7 @@ type Membership struct {
 	state  state
 	digest uint64     // of the state's records
 	ring   *ring.Ring // of the state, or the last one that could be computed
+	live   *ring.Live // that ring
 	self   announcement
 	former Endpoints // of the run before
 	met    bool      // see View.Met
@@ -198,7 +199,7 @@ func (m *Membership) computeRing() error {
 	r, err := ring.New(m.state.Params(), members)
 	switch {
 	case err == nil:
-		m.ring = r
+		m.ring, m.live = r, ring.NewLive(r)
 	case m.ring == nil:
 		return fmt.Errorf("membership: %w", err)
 	default:
@@ -234,7 +235,7 @@ func (m *Membership) broadcast(old state) {
 func (m *Membership) publish() {
 	s := m.state
 	v := &View{
-		Constants: s.Constants, Self: s.From, Established: s.Established, Ring: m.ring,
+		Constants: s.Constants, Self: s.From, Established: s.Established, Ring: m.ring, Live: m.live,
 		Records: s.Records, Nodes: m.nodes(), Ready: s.ready(),
 		Met: m.met || s.members() <= 1,
 	}

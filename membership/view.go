@@ -71,6 +71,7 @@ type View struct {
 	Self        ring.NodeID
 	Established bool                     // the constants are final
 	Ring        *ring.Ring               // nil until Established
+	Live        *ring.Live               // the rings in force; the same pointer until they change
 	Records     []ring.Record            // the winning record of each id, removed ones included
 	Nodes       map[ring.NodeID]NodeInfo // members and live nodes of this cluster, this one included
 	Met         bool                     // since its start this node has heard what others know of it, or waited in vain

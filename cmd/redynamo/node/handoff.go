@@ -26,7 +26,7 @@ type hintMover struct {
 func newHintMover(n *Node) (m hintMover, err error) {
 	m.budget = handoff.NewBudget(n.cfg.HintBudget, n.replica, n.cfg.Logger, n.set)
 	m.receiver, err = handoff.NewReceiver(handoff.ReceiverConfig{
-		Self: n.id.node, Ring: cluster{n}.Ring, Metrics: n.set,
+		Self: n.id.node, Live: cluster{n}.Live, Metrics: n.set,
 	}, n.replica, receiving{n.admission})
 	if err != nil {
 		return m, err

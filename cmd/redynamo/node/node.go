@@ -51,6 +51,8 @@ type Node struct {
 	pool     *rpc.Pool
 	server   *rpc.Server
 	members  *membership.Membership
+	rings    atomic.Pointer[coordinator.Rings] // of the view of members; see changeRings
+	changing sync.Mutex                        // held while rings is replaced
 	coord    *coordinator.Coordinator
 	doors    []*resp.Server
 	publish  *publisher
