@@ -175,7 +175,11 @@ func TestALaterWordOfTheOwnPastIsNoRival(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			past := n.m.self
+			own, err := decodeState(n.m.current.Load().wire)
+			if err != nil {
+				t.Fatal(err)
+			}
+			past, _ := own.announced(n.cfg.ID)
 			past.Boot = Boot{Number: number, Incarnation: number, Reached: 5000 + number}
 			late.Known = []announcement{past}
 			n.m.inbox.put(func(m *mail) { m.states = append(m.states, late) })
