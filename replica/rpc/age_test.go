@@ -442,8 +442,8 @@ func TestAConnectionDoesNotOutliveAPauseOfItsCaller(t *testing.T) {
 		conn := r.greeted(1 << 20)
 		first := r.stampFrom(conn, 1)
 		pass(16 * time.Second) // and the caller knows nothing of it
-		r.send(conn, frame(header{kind: KindStamp}, first))
-		r.send(conn, frame(header{kind: KindHinted, id: 2}, AppendHintedRequest(nil, HintedRequest{})))
+		// In one piece: the connection may be closed behind the stamp.
+		r.send(conn, append(frame(header{kind: KindStamp}, first), frame(header{kind: KindHinted, id: 2}, AppendHintedRequest(nil, HintedRequest{}))...))
 		var b [1]byte
 		if n, err := conn.Read(b[:]); n > 0 || err == nil {
 			t.Error("a caller that was paused is answered on its old connection")

@@ -39,33 +39,49 @@ type Store struct {
 	overlay overlay
 	placed  placedDigests
 	doubt   atomic.Bool // the digests may be wrong: see VerifySlot
+	progress
 
-	rot   rot
-	swaps swaps
-	holes atomic.Pointer[[]Hole]
-	metas map[string][]byte // the meta rows in place; of whoever applies
-	brake brake
+	health
+	space     space
+	diskBytes atomic.Int64
+	reach     reach
+	lost      error     // set by Open: see Lost
+	watched   diskWatch // operations of the log under way
+	decay
 
+	turn  chan struct{} // held while a batch is given to the engine
+	users users         // calls and snapshots that are inside the engine
+	ends
+}
+
+// progress is how far batches have come.
+type progress struct {
 	committed atomic.Uint64 // batches up to this one are visible
 	synced    atomic.Uint64 // batches up to this one are durable
+}
 
+// health is what keeps the engine from taking writes, for now or for good.
+type health struct {
 	stalledSince atomic.Int64 // unix ns; 0 while writes flow
 	waitingSince atomic.Int64 // the same, for commits that wait for room
-	space        space
-	diskBytes    atomic.Int64
 
 	failure  atomic.Pointer[error] // set once, by fail
 	walDead  atomic.Bool           // the log failed: see engineFS
 	retrying atomic.Bool           // flushes or compactions fail: see engineFS
 	wedged   atomic.Bool           // the engine panicked: its locks may be lost
+}
 
-	reach   reach
-	lost    error     // set by Open: see Lost
-	watched diskWatch // operations of the log under way
+// decay is what is known of damaged tables, and what is done about them.
+type decay struct {
+	rot   rot
+	swaps swaps
+	holes atomic.Pointer[[]Hole]
+	metas map[string][]byte // the meta rows in place; of whoever applies
+	brake brake
+}
 
-	turn  chan struct{} // held while a batch is given to the engine
-	users users         // calls and snapshots that are inside the engine
-
+// ends are the stages of the end of a Store.
+type ends struct {
 	stop    chan struct{} // closed by Close; ends the watch
 	drained chan struct{} // closed when the commit loop has ended
 	broken  chan struct{} // closed by fail
@@ -82,7 +98,7 @@ func Open(cfg Config) (*Store, error) {
 	s := &Store{
 		cfg: cfg, meters: newMeters(cfg.Metrics),
 		turn: make(chan struct{}, 1),
-		stop: make(chan struct{}), drained: make(chan struct{}), broken: make(chan struct{}),
+		ends: ends{stop: make(chan struct{}), drained: make(chan struct{}), broken: make(chan struct{})},
 	}
 	s.users.init()
 	s.rot.init()

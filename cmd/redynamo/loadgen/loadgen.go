@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -208,52 +209,94 @@ func dial(ctx context.Context, addr, password string) (net.Conn, error) {
 // Key is the i-th key of a run: 16 bytes.
 func Key(i int) string { return fmt.Sprintf("key:%012d", i) }
 
-// Fill sets every key once, through all addresses, so that later reads find
-// something.
+// fillBatch is how many SETs a fill has under way on a connection. A batch that was
+// not wholly taken is sent again, at most fillTries times, fillPause apart: a server
+// that is as busy as a fill makes it may be uncertain of a write now and then, and a
+// SET can be repeated.
+const (
+	fillBatch = 100
+	fillTries = 10
+	fillPause = 200 * time.Millisecond
+)
+
+// passing are the error words of a server that is busy, or missed an answer.
+var passing = [...]string{"UNCERTAIN", "NOREPLICAS", "OVERLOADED", "TIMEOUT", "LOADING"}
+
+// Fill sets every key, through all addresses, so that later reads find something.
 func Fill(ctx context.Context, cfg Config) error {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return err
 	}
-	const batch = 100
 	var wg sync.WaitGroup
 	errs := make([]error, len(cfg.Addrs))
 	for a, addr := range cfg.Addrs {
 		wg.Go(func() {
-			c, err := dial(ctx, addr, cfg.Password)
-			if err != nil {
-				errs[a] = err
-				return
-			}
-			defer c.Close()
-			br := bufio.NewReader(c)
-			value := strings.Repeat("v", cfg.ValueBytes)
-			var buf []byte
-			for i := a * batch; i < cfg.Keys && ctx.Err() == nil; i += batch * len(cfg.Addrs) {
-				buf = buf[:0]
-				n := min(batch, cfg.Keys-i)
-				for k := range n {
-					buf = appendCommand(buf, "SET", Key(i+k), value)
-				}
-				if _, err := c.Write(buf); err != nil {
-					errs[a] = err
-					return
-				}
-				for range n {
-					word, err := readReply(br)
-					if err == nil && word != "" {
-						err = fmt.Errorf("the server answers %s", word)
-					}
-					if err != nil {
-						errs[a] = fmt.Errorf("fill through %s: %w", addr, err)
-						return
-					}
-				}
+			if err := fillShare(ctx, cfg, a); err != nil {
+				errs[a] = fmt.Errorf("fill through %s: %w", addr, err)
 			}
 		})
 	}
 	wg.Wait()
 	return errors.Join(errs...)
+}
+
+// fillShare sets the keys that go through one address.
+func fillShare(ctx context.Context, cfg Config, a int) error {
+	c, err := dial(ctx, cfg.Addrs[a], cfg.Password)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	br := bufio.NewReader(c)
+	value := strings.Repeat("v", cfg.ValueBytes)
+	var buf []byte
+	for i := a * fillBatch; i < cfg.Keys; i += fillBatch * len(cfg.Addrs) {
+		buf = buf[:0]
+		n := min(fillBatch, cfg.Keys-i)
+		for k := range n {
+			buf = appendCommand(buf, "SET", Key(i+k), value)
+		}
+		for try := 1; ; try++ {
+			refused, err := exchangeBatch(c, br, buf, n)
+			if err != nil {
+				return err
+			}
+			if refused == "" {
+				break
+			}
+			if try == fillTries || !slices.Contains(passing[:], refused) {
+				return fmt.Errorf("the server answers %s", refused)
+			}
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(fillPause):
+			}
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// exchangeBatch sends commands and returns the word of the last error among their
+// n replies, if there is one.
+func exchangeBatch(c net.Conn, br *bufio.Reader, commands []byte, n int) (refused string, err error) {
+	if _, err := c.Write(commands); err != nil {
+		return "", err
+	}
+	for range n {
+		word, err := readReply(br)
+		if err != nil {
+			return "", err
+		}
+		if word != "" {
+			refused = word
+		}
+	}
+	return refused, nil
 }
 
 // client is one connection's closed loop.
