@@ -70,24 +70,8 @@ func NewMender(r *Replica, owners Owners) *Mender { return &Mender{r: r, owners:
 
 // Run fills holes until ctx ends, and returns nil then.
 func (m *Mender) Run(ctx context.Context) error {
-	tick := time.NewTicker(mendInterval)
-	defer tick.Stop()
-	failing := false
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-		err := m.step(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if is := err != nil && !errors.Is(err, storage.ErrBusy); is != failing {
-			failing = is
-			m.r.cfg.Logger.Warn("replica: bringing back lost rows changed state", "failing", is, "err", err)
-		}
-	}
+	m.r.repeat(ctx, mendInterval, "bringing back lost rows", m.step)
+	return nil
 }
 
 // step is one look.
