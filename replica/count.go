@@ -31,7 +31,7 @@ const countWait = 2 * time.Second
 type tally struct {
 	keys     [ring.Slots]atomic.Int64
 	expiries atomic.Int64              // entries of the expiry index
-	changes  [ring.Slots]atomic.Uint32 // of the counter of a slot: see recountSlot
+	changes  [ring.Slots]atomic.Uint32 // of the counter of a slot: see recount
 	exact    chan struct{}
 }
 
@@ -91,37 +91,67 @@ func (r *Replica) Lacks(slot ring.Slot, hash uint32, lastSlot ring.Slot, lastHas
 // position orders rows by slot and key hash.
 func position(slot ring.Slot, hash uint32) uint64 { return uint64(slot)<<32 | uint64(hash) }
 
-// recountTries bounds how often the rows of a slot are counted.
-const recountTries = 5
+const (
+	// recountTries bounds how often the rows of a slot are counted.
+	recountTries = 5
+	// recountRun is the number of slots that are counted at once.
+	recountRun = 1024
+)
 
-// recountSlot sets the counter of a slot from its rows. While it changes, what is
-// queued and what is committed cannot be told apart, so it tries again; a counter
-// that never rests stays as it is.
-func (r *Replica) recountSlot(ctx context.Context, slot ring.Slot) error {
-	lo, hi := storage.DataRange(slot, 0, slot)
-	for range recountTries {
-		changes := r.tally.changes[slot].Load()
-		if err := r.drained(ctx); err != nil {
-			return err
+// recount sets the counters of the slots in [first, last] from their rows. While one
+// changes, what is queued and what is committed cannot be told apart, so it is
+// counted again; a counter that never rests stays as it is.
+func (r *Replica) recount(ctx context.Context, first, last ring.Slot) error {
+	for lo := int(first); lo <= int(last); lo += recountRun {
+		var left []ring.Slot
+		for slot := lo; slot < lo+recountRun && slot <= int(last); slot++ {
+			left = append(left, ring.Slot(slot))
 		}
-		keys := int64(0)
-		err := r.store.Scan(lo, hi, func(_, value []byte) bool {
-			if rec, err := version.DecodeRecord(value); err == nil {
-				keys += one(rec.HasLive())
+		for try := 0; try < recountTries && len(left) > 0; try++ {
+			var err error
+			if left, err = r.recountOnce(ctx, left); err != nil {
+				return err
 			}
-			return true
-		})
-		if err != nil && !errors.Is(err, storage.ErrHole) {
-			return err
 		}
-		was := r.tally.keys[slot].Load()
-		if r.tally.changes[slot].Load() == changes {
-			r.tally.keys[slot].Add(keys - was)
-			return nil
+		if len(left) > 0 {
+			r.cfg.Logger.Warn("replica: the keys of some slots change too fast to be counted anew", "slots", len(left), "first", left[0])
 		}
 	}
-	r.cfg.Logger.Warn("replica: the keys of a slot change too fast to be counted anew", "slot", slot)
 	return nil
+}
+
+// recountOnce counts the rows of some slots, in order and not more than recountRun
+// apart, and answers those that changed meanwhile.
+func (r *Replica) recountOnce(ctx context.Context, slots []ring.Slot) (changed []ring.Slot, err error) {
+	var changes [recountRun]uint32
+	var keys [recountRun]int64
+	base, last := slots[0], slots[len(slots)-1]
+	for _, slot := range slots {
+		changes[slot-base] = r.tally.changes[slot].Load()
+	}
+	if err := r.drained(ctx); err != nil {
+		return nil, err
+	}
+	lo, hi := storage.DataRange(base, 0, last)
+	err = r.store.Scan(lo, hi, func(row, value []byte) bool {
+		slot, _, _, ok := storage.ParseDataKey(row)
+		if rec, err := version.DecodeRecord(value); ok && err == nil {
+			keys[slot-base] += one(rec.HasLive())
+		}
+		return true
+	})
+	if err != nil && !errors.Is(err, storage.ErrHole) {
+		return nil, err
+	}
+	for _, slot := range slots {
+		was := r.tally.keys[slot].Load()
+		if r.tally.changes[slot].Load() != changes[slot-base] {
+			changed = append(changed, slot)
+			continue
+		}
+		r.tally.keys[slot].Add(keys[slot-base] - was)
+	}
+	return changed, nil
 }
 
 // sum adds the counters of the slots.

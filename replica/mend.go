@@ -70,24 +70,8 @@ func NewMender(r *Replica, owners Owners) *Mender { return &Mender{r: r, owners:
 
 // Run fills holes until ctx ends, and returns nil then.
 func (m *Mender) Run(ctx context.Context) error {
-	tick := time.NewTicker(mendInterval)
-	defer tick.Stop()
-	failing := false
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-		err := m.step(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if is := err != nil && !errors.Is(err, storage.ErrBusy); is != failing {
-			failing = is
-			m.r.cfg.Logger.Warn("replica: bringing back lost rows changed state", "failing", is, "err", err)
-		}
-	}
+	m.r.repeat(ctx, mendInterval, "bringing back lost rows", m.step)
+	return nil
 }
 
 // step is one look.
@@ -142,7 +126,8 @@ func (m *Mender) mend(ctx context.Context, h storage.Hole, known *[]mending) (en
 		return false, err
 	}
 	if m.owners.Whole(ctx, h, since) {
-		return true, m.recount(ctx, h) // the rows that came back were counted already
+		first, _, last, _ := h.Positions()
+		return true, m.r.recount(ctx, ring.Slot(first), ring.Slot(last)) // what came back was counted already
 	}
 	*known = append(*known, mending{h, since})
 	if time.Since(m.asked) > askAgain {
@@ -173,17 +158,6 @@ func (m *Mender) verified(ctx context.Context, h storage.Hole) (time.Time, error
 	}
 	m.asked = time.Time{}
 	return time.Now(), nil
-}
-
-// recount counts the keys of the slots of a hole.
-func (m *Mender) recount(ctx context.Context, h storage.Hole) error {
-	first, _, last, _ := h.Positions()
-	for slot := int(first); slot <= int(last); slot++ {
-		if err := m.r.recountSlot(ctx, ring.Slot(slot)); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // restore writes again what the cache has of lost rows. It is done before digests are
@@ -232,13 +206,22 @@ func (r *Replica) restoreStripe(st *stripe) (rows int, err error) {
 	return rows, nil
 }
 
+// reindexKeys is the number of keys whose index entries are written at once.
+const reindexKeys = 1024
+
 // reindex puts the entries of an index into a hole that the own rows of some slots ask
 // for.
 func (r *Replica) reindex(ctx context.Context, h storage.Hole, first, last ring.Slot) error {
-	for slot := int(first); slot <= int(last); slot++ {
+	lo, hi := storage.DataRange(first, 0, last)
+	for lo != nil {
 		var keys [][]byte
-		lo, hi := storage.DataRange(ring.Slot(slot), 0, ring.Slot(slot))
-		err := r.store.Scan(lo, hi, func(row, value []byte) bool {
+		from := lo
+		lo = nil
+		err := r.store.Scan(from, hi, func(row, value []byte) bool {
+			if len(keys) == reindexKeys {
+				lo = bytes.Clone(row)
+				return false
+			}
 			_, _, key, ok := storage.ParseDataKey(row)
 			if rec, err := version.DecodeRecord(value); ok && err == nil && (bare(rec) || indexed(rec) > 0) {
 				keys = append(keys, bytes.Clone(key))
@@ -246,11 +229,11 @@ func (r *Replica) reindex(ctx context.Context, h storage.Hole, first, last ring.
 			return true
 		})
 		if err != nil && !errors.Is(err, storage.ErrHole) {
-			return fmt.Errorf("replica: reindex slot %d: %w", slot, err)
+			return fmt.Errorf("replica: reindex: %w", err)
 		}
 		for _, key := range keys {
 			if err := r.reindexKey(key, h); err != nil {
-				return fmt.Errorf("replica: reindex slot %d: %w", slot, err)
+				return fmt.Errorf("replica: reindex: %w", err)
 			}
 		}
 		if len(keys) > 0 {
@@ -304,7 +287,7 @@ func (r *Replica) recountHints(ctx context.Context) error {
 	return nil
 }
 
-// recountAccount does that for one target. See recountSlot.
+// recountAccount does that for one target. See recount.
 func (r *Replica) recountAccount(ctx context.Context, target ring.NodeID) error {
 	a := r.hints.account(target)
 	lo, hi := storage.HintRange(uint64(target), 0, 0)

@@ -147,24 +147,8 @@ func NewReaper(r *Replica, cfg ReapConfig, proof Proof) (*Reaper, error) {
 
 // Run looks for what can be dropped until ctx ends, and returns nil then.
 func (p *Reaper) Run(ctx context.Context) error {
-	tick := time.NewTicker(p.cfg.Interval)
-	defer tick.Stop()
-	failing := false
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-		err := p.step(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if is := err != nil && !errors.Is(err, storage.ErrBusy); is != failing {
-			failing = is
-			p.r.cfg.Logger.Warn("replica: reaping changed state", "failing", is, "err", err)
-		}
-	}
+	p.r.repeat(ctx, p.cfg.Interval, "reaping", p.step)
+	return nil
 }
 
 // step is one look.

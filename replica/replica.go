@@ -140,24 +140,30 @@ func (r *Replica) Run(ctx context.Context) error {
 	var scrubbing sync.WaitGroup
 	scrubbing.Go(func() { r.scrub(ctx) })
 	defer scrubbing.Wait()
-	tick := time.NewTicker(r.cfg.SweepInterval)
+	r.repeat(ctx, r.cfg.SweepInterval, "dropping expired payloads", r.sweep)
+	return nil
+}
+
+// repeat does work at every interval until ctx ends. A busy store is no news; any
+// other failure is told once, and its end. A store that has failed ends the node by
+// itself.
+func (r *Replica) repeat(ctx context.Context, interval time.Duration, what string, work func(context.Context) error) {
+	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	failing := false
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-tick.C:
 		}
-		err := r.sweep(ctx)
+		err := work(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return
 		}
-		// A busy store is no news; anything else is told once. A store that has
-		// failed ends the node by itself.
 		if is := err != nil && !errors.Is(err, storage.ErrBusy); is != failing {
 			failing = is
-			r.cfg.Logger.Warn("replica: dropping expired payloads changed state", "failing", is, "err", err)
+			r.cfg.Logger.Warn("replica: "+what+" changed state", "failing", is, "err", err)
 		}
 	}
 }

@@ -175,10 +175,20 @@ func (s *Store) apply(b *pebble.Batch, opts *pebble.WriteOptions) (err error) {
 	return nil
 }
 
-// applyInTurn is apply without waiting for the sync. The engine takes one batch
-// at a time anyway; waiting for it here and not for its lock lets the clock of
-// a simulation go on while the engine stalls.
+// applyInTurn is apply without waiting for the sync.
 func (s *Store) applyInTurn(b *pebble.Batch, opts *pebble.WriteOptions) error {
+	apply := s.db.Apply
+	if opts.Sync {
+		apply = s.db.ApplyNoSyncWait
+	}
+	return s.inTurn(func() error { return apply(b, opts) })
+}
+
+// inTurn calls the engine with what needs its commit lock. It takes one caller at
+// a time anyway; waiting for it here and not for its lock lets the clock of a
+// simulation go on while the engine stalls or syncs its log. A call that does not
+// come back leaves the lock taken: the store has failed then.
+func (s *Store) inTurn(call func() error) error {
 	s.turn <- struct{}{}
 	completed := false
 	defer func() {
@@ -191,13 +201,23 @@ func (s *Store) applyInTurn(b *pebble.Batch, opts *pebble.WriteOptions) error {
 		completed = true
 		return s.failed()
 	}
-	apply := s.db.Apply
-	if opts.Sync {
-		apply = s.db.ApplyNoSyncWait
-	}
-	err := apply(b, opts)
+	err := call()
 	completed = true
 	return err
+}
+
+// flush writes what the engine has in memory into tables.
+func (s *Store) flush() error {
+	var done <-chan struct{}
+	err := s.inTurn(func() (err error) {
+		done, err = s.db.AsyncFlush() // makes a new log
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	<-done
+	return nil
 }
 
 // appliedRow is the meta row with the number of the last batch that has been

@@ -66,7 +66,7 @@ func (s *Store) salvageDue() error {
 // salvage takes the damage of a file out of the tables.
 func (s *Store) salvage(file string) error {
 	// What is in tables only is replaced at once.
-	if err := s.db.Flush(); err != nil {
+	if err := s.flush(); err != nil {
 		return err
 	}
 	for range salvageRounds {
@@ -195,7 +195,7 @@ func (s *Store) replaceExactly(span pebble.KeyRange) error {
 			return err
 		}
 		// Had the engine to flush it within the swap, readers would wait longer.
-		if err := s.db.Flush(); err != nil {
+		if err := s.flush(); err != nil {
 			return err
 		}
 	}
@@ -436,9 +436,9 @@ func (s *Store) appliedInMemory() (uint64, error) {
 
 // swapRange puts the tables into the range instead of what is there.
 func (s *Store) swapRange(files []string, span pebble.KeyRange) error {
-	s.turn <- struct{}{}
-	defer func() { <-s.turn }()
-	defer s.swaps.begin(span)()
-	_, err := s.db.IngestAndExcise(context.Background(), files, nil, nil, span)
-	return err
+	return s.inTurn(func() error {
+		defer s.swaps.begin(span)()
+		_, err := s.db.IngestAndExcise(context.Background(), files, nil, nil, span)
+		return err
+	})
 }

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -344,6 +345,59 @@ func TestCrashBetweenTheHolesAndTheirRange(t *testing.T) {
 		}
 		fillRot(t, again, rows, lost)
 		if err := errors.Join(s.Close(), again.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// The engine reads on behind the last row of a part to see that it was the last. The
+// block there may be nobody's.
+func TestDamageBehindTheEndOfAPart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fs := vfs.NewCrashableMem()
+		rows := rotStore(t, fs, 100)
+		s, err := Open(smallConfig(fs)) // what applies is this test
+		if err != nil {
+			t.Fatal(err)
+		}
+		parts, err := s.parts(func(part) bool { return true })
+		if err != nil {
+			t.Fatal(err)
+		}
+		blocks := 0
+		for _, p := range parts {
+			table, err := s.openTable(p.file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := table.index(); err != nil {
+				t.Fatal(err)
+			}
+			if i := len(table.blocks) / 2; i > 0 && i+1 < len(table.blocks) {
+				last := table.lastOf(table.blocks[i-1])
+				cut := pebble.KeyRange{Start: successor(last), End: successor(table.blocks[i].separator)}
+				if err := s.replaceExactly(cut); err != nil {
+					t.Fatal(err)
+				}
+				at := table.blocks[i].handle
+				flipAt(t, fs, "db/"+p.file, int64(at.Offset+at.Length/2))
+				blocks++
+			}
+			if err := table.close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if blocks == 0 {
+			t.Fatal("no table has blocks to spare")
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s = mustOpen(t, smallConfig(fs))
+		if lost := healed(t, s, rows); len(lost) > 0 {
+			t.Errorf("%d rows were lost with blocks that are nobody's", len(lost))
+		}
+		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
 	})

@@ -305,17 +305,25 @@ func (s *Store) damage(p part) ([]pebble.KeyRange, error) {
 
 // badRuns returns the ranges of a part around its damaged blocks. A range takes in the
 // row before the damage, and the one behind: an iterator knows that it is at the end
-// of a part only when it meets a row beyond, and would run into the damage.
+// of a part only when it meets a row beyond, and would run into the damage. So the
+// block behind the last row of a part counts too, although it is nobody's.
 func (s *Store) badRuns(t *table, p part) (ranges []pebble.KeyRange, err error) {
+	from := sort.Search(len(t.blocks), func(i int) bool { return bytes.Compare(p.span.Start, t.blocks[i].separator) <= 0 })
+	to := sort.Search(len(t.blocks), func(i int) bool { return bytes.Compare(t.blocks[i].separator, p.span.End) >= 0 })
+	if to < len(t.blocks) {
+		to++ // it may have rows of the part, too
+	}
+	if to > from && to < len(t.blocks) && bytes.Compare(t.lastOf(t.blocks[to-1]), p.span.End) < 0 {
+		to++
+	}
 	bad := func(i int) (bool, error) {
-		if i >= len(t.blocks) || i > 0 && bytes.Compare(t.blocks[i-1].separator, p.span.End) >= 0 {
+		if i >= to {
 			return false, nil
 		}
 		ok, err := t.sound(t.blocks[i].handle)
 		return !ok, err
 	}
-	first := sort.Search(len(t.blocks), func(i int) bool { return bytes.Compare(p.span.Start, t.blocks[i].separator) <= 0 })
-	for i := first; i < len(t.blocks); i++ {
+	for i := from; i < to; i++ {
 		is, err := bad(i)
 		if err != nil {
 			return nil, err
@@ -324,7 +332,7 @@ func (s *Store) badRuns(t *table, p part) (ranges []pebble.KeyRange, err error) 
 			continue
 		}
 		r := p.span
-		if i > first {
+		if i > from {
 			if last := t.lastOf(t.blocks[i-1]); bytes.Compare(last, r.Start) > 0 {
 				r.Start = last
 			}
