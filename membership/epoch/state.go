@@ -2,7 +2,9 @@ package epoch
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/redynamo/redynamo/membership/ring"
 )
@@ -232,3 +234,22 @@ func (s State) setBase(i int) State {
 	}
 	return s.say(func(t *Tracker) { t.Base = s.Base().id })
 }
+
+// String is the state in one line, for logs and tests.
+func (s State) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%v admitted=%v base=%d live=", s.self, s.admitted, s.base)
+	for _, e := range s.live {
+		fmt.Fprintf(&b, " %v", e.id)
+	}
+	b.WriteString(" waits for")
+	for _, id := range s.Required() {
+		if t := s.Tracker(id); t.Ack != s.Target().id || t.Sync != s.Target().id || t.Read != s.Base().id {
+			fmt.Fprintf(&b, " %v", t)
+		}
+	}
+	return b.String()
+}
+
+// String gives sum and digest.
+func (id ID) String() string { return fmt.Sprintf("%d-%04x", id.Sum, id.Digest>>48) }

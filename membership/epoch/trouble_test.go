@@ -1,0 +1,268 @@
+package epoch
+
+import (
+	"slices"
+
+	"github.com/redynamo/redynamo/membership/ring"
+)
+
+// This file makes the model's trouble, and judges what is left of it.
+
+func (w *world) pick(ok func(*node) bool) *node {
+	var some []*node
+	for _, n := range w.nodes {
+		if ok(n) {
+			some = append(some, n)
+		}
+	}
+	if len(some) == 0 {
+		return nil
+	}
+	return some[w.rnd.IntN(len(some))]
+}
+
+func up(n *node) bool { return n.born && n.up }
+
+// step is one event.
+func (w *world) step() {
+	w.counts.steps++
+	n := w.pick(up)
+	if n == nil {
+		w.restart(w.pick(func(n *node) bool { return n.born }))
+		return
+	}
+	switch k := w.rnd.IntN(1000); {
+	case k < 520:
+		w.deliver()
+	case k < 600:
+		if to := w.pick(up); to != n {
+			w.gossip(n, to)
+		}
+	case k < 700:
+		w.startWrite(n, w.rnd.IntN(modelUnits))
+	case k < 790:
+		w.startRead(n, w.rnd.IntN(modelUnits))
+	case k < 840:
+		w.transfer(n)
+	case k < 870:
+		w.handoff(n)
+	case k < 920:
+		if len(n.ops) > 0 { // its time is over
+			w.end(n.ops[w.rnd.IntN(len(n.ops))])
+		}
+	case k < 960:
+		w.advance(n)
+	case w.calm:
+	case k < 966:
+		w.crash(n)
+	case k < 980:
+		if down := w.pick(func(n *node) bool { return n.born && !n.up }); down != nil {
+			w.restart(down)
+		}
+	case k < 984:
+		w.split = nil
+		if w.rnd.IntN(3) == 0 {
+			w.split = make([]bool, modelNodes)
+			for i := range w.split {
+				w.split[i] = w.rnd.IntN(2) == 0
+			}
+		}
+	case k < 991:
+		w.administer(n)
+	}
+}
+
+// administer lets an administrator at n change the members. Two of them may do
+// so at once, knowing nothing of each other.
+func (w *world) administer(n *node) {
+	if !n.view.Coordinate {
+		return
+	}
+	t := n.state.Target()
+	members := ring.Members(t.records)
+	some := members[w.rnd.IntN(len(members))].ID
+	r, _ := t.Record(some)
+	r.Counter++
+	r.TimeMS, r.Admin = int64(w.rnd.IntN(3)), n.id
+	records := []ring.Record{r}
+	switch w.rnd.IntN(8) {
+	case 0, 1, 2: // join
+		records = w.join(n)
+	case 3: // remove
+		if len(members) <= modelN {
+			return
+		}
+		records[0].Removed = true
+	case 4:
+		records[0].Weight = w.rnd.IntN(3)
+		if len(members) <= modelN+1 {
+			records[0].Weight = 1
+		}
+	case 5: // replace
+		fresh := w.join(n)
+		if fresh == nil {
+			return
+		}
+		fresh[0].PlaceID, fresh[0].Zone, fresh[0].Weight = r.PlaceID, r.Zone, r.Weight
+		if fresh[0].PlaceID == 0 {
+			fresh[0].PlaceID = r.ID
+		}
+		records[0].Removed = true
+		records = append(records, fresh...)
+	default: // forget one that is down, or seems to be
+		if some == n.id || len(members) <= modelN || w.at(some).up && !w.apart(n, w.at(some)) {
+			return
+		}
+		records[0].Removed, records[0].Forgotten = true, !w.m.forgetSoftly
+		w.forget(some)
+	}
+	if records == nil {
+		return
+	}
+	w.counts.admin++
+	w.show(n, n.state.Amend(records))
+	w.advance(n)
+}
+
+// join makes the record of a node that never was in the ring, which starts with
+// what the contact knows.
+func (w *world) join(contact *node) []ring.Record {
+	n := w.pick(func(n *node) bool { return !n.born })
+	if n == nil {
+		return nil
+	}
+	n.born, n.up = true, true
+	w.show(n, n.state.Merge(contact.state))
+	return []ring.Record{w.record(int(n.id)-1, 1)}
+}
+
+// forget counts what is given up: versions that only the forgotten nodes keep,
+// and, while an earlier forgetting is not seen through, all that the new one keeps.
+func (w *world) forget(id ring.NodeID) {
+	w.counts.forgets++
+	gone := func(n *node) bool {
+		return n.id == id || slices.ContainsFunc(w.nodes, func(x *node) bool { return x.state.Target().forgot(n.id) })
+	}
+	early := slices.ContainsFunc(w.nodes, func(x *node) bool {
+		return x.id != id && x.born && !gone(x) && slices.ContainsFunc(w.nodes, func(y *node) bool {
+			return y.id != id && gone(y) && !x.state.live[0].forgot(y.id)
+		})
+	})
+	for p := range modelUnits {
+		var kept, lost set
+		for _, n := range w.nodes {
+			all := slices.Clone(n.data[p])
+			for k, h := range n.hints {
+				if k.partition == p {
+					all.add(h)
+				}
+			}
+			if gone(n) {
+				lost.add(all)
+			} else {
+				kept.add(all)
+			}
+		}
+		if !early {
+			lost = lost.less(kept)
+		}
+		lost.less(w.given[p]).each(func(int) { w.counts.given++ })
+		w.given[p].add(lost)
+	}
+}
+
+// needed are the nodes that nobody has forgotten.
+func (w *world) needed(n *node) bool {
+	return n.born && !slices.ContainsFunc(w.nodes, func(x *node) bool { return x.state.Target().forgot(n.id) })
+}
+
+// rest ends the trouble, and waits for the cluster to be at rest.
+func (w *world) rest() {
+	w.calm, w.split = true, nil
+	for _, n := range w.nodes {
+		if w.needed(n) && !n.up {
+			w.restart(n)
+		}
+	}
+	for range 400 {
+		for range 250 {
+			w.step()
+			w.deliver()
+		}
+		if w.broken != "" || w.atRest() {
+			return
+		}
+	}
+	w.fail("the cluster does not come to rest: %s", w.describe())
+}
+
+func (w *world) atRest() bool {
+	var first *node
+	for _, n := range w.nodes {
+		if !w.needed(n) {
+			continue
+		}
+		if first == nil {
+			first = n
+		}
+		if len(n.state.live) > 1 || n.state.Target().id != first.state.Target().id || len(n.hints) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func (w *world) describe() (out string) {
+	for _, n := range w.nodes {
+		if w.needed(n) {
+			out += "\n" + n.state.String()
+		}
+	}
+	return out
+}
+
+// judge looks at a cluster at rest: each acknowledged version has W copies in
+// the set that reads use, and nobody keeps what is not its own.
+func (w *world) judge() {
+	n := w.pick(func(n *node) bool { return w.needed(n) && n.view.Coordinate })
+	if n == nil {
+		w.fail("at rest nobody may coordinate: %s", w.describe())
+		return
+	}
+	r := n.view.Read()
+	for p := range modelUnits {
+		w.acked[p].less(w.given[p]).each(func(v int) {
+			copies := 0
+			for _, owner := range r.Owners(p) {
+				if w.at(owner).data[p].has(v) {
+					copies++
+				}
+			}
+			if copies < min(modelW, r.N()) {
+				w.fail("version %d of partition %d has %d copies at rest", v, p, copies)
+			}
+		})
+		for _, x := range w.nodes {
+			if w.needed(x) && !r.Owns(x.id, p) {
+				w.advance(x)
+				if !x.data[p].empty() {
+					w.fail("node %v keeps partition %d and is no owner", x.id, p)
+				}
+			}
+		}
+	}
+}
+
+// play runs one schedule.
+func play(seed uint64, steps int, m *mutant) (*world, breach) {
+	w := newWorld(seed, m)
+	for range steps {
+		if w.step(); w.broken != "" {
+			return w, w.broken
+		}
+	}
+	if w.rest(); w.broken == "" {
+		w.judge()
+	}
+	return w, w.broken
+}
