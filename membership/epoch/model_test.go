@@ -124,13 +124,13 @@ type world struct {
 	rings map[string]*ring.Ring
 	split []bool // side of each node; nil: no split
 
-	acked, issued, given [modelUnits]set
-	next                 [modelUnits]int
-	bases                map[ID]*Epoch
-	digests              map[ID]uint64
-	counts               counts
-	calm                 bool // no more trouble: the cluster must come to rest
-	broken               breach
+	acked, given [modelUnits]set
+	next         [modelUnits]int
+	bases        map[ID]*Epoch
+	digests      map[ID]uint64
+	counts       counts
+	calm         bool // no more trouble: the cluster must come to rest
+	broken       breach
 }
 
 type counts struct{ steps, reads, writes, flips, admin, forgets, given, stale, crashes int }
@@ -186,7 +186,7 @@ func (w *world) show(n *node, next State) {
 		n.state = next
 		return
 	}
-	if !w.m.saveLate || w.rnd.IntN(3) == 0 {
+	if !w.m.saveLate || n.view == nil || w.rnd.IntN(3) == 0 {
 		n.disk = next
 	}
 	old := n.view
@@ -325,7 +325,6 @@ func (w *world) store(to *node, o *op, st ring.Stand) {
 	} else {
 		to.hint(hintKey{o.partition, st.For}, b)
 	}
-	w.issued[o.partition].add(b)
 	w.send(to, o.node, func() { w.stored(o, st) })
 }
 
@@ -349,6 +348,9 @@ func (w *world) stored(o *op, st ring.Stand) {
 		return
 	}
 	w.acked[o.partition].add(bit(o.version))
+	if w.restsOnTheDead(o.acks) {
+		w.giveUp(o.partition, bit(o.version))
+	}
 	w.counts.writes++
 	w.end(o)
 }

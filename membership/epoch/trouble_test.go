@@ -33,13 +33,17 @@ func (w *world) step() {
 	}
 	switch k := w.rnd.IntN(1000); {
 	case k < 520:
-		w.deliver()
+		for range 4 {
+			w.deliver()
+		}
 	case k < 600:
 		if to := w.pick(up); to != n {
 			w.gossip(n, to)
 		}
 	case k < 700:
-		w.startWrite(n, w.rnd.IntN(modelUnits))
+		if !w.calm {
+			w.startWrite(n, w.rnd.IntN(modelUnits))
+		}
 	case k < 790:
 		w.startRead(n, w.rnd.IntN(modelUnits))
 	case k < 840:
@@ -136,29 +140,36 @@ func (w *world) join(contact *node) []ring.Record {
 	return []ring.Record{w.record(int(n.id)-1, 1)}
 }
 
-// forget counts what is given up: versions that only the forgotten nodes keep,
-// and, while an earlier forgetting is not seen through, all that the new one keeps.
+// forgotten reports whether anybody has forgotten a node.
+func (w *world) forgotten(id ring.NodeID) bool {
+	return slices.ContainsFunc(w.nodes, func(x *node) bool { return x.state.Target().forgot(id) })
+}
+
+// forget counts what is given up with the disk of a dead node: hints that it
+// kept, versions that nobody else has, and, while an earlier forgetting is not
+// seen through, its own copies.
 func (w *world) forget(id ring.NodeID) {
 	w.counts.forgets++
-	gone := func(n *node) bool {
-		return n.id == id || slices.ContainsFunc(w.nodes, func(x *node) bool { return x.state.Target().forgot(n.id) })
-	}
+	gone := func(n *node) bool { return n.id == id || w.forgotten(n.id) }
 	early := slices.ContainsFunc(w.nodes, func(x *node) bool {
-		return x.id != id && x.born && !gone(x) && slices.ContainsFunc(w.nodes, func(y *node) bool {
+		return x.born && !gone(x) && slices.ContainsFunc(w.nodes, func(y *node) bool {
 			return y.id != id && gone(y) && !x.state.live[0].forgot(y.id)
 		})
 	})
 	for p := range modelUnits {
-		var kept, lost set
+		var kept, lost, hints set
 		for _, n := range w.nodes {
-			all := slices.Clone(n.data[p])
+			var all, kindness set
 			for k, h := range n.hints {
 				if k.partition == p {
-					all.add(h)
+					kindness.add(h)
 				}
 			}
+			all.add(n.data[p])
+			all.add(kindness)
 			if gone(n) {
 				lost.add(all)
+				hints.add(kindness)
 			} else {
 				kept.add(all)
 			}
@@ -166,14 +177,34 @@ func (w *world) forget(id ring.NodeID) {
 		if !early {
 			lost = lost.less(kept)
 		}
-		lost.less(w.given[p]).each(func(int) { w.counts.given++ })
-		w.given[p].add(lost)
+		lost.add(hints)
+		w.giveUp(p, lost)
 	}
+}
+
+func (w *world) giveUp(p int, lost set) {
+	lost.less(w.given[p]).each(func(int) { w.counts.given++ })
+	w.given[p].add(lost)
+}
+
+// restsOnTheDead reports whether an acknowledgement counts what was given up
+// before: the coordinator does not know yet who was forgotten.
+func (w *world) restsOnTheDead(acks []ring.Stand) bool {
+	dead := 0
+	for _, st := range acks {
+		if w.forgotten(st.Node) {
+			dead++
+			if st.For != 0 {
+				dead++
+			}
+		}
+	}
+	return dead > 1
 }
 
 // needed are the nodes that nobody has forgotten.
 func (w *world) needed(n *node) bool {
-	return n.born && !slices.ContainsFunc(w.nodes, func(x *node) bool { return x.state.Target().forgot(n.id) })
+	return n.born && !w.forgotten(n.id)
 }
 
 // rest ends the trouble, and waits for the cluster to be at rest.

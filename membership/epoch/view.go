@@ -121,10 +121,11 @@ func (v *View) Holds(partition int) bool {
 // offered for Transfer, if this node keeps them as the copy of holder: itself,
 // or the owner that a hint is for. New owners are offered everything by everybody
 // (Dynamo §4.9). What counts as the copy of a node that is no owner in the
-// target must survive without it, so it goes to all owners.
+// target must survive without it, so it goes to all owners; and so does
+// everything if there will be fewer owners, because a lost one may be dead.
 func (v *View) Recipients(dst []ring.NodeID, partition int, holder ring.NodeID) []ring.NodeID {
 	from, to := v.Read().Owners(partition), v.target.Owners(partition)
-	stays := slices.Contains(to, holder)
+	stays := slices.Contains(to, holder) && len(to) >= len(from)
 	for _, id := range to {
 		if id != holder && (!stays || !slices.Contains(from, id)) {
 			dst = append(dst, id)
