@@ -134,6 +134,20 @@ func TestRowsAreReadAfterTheWaitAndNotBefore(t *testing.T) {
 	}
 }
 
+func TestRowsThatWereFetchedLongAgoAreNotMerged(t *testing.T) {
+	for took, merged := range map[time.Duration]bool{time.Second: true, time.Hour: false} {
+		synctest.Test(t, func(t *testing.T) {
+			a, b := pair(t, Config{Settle: time.Nanosecond})
+			b.put("k", 1)
+			b.answers = took // and this side is not there to see its deadline pass
+			_, err := a.x.exchange(t.Context(), b.id, 0, ring.Slots-1)
+			if is := a.state("k") == b.state("k"); is != merged || merged != (err == nil) {
+				t.Errorf("after %v: merged %v, %v", took, is, err)
+			}
+		})
+	}
+}
+
 func TestSessionsAreProofsForBothSidesAndOnlyWhenTheySucceed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := pair(t, Config{})
@@ -201,6 +215,35 @@ func TestSessionOfAnotherRingOrWithoutBeginningProvesNothing(t *testing.T) {
 	if _, ok := b.x.Session(0, a.id); !ok {
 		t.Error("a good session is no proof")
 	}
+}
+
+// The end of a session that nobody waits for any more may come when the next one
+// has begun. It says nothing of what happened between the two beginnings.
+func TestLateEndOfASessionProvesOnlyWhatItCompared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, Config{})
+		x, s := w.hosts[1].x, Session{Epoch: w.ring.Epoch(), Last: ring.Slots - 1}
+		first := time.Now()
+		for _, next := range []Session{s, {Epoch: s.Epoch, Last: 5}, s} {
+			if err := x.ServeBegin(2, next); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(15 * time.Second)
+		}
+		x.ServeEnd(2, s, func(error) {})
+		if began, ok := x.Session(w.ring.Partition(0), 2); ok && began.After(first) {
+			t.Errorf("a session that began at %v is entered as of %v", first, began)
+		}
+		x.ServeEnd(2, s, func(error) {}) // of the session that began last
+		again := time.Now()
+		if err := x.ServeBegin(2, s); err != nil {
+			t.Fatal(err)
+		}
+		x.ServeEnd(2, s, func(error) {})
+		if began, ok := x.Session(w.ring.Partition(0), 2); !ok || !began.Equal(again) {
+			t.Errorf("the session after that began at %v: %v, want %v", began, ok, again)
+		}
+	})
 }
 
 func TestOneSessionAtATimeIsServed(t *testing.T) {

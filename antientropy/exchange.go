@@ -2,6 +2,7 @@ package antientropy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -274,6 +275,7 @@ func (e *exchange) pull(ctx context.Context, at []Position, theirs map[keyOf]uin
 		return 0, err
 	}
 	defer end()
+	deadline := time.Now().Add(2 * e.x.cfg.Timeout) // before the peer reads them
 	rows, n, err := e.fetch(ctx, at)
 	if err != nil {
 		return 0, fmt.Errorf("fetch: %w", err)
@@ -281,7 +283,7 @@ func (e *exchange) pull(ctx context.Context, at []Position, theirs map[keyOf]uin
 	for i := range rows {
 		theirs[keyOf(rows[i].Key)] = rows[i].State
 	}
-	if err := e.merge(ctx, rows); err != nil {
+	if err := e.merge(ctx, rows, deadline); err != nil {
 		return 0, fmt.Errorf("merge: %w", err)
 	}
 	return n, nil
@@ -305,11 +307,18 @@ func (e *exchange) fetch(ctx context.Context, at []Position) ([]Row, int, error)
 // maxPositions bounds the positions of one question.
 const maxPositions = 4096
 
-// merge joins fetched rows into our own and waits until they are durable.
-func (e *exchange) merge(ctx context.Context, rows []Row) error {
+// errLate: what was fetched is too old to be merged.
+var errLate = errors.New("antientropy: past the deadline")
+
+// merge joins fetched rows into our own, before the deadline, and waits until they
+// are durable.
+func (e *exchange) merge(ctx context.Context, rows []Row, deadline time.Time) error {
+	if !time.Now().Before(deadline) {
+		return errLate
+	}
 	done := make(chan error, len(rows))
 	for i := range rows {
-		e.x.src.Merge(rows[i].Key, rows[i].Record, func(err error) { done <- err })
+		e.x.src.Merge(rows[i].Key, rows[i].Record, deadline, func(err error) { done <- err })
 	}
 	var first error
 	for range rows {

@@ -1,21 +1,32 @@
 package antientropy
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/redynamo/redynamo/antientropy/merkle"
 	"github.com/redynamo/redynamo/membership/ring"
 )
 
-// forest folds the digests of partitions. It remembers roots, and folds anew only
-// what has changed.
+// forest folds the digests of partitions. It remembers all roots and the last
+// tree, and folds anew only what has changed.
 type forest struct {
 	src   Source
 	units int
 	mu    struct {
 		sync.Mutex
 		roots []root
+		cells []uint64 // memory for the next root
+		last  folded
 	}
+}
+
+// folded is a remembered tree: whoever descends asks for one partition several
+// times.
+type folded struct {
+	tree      *merkle.Tree // nil: none yet
+	partition int
+	version   uint64
 }
 
 // root is a remembered root: of the digests at a version.
@@ -37,33 +48,50 @@ func (f *forest) slots(partition int) (first, last ring.Slot) {
 	return ring.Slot(partition * n), ring.Slot(partition*n + n - 1)
 }
 
-// tree folds a partition.
+// tree folds a partition. A change while it is folded is seen the next time: the
+// version is read first.
 func (f *forest) tree(partition int) *merkle.Tree {
+	version := f.version(partition)
+	f.mu.Lock()
+	last := f.mu.last
+	f.mu.Unlock()
+	if last.tree != nil && last.partition == partition && last.version == version {
+		return last.tree
+	}
+	tree := merkle.Fold(f.appendCells(nil, partition))
+	f.mu.Lock()
+	f.mu.last = folded{tree, partition, version}
+	f.mu.Unlock()
+	return tree
+}
+
+// root is the root of a partition, as current as tree.
+func (f *forest) root(partition int) uint64 {
+	version := f.version(partition)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	known := &f.mu.roots[partition]
+	if !known.folded || known.version != version {
+		f.mu.cells = f.appendCells(f.mu.cells[:0], partition)
+		*known = root{true, version, merkle.Root(f.mu.cells)}
+	}
+	return known.hash
+}
+
+// version grows with every change of a partition's digests.
+func (f *forest) version(partition int) uint64 {
+	return f.src.DigestVersions(f.slots(partition))
+}
+
+// appendCells appends the digests of a partition's cells.
+func (f *forest) appendCells(cells []uint64, partition int) []uint64 {
 	first, last := f.slots(partition)
-	cells := make([]uint64, 0, (int(last)-int(first)+1)*merkle.CellsPerSlot)
+	cells = slices.Grow(cells, (int(last)-int(first)+1)*merkle.CellsPerSlot)
 	for slot := int(first); slot <= int(last); slot++ {
 		d := f.src.Digests(ring.Slot(slot))
 		cells = append(cells, d[:]...)
 	}
-	return merkle.Fold(cells)
-}
-
-// root is the root of a partition. A change while it is folded is seen the next
-// time: the version is read first.
-func (f *forest) root(partition int) uint64 {
-	first, last := f.slots(partition)
-	version := f.src.DigestVersions(first, last)
-	f.mu.Lock()
-	known := f.mu.roots[partition]
-	f.mu.Unlock()
-	if known.folded && known.version == version {
-		return known.hash
-	}
-	hash := f.tree(partition).Root()
-	f.mu.Lock()
-	f.mu.roots[partition] = root{true, version, hash}
-	f.mu.Unlock()
-	return hash
+	return cells
 }
 
 // cellOf is the cell that a leaf of a partition's tree stands for.

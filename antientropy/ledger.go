@@ -70,6 +70,10 @@ type opened struct {
 // noted, so there are few. While another peer's session goes on it answers
 // ErrBusy: a node that lacks much would be brought the same rows by everybody at
 // once.
+//
+// A peer that begins anew has given a session up. Its end may be on the way all
+// the same, and would be taken for the end of this one: so what comes to an end
+// next counts from the first beginning.
 func (x *Exchanger) ServeBegin(from ring.NodeID, s Session) error {
 	if !slices.Contains(x.peers(), from) {
 		return nil
@@ -86,7 +90,11 @@ func (x *Exchanger) ServeBegin(from ring.NodeID, s Session) error {
 	if l.mu.opened == nil {
 		l.mu.opened = map[ring.NodeID]opened{}
 	}
-	l.mu.opened[from] = opened{s, now, now}
+	began := now
+	if given, up := l.mu.opened[from]; up {
+		began = given.began
+	}
+	l.mu.opened[from] = opened{s, began, now}
 	return nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/redynamo/redynamo/antientropy/merkle"
 	"github.com/redynamo/redynamo/membership/ring"
@@ -64,6 +65,7 @@ type host struct {
 	fail     error // of every question to this host
 	credits  []int // of the deliveries to come; none left: plenty
 	calls    map[string]int
+	answers  time.Duration // how long a fetch from it takes
 	barriers int
 }
 
@@ -154,7 +156,7 @@ func (h *host) DigestVersions(first, last ring.Slot) (sum uint64) {
 	return sum
 }
 
-func (h *host) Merge(key, record []byte, done func(error)) {
+func (h *host) Merge(key, record []byte, _ time.Time, done func(error)) {
 	h.put(string(key), slices.Collect(maps.Keys(decodeSet(record)))...)
 	done(nil)
 }
@@ -265,7 +267,9 @@ func (l link) Fetch(_ context.Context, at []Position, maxBytes int) ([]Row, int,
 	if err := l.called("fetch"); err != nil {
 		return nil, 0, err
 	}
-	return l.to.r.Fetch(at, maxBytes)
+	rows, n, err := l.to.r.Fetch(at, maxBytes)
+	time.Sleep(l.to.answers)
+	return rows, n, err
 }
 
 func (l link) Deliver(_ context.Context, rows []Row) (int, error) {
@@ -273,7 +277,7 @@ func (l link) Deliver(_ context.Context, rows []Row) (int, error) {
 		return 0, err
 	}
 	for _, r := range rows {
-		l.to.Merge(r.Key, r.Record, func(error) {})
+		l.to.Merge(r.Key, r.Record, time.Time{}, func(error) {})
 	}
 	l.to.mu.Lock()
 	defer l.to.mu.Unlock()

@@ -2,6 +2,7 @@ package antientropy
 
 import (
 	"context"
+	"time"
 
 	"github.com/redynamo/redynamo/antientropy/merkle"
 	"github.com/redynamo/redynamo/membership/ring"
@@ -39,9 +40,9 @@ type Source interface {
 	DigestVersions(first, last ring.Slot) uint64
 	// Reader returns the rows of this moment.
 	Reader() (Reader, error)
-	// Merge joins a record into the own row of key; done(nil) means that it is
-	// durable.
-	Merge(key, record []byte, done func(error))
+	// Merge joins a record into the own row of key, unless the row cannot be had
+	// before the deadline; done(nil) means that it is durable.
+	Merge(key, record []byte, deadline time.Time, done func(error))
 	// Barrier calls done when all that was taken before is durable.
 	Barrier(done func(error))
 }

@@ -62,7 +62,7 @@ func (c *instant) Up(ring.NodeID) bool     { return true }
 func (c *instant) Peer(n ring.NodeID) Peer { return &c.peers[n-1] }
 func (c *instant) Self() ring.NodeID       { return c.self }
 
-func (c *instant) Mutate(_ []byte, _ ring.NodeID, _ version.Record, _ version.Op, _ bool, done func(error)) ([]byte, version.Outcome, error) {
+func (c *instant) Mutate(_ []byte, _ ring.NodeID, _ version.Record, _ version.Op, _ time.Time, _ bool, done func(error)) ([]byte, version.Outcome, error) {
 	done(nil)
 	return c.enc, version.Outcome{Applied: true}, nil
 }

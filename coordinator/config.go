@@ -20,6 +20,9 @@ type Config struct {
 	// HintTimeout bounds each message sent after the client has its answer;
 	// 5 s.
 	HintTimeout time.Duration
+	// MaxAge is how long after its beginning a request may still send a message, and
+	// the longest timeout of one; 30 s. Whatever it read or minted goes out by then.
+	MaxAge time.Duration
 	// MinHedge is the least time a read waits before it asks one more owner;
 	// 2 ms. The most is half the timeout.
 	MinHedge time.Duration
@@ -55,6 +58,7 @@ func (c Config) withDefaults() Config {
 	def(&c.ReadTimeout, time.Second)
 	def(&c.WriteTimeout, 2*time.Second)
 	def(&c.HintTimeout, 5*time.Second)
+	def(&c.MaxAge, 30*time.Second)
 	def(&c.MinHedge, 2*time.Millisecond)
 	def(&c.MinDoubt, 10*time.Millisecond)
 	def(&c.MaxInFlight, 1<<16)
@@ -101,6 +105,7 @@ func (c Config) validate() error {
 	positive("read timeout", int64(c.ReadTimeout))
 	positive("write timeout", int64(c.WriteTimeout))
 	positive("hint timeout", int64(c.HintTimeout))
+	positive("max age", int64(c.MaxAge))
 	positive("min hedge", int64(c.MinHedge))
 	positive("min doubt", int64(c.MinDoubt))
 	positive("max in flight", int64(c.MaxInFlight))

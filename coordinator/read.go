@@ -83,6 +83,7 @@ func (c *Coordinator) read(q readQuery, done func(ReadResult, error)) {
 	if q.timeout <= 0 {
 		q.timeout = c.cfg.ReadTimeout
 	}
+	q.timeout = min(q.timeout, c.cfg.MaxAge)
 	r.q, r.done, r.deadline = q, done, time.Now().Add(q.timeout)
 	r.stands = q.ring.Walk(r.stands[:0], r.partition(), c.up)
 	if q.homes {
@@ -192,7 +193,7 @@ func (r *read) run() {
 			res, err := r.resultLocked()
 			r.mu.Unlock()
 			if r.q.client {
-				r.c.cfg.Ended(time.Since(r.deadline.Add(-r.q.timeout)))
+				r.c.cfg.Ended(time.Since(r.began()))
 			}
 			done := r.done
 			r.done = nil
@@ -338,12 +339,14 @@ func (r *read) resultLocked() (ReadResult, error) {
 	}
 }
 
+func (r *read) began() time.Time { return r.deadline.Add(-r.q.timeout) }
+
 // end repairs what the read found stale and returns the object to its pool.
 // Requires: answered, and no callback is outstanding.
 func (r *read) end() {
 	c := r.c
 	if stale := r.mu.Repairs(nil); len(stale) > 0 {
-		c.repairOwners(r.q.key, r.mu.Record(), stale)
+		c.repairOwners(r.q.key, r.mu.Record(), r.began(), stale)
 	}
 	r.q = readQuery{}
 	r.mu.Reset(0, nil, nil)

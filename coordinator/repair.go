@@ -47,8 +47,8 @@ func (r *repairer) end(k repairKey, size int) {
 }
 
 // repairOwners sends record to the owners that a read found stale. The client
-// has its answer already; nobody waits for this.
-func (c *Coordinator) repairOwners(key []byte, record version.Record, stale []quorum.Repair) {
+// that began then has its answer already; nobody waits for this.
+func (c *Coordinator) repairOwners(key []byte, record version.Record, began time.Time, stale []quorum.Repair) {
 	d := &c.count.divergence
 	d.reads.Inc()
 	enc := version.EncodeWire(nil, record)
@@ -64,7 +64,7 @@ func (c *Coordinator) repairOwners(key []byte, record version.Record, stale []qu
 		c.inFlight.Add(1)
 		peer.Merge(MergeRequest{
 			Key: key, Record: enc, Durable: !c.cfg.FsyncOne,
-			Deadline: time.Now().Add(c.cfg.HintTimeout), Class: ClassRepair,
+			Deadline: c.tailDeadline(began), Class: ClassRepair,
 		}, func(err error) {
 			if err != nil {
 				d.repairsFailed.Inc()

@@ -123,16 +123,29 @@ func (w *write) armLocked() {
 
 // sendDeadlineLocked is how long one node may take. While the client waits, an
 // owner gets half the time, so that a fallback can still replace a silent one
-// before the answer is due; afterwards it is a matter of bounding the tail.
+// before the answer is due; afterwards it is a matter of bounding the tail. So is
+// what this node keeps itself, whenever that is: it is tried when all others have
+// failed, which is mostly when the time of the client is over. A peer refuses what
+// is past its deadline, so a node that was held up sends nothing old.
 func (w *write) sendDeadlineLocked(s quorum.Send) time.Time {
 	switch {
-	case w.mu.answered:
-		return time.Now().Add(w.c.cfg.HintTimeout)
+	case w.mu.answered, s.Stand.Node == w.self.Node:
+		return w.c.tailDeadline(w.began)
 	case s.Stand.For == 0:
 		return w.start.Add(w.deadline.Sub(w.start) / 2)
 	default:
 		return w.deadline
 	}
+}
+
+// tailDeadline is how long a message may take that a request sends now which began
+// then and has its answer.
+func (c *Coordinator) tailDeadline(began time.Time) time.Time {
+	deadline, last := time.Now().Add(c.cfg.HintTimeout), began.Add(c.cfg.MaxAge)
+	if deadline.After(last) {
+		return last
+	}
+	return deadline
 }
 
 // send delivers the record to one node. Requires: mu is not held.

@@ -52,6 +52,7 @@ type node struct {
 		sync.Mutex
 		fault    fault
 		delay    time.Duration // of every answer
+		stopped  time.Duration // it stands still for so long when it next reads for itself
 		latency  time.Duration // what others think its p95 is
 		down     map[ring.NodeID]bool
 		rows     map[row]version.Record
@@ -137,6 +138,14 @@ func (r *rig) seen(down *node) {
 	}
 }
 
+// stopped takes the time that the node is to stand still.
+func (n *node) stopped() (d time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	d, n.mu.stopped = n.mu.stopped, 0
+	return d
+}
+
 func (n *node) set(f fault) { n.mu.Lock(); n.mu.fault = f; n.mu.Unlock() }
 
 // lose takes all rows from a node, which knows it.
@@ -208,6 +217,10 @@ func (l link) carryBy(f fault, deadline time.Time, act func(), answer func(error
 	if l.from == l.to {
 		f = healthy
 	}
+	if !time.Now().Before(deadline) {
+		answer(ErrUnreachable) // too late to be sent
+		return
+	}
 	late := func() { time.AfterFunc(time.Until(deadline), func() { answer(ErrLost) }) }
 	switch f {
 	case unreachable:
@@ -239,6 +252,9 @@ func (l link) carryBy(f fault, deadline time.Time, act func(), answer func(error
 func (l link) Read(req ReadRequest, done func(ReadReply, error)) {
 	var out ReadReply
 	l.carry(req.Deadline, func() {
+		if l.from == l.to {
+			time.Sleep(l.to.stopped())
+		}
 		l.to.mu.Lock()
 		defer l.to.mu.Unlock()
 		l.to.mu.reads = append(l.to.mu.reads, req)
@@ -392,7 +408,7 @@ func (l link) Latency() time.Duration {
 }
 
 // Mutate makes node a Local.
-func (n *node) Mutate(key []byte, owner ring.NodeID, base version.Record, op version.Op, _ bool, done func(error)) ([]byte, version.Outcome, error) {
+func (n *node) Mutate(key []byte, owner ring.NodeID, base version.Record, op version.Op, _ time.Time, _ bool, done func(error)) ([]byte, version.Outcome, error) {
 	n.mu.Lock()
 	if n.mu.mintErr != nil {
 		defer n.mu.Unlock()

@@ -70,8 +70,9 @@ type Local interface {
 	// On success it returns at once the encoded new record, to be sent to the
 	// other replicas, and what the operation did; done is then called exactly
 	// once, when the copy is committed (and synced, if durable) or has failed.
-	// With an error nothing was stored, and done is never called.
-	Mutate(key []byte, owner ring.NodeID, base version.Record, op version.Op, durable bool, done func(error)) (enc []byte, out version.Outcome, err error)
+	// With an error nothing was stored, and done is never called: so it ends if
+	// the local copy cannot be had before the deadline.
+	Mutate(key []byte, owner ring.NodeID, base version.Record, op version.Op, deadline time.Time, durable bool, done func(error)) (enc []byte, out version.Outcome, err error)
 }
 
 // ReadRequest asks for one copy of a key.

@@ -130,7 +130,7 @@ func (c *Coordinator) write(key []byte, op version.Op, o WriteOptions, forwarded
 		o.Timeout = c.cfg.WriteTimeout
 	}
 	w.start = w.began
-	w.deadline = w.start.Add(o.Timeout)
+	w.deadline = w.start.Add(min(o.Timeout, c.cfg.MaxAge))
 	w.partition = w.ring.Partition(ring.SlotOf(key))
 	w.r, w.w = capped(o.R, c.cfg.R, w.ring), capped(o.W, c.cfg.W, w.ring)
 	w.route()
@@ -313,6 +313,9 @@ func (w *write) coordinate(self ring.Stand) {
 	}
 	patience := time.Until(w.deadline)
 	switch {
+	case patience <= 0:
+		w.refuse()
+		return
 	case w.op.NeedsRead():
 	case w.c.cfg.Recovering():
 		patience /= 2 // it can be done without
@@ -331,16 +334,15 @@ func (w *write) coordinate(self ring.Stand) {
 // and the read was to make up for what this node has lost. Then the write covers
 // less than it might, and what it has not seen stays beside it.
 func (w *write) readDone(res ReadResult, err error) {
+	w.start = time.Now()
 	switch {
 	case err != nil && !w.op.NeedsRead():
-		w.start = time.Now()
 		w.mint(version.Record{})
 	case errors.Is(err, ErrOverloaded):
 		w.finish(WriteResult{}, ErrOverloaded)
-	case err != nil:
+	case err != nil, !w.start.Before(w.deadline): // what was read is old by now
 		w.finish(WriteResult{}, ErrNoReplicas)
 	default:
-		w.start = time.Now()
 		w.mint(res.Record)
 	}
 }
@@ -352,7 +354,7 @@ func (w *write) mint(base version.Record) {
 	w.mu.refs, w.mu.running = 1, true // callbacks only feed until enc is there
 	w.mu.Unlock()
 
-	enc, out, err := w.c.local.Mutate(w.key, w.self.For, base, w.op, true, w.onLocal)
+	enc, out, err := w.c.local.Mutate(w.key, w.self.For, base, w.op, w.deadline, true, w.onLocal)
 	if err != nil {
 		w.mu.refs, w.mu.running = 0, false
 		w.mintFailed(err)

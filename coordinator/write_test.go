@@ -722,3 +722,29 @@ func TestAFullFallbackShedsOnlyWhatTheOwnersCanDoWithout(t *testing.T) {
 		})
 	}
 }
+
+// All others are deaf: the last fallback times out at the very moment at which the
+// client's time is over. What the coordinator then keeps has its time all the same.
+func TestAHintIsKeptAlsoWhenTheTimeOfTheClientIsOver(t *testing.T) {
+	for seed := range 50 {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t, 5, Config{})
+			key := fmt.Sprint("alone", seed)
+			owners := r.owners(key)
+			for _, n := range r.nodes {
+				if n != owners[0] {
+					n.set(deaf)
+				}
+			}
+			if _, err := owners[0].write(key, set("v"), WriteOptions{}); err == nil {
+				t.Error("acknowledged by one node of two")
+			}
+			r.drained()
+			for _, o := range owners[1:] {
+				if got := value(owners[0].get(key, o.id)); got != "v" {
+					t.Errorf("%s: the coordinator keeps %q for owner %v", key, got, o.id)
+				}
+			}
+		})
+	}
+}

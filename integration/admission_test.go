@@ -1,9 +1,12 @@
 package integration
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -102,6 +105,9 @@ func drainUnderLoad(t *testing.T, flags ...string) (d drained) {
 	for _, i := range append(serving, 2) {
 		t.Logf("node %d: %s", i, c.background(i))
 	}
+	if sent, received := c.slices(0, "send"), c.slices(2, "receive"); sent == 0 || received == 0 {
+		t.Errorf("sending had %d slices of time and receiving %d: they ask nobody", sent, received)
+	}
 	return d
 }
 
@@ -186,4 +192,23 @@ func (c *processes) background(i int) string {
 		}
 	}
 	return strings.Join(said, " ")
+}
+
+// slices is how many slices of time node i has given to a kind of background work.
+func (c *processes) slices(i int, kind string) (granted int64) {
+	c.t.Helper()
+	resp, err := http.Get("http://" + c.nodes[i].admin + "/metrics")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewScanner(resp.Body)
+	for lines.Scan() {
+		if n, ok := strings.CutPrefix(lines.Text(), fmt.Sprintf(`admission_slices_total{kind=%q,outcome="granted"} `, kind)); ok {
+			if granted, err = strconv.ParseInt(n, 10, 64); err != nil {
+				c.t.Fatal(err)
+			}
+		}
+	}
+	return granted
 }

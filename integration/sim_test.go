@@ -33,6 +33,7 @@ type simNode struct {
 	host string
 	disk *vfs.MemFS
 	wait atomic.Int64 // what a sync of the disk takes beyond its usual time
+	over *atomic.Bool // this life is being closed
 	node *node.Node
 	boot int
 	with func(*node.Config) // changes the configuration of its next starts
@@ -46,6 +47,7 @@ type simCluster struct {
 	nodes []*simNode
 	disks sync.Mutex // held to exchange a disk
 	tune  func(*node.Config)
+	burns bool // some disk is lost in this run
 }
 
 func newSimCluster(t *testing.T, seed uint64, nodes int) *simCluster {
@@ -82,10 +84,11 @@ func (c *simCluster) boot(i int) error {
 	if err != nil {
 		return err
 	}
+	s.over = new(atomic.Bool)
 	rng := rand.New(rand.NewPCG(c.seed, uint64(100*s.boot+i)))
 	var mu sync.Mutex
 	cfg := node.Config{
-		DataDir: "/data", FS: slowDisk{s.disk, &s.wait}, Network: c.net.Host(s.host), GossipTransport: transport,
+		DataDir: "/data", FS: slowDisk{s.disk, &s.wait, s.over}, Network: c.net.Host(s.host), GossipTransport: transport,
 		Advertise: s.host, AdminListen: "-", Expect: len(c.nodes), Zone: fmt.Sprintf("z%d", i%3),
 		MemTableBytes: 256 << 10, BlockCache: 1 << 20, RecordCache: 1 << 20,
 		Rand: func() uint64 {
@@ -130,6 +133,7 @@ func (c *simCluster) crash(i int) {
 	rest := s.disk.CrashClone(vfs.CrashCloneCfg{})
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
+	s.over.Store(true)
 	_ = s.node.Close(ctx) // behind the cut; whatever it still does is lost
 	s.disk = rest
 }
@@ -144,6 +148,7 @@ func (c *simCluster) close() {
 		wg.Go(func() {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 			defer cancel()
+			s.over.Store(true)
 			if err := s.node.Close(ctx); err != nil {
 				c.t.Errorf("seed %d: close node %d: %v", c.seed, i, err)
 			}

@@ -15,6 +15,7 @@ import (
 type slowDisk struct {
 	*vfs.MemFS
 	extra *atomic.Int64 // time added to each sync; a disk that is about to fail
+	ended *atomic.Bool  // its node is being closed: the engine then syncs the log under its lock
 }
 
 // syncTime is what a sync takes at most, of a good disk.
@@ -43,6 +44,9 @@ type slowFile struct {
 }
 
 func (f slowFile) wait() {
+	if f.disk.ended.Load() {
+		return
+	}
 	time.Sleep(rand.N(syncTime) + time.Duration(f.disk.extra.Load()))
 }
 

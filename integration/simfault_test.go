@@ -62,13 +62,7 @@ func paceOf(seed uint64) pace {
 }
 
 func TestFaultsLoseNoAcknowledgedWriteInVirtualTime(t *testing.T) {
-	first, seeds := envInt(t, "REDYNAMO_SIM_SEED", 1), envInt(t, "REDYNAMO_SIM_SEEDS", 0)
-	if seeds == 0 && os.Getenv("REDYNAMO_SIM_SEED") != "" {
-		seeds = 1
-	}
-	if seeds == 0 {
-		seeds = 8
-	}
+	first, seeds := simSeeds(t, 8)
 	for seed := first; seed < first+seeds; seed++ {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 			fmt.Fprintf(os.Stderr, "faults: seed %d\n", seed) // a panic of a node would not say it
@@ -83,6 +77,19 @@ func TestFaultsLoseNoAcknowledgedWriteInVirtualTime(t *testing.T) {
 			t.Logf("seed %d: %v of virtual time took %v: %v", seed, took, time.Since(begin), counts)
 		})
 	}
+}
+
+// simSeeds is which seeds to run.
+func simSeeds(t *testing.T, byDefault int) (first, seeds int) {
+	t.Helper()
+	first, seeds = envInt(t, "REDYNAMO_SIM_SEED", 1), envInt(t, "REDYNAMO_SIM_SEEDS", 0)
+	switch {
+	case seeds > 0:
+		return first, seeds
+	case os.Getenv("REDYNAMO_SIM_SEED") != "":
+		return first, 1
+	}
+	return first, byDefault
 }
 
 func envInt(t *testing.T, name string, byDefault int) int {
@@ -255,6 +262,7 @@ func (n *nemesis) end(i int, vanish bool, unsyncedPercent int) {
 	}
 	rest := s.disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: unsyncedPercent, RNG: n.rng})
 	ghost := s.node
+	s.over.Store(true)
 	n.ghosts.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
@@ -337,6 +345,7 @@ func (c *simCluster) closeNode(i int, most time.Duration) {
 	start := time.Now()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
+	c.nodes[i].over.Store(true)
 	if err := c.nodes[i].node.Close(ctx); err != nil {
 		c.t.Errorf("seed %d: close node %d: %v", c.seed, i, err)
 	}
@@ -540,13 +549,18 @@ func (d diskRows) join(key string, without int) []shown {
 }
 
 // crossCheck looks at the disks in the middle of it all. A write that is
-// acknowledged by now is on W disks, so any W-1 of them may burn.
+// acknowledged by now is on W disks, so any W-1 of them may burn. If one has burnt
+// already, what was on two of them must be on one.
 func (c *simCluster) crossCheck(h *history, when string) {
 	h.count("cross-check")
 	acks := h.acknowledged()
 	keys := h.sharedKeys()
 	rows := c.openDisks(h, keys)
 	for _, key := range keys {
+		if c.burns {
+			h.judge(key, "on all disks, "+when, rows.join(key, -1), binding{acks, 2})
+			continue
+		}
 		h.judge(key, "on all disks, "+when, rows.join(key, -1), binding{acks, 1})
 		for i := range c.nodes {
 			h.judge(key, fmt.Sprintf("on all disks but that of node %d, %s", i, when), rows.join(key, i), binding{acks, 2})

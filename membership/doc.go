@@ -85,7 +85,9 @@
 // earlier one gives it some seconds. If the other is alive then, the earlier one
 // stops; if not, it goes on with a later boot number, and is recovering, because
 // its id has acknowledged what it does not have. Two that cannot reach each other
-// take turns in this once, and one of them stops.
+// take turns in this once, and one of them stops. What was said from the address
+// where this process listens was said by a life of its own past, however late a
+// member that was cut off brings it: it only takes a boot number above that.
 //
 // How far logs have come travels every 10 s and is saved only
 // with other news. A snapshot of a running node's disk that is younger than that

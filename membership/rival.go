@@ -33,6 +33,8 @@ func (l *loop) meet(ctx context.Context, a announcement) error {
 	r := &l.rivalry
 	other := a.Boot.Incarnation != l.self.Boot.Incarnation
 	later := other && a.order(l.self) > 0
+	there := a.Endpoints.PeerAddr()
+	elsewhere := other && there != "" && there != l.self.Endpoints.PeerAddr()
 	behind := a.Boot.Reached > l.cfg.Reached() || other && a.Boot.Reached > l.cfg.Boot.Reached && !r.yielded
 	switch {
 	case !other && !behind:
@@ -42,10 +44,10 @@ func (l *loop) meet(ctx context.Context, a announcement) error {
 		return nil
 	case !behind && !(other && a.Boot.Number >= l.self.Boot.Number):
 		return nil
-	case r.yielded && later:
-		return l.superseded(a)
-	case r.yielded:
+	case r.yielded && !later:
 		return nil
+	case r.yielded && elsewhere:
+		return l.superseded(a)
 	}
 	if a.order(r.latest) > 0 {
 		a.Boot.Reached = max(a.Boot.Reached, r.latest.Boot.Reached)
@@ -54,8 +56,8 @@ func (l *loop) meet(ctx context.Context, a announcement) error {
 	if r.probing {
 		return nil
 	}
-	if there := a.Endpoints.PeerAddr(); !other || there == "" || there == l.self.Endpoints.PeerAddr() {
-		return l.probed(false)
+	if !elsewhere {
+		return l.probed(false) // nobody but this process can be where it listens: it is a life of the past
 	}
 	wait := time.Duration(0)
 	if r.settled && later {

@@ -155,6 +155,39 @@ func TestARestoredBackupIsNoticedWithinASecond(t *testing.T) {
 	}
 }
 
+// A member that was cut off can know of a later life than those who told first.
+func TestALaterWordOfTheOwnPastIsNoRival(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		dirs := w.three()
+		n := w.nodes[2]
+		for range 3 {
+			n.stop()
+			n.boot(dirs[2])
+		}
+		n.crash()
+		n.store.blob, n.cfg.Expect = nil, 0
+		wiped := &directory{}
+		n.boot(wiped)
+		w.within(time.Second, "the loss is noticed", wiped.doubted)
+		for _, number := range []uint64{40, 60, 90} {
+			late, err := decodeState(w.nodes[0].m.current.Load().wire)
+			if err != nil {
+				t.Fatal(err)
+			}
+			past := n.m.self
+			past.Boot = Boot{Number: number, Incarnation: number, Reached: 5000 + number}
+			late.Known = []announcement{past}
+			n.m.inbox.put(func(m *mail) { m.states = append(m.states, late) })
+			w.within(time.Second, "its number is above that life", func() bool { return wiped.copy().number > number })
+		}
+		w.within(5*time.Second, "all nodes know", func() bool { return recoveringIn(w, n, true) })
+		if got := wiped.copy(); got.number != 91 || got.reached != 5090 {
+			t.Errorf("goes on as %+v", got)
+		}
+	})
+}
+
 // beside adds a node with a copy of another's directory, at an address of its
 // own. alive is what it finds when it asks whether the other one lives.
 func (w *world) beside(of *testNode, d *directory, alive bool) (*testNode, *directory) {

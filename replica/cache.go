@@ -1,8 +1,10 @@
 package replica
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"sync"
 	"sync/atomic"
 
@@ -24,12 +26,16 @@ const evictSteps = 64
 // evictStripes bounds the other stripes that one call looks at for the same.
 const evictStripes = 4
 
-// entry is a cached row: the last state that was queued for it, or read.
+// entry is a cached row: the last state that was queued for it, or read. A key
+// of usual length lies inside, for the sake of the processor's cache.
 type entry struct {
-	key    string
+	next   *entry // another row of the same place
+	key    []byte
+	room   [24]byte    // where key lies if it is short
 	target ring.NodeID // 0: the own row
 	slot   ring.Slot
 	keyPos uint32 // hash of the key
+	live   bool   // rec.HasLive
 
 	rec      version.Record
 	hash     uint64 // state hash of rec
@@ -37,23 +43,34 @@ type entry struct {
 	rowBytes int    // key and value of the stored row; 0 if there is none
 	size     int64  // what the entry is charged with
 	used     bool   // looked up since the clock hand passed
+	partial  bool   // loaded in a hole: rec may lack what was lost
 }
 
-// hintKey finds a hint row in the cache.
-type hintKey struct {
-	target ring.NodeID
-	key    string
+// newEntry returns an entry for a row of which nothing is known yet.
+func newEntry(key []byte, target ring.NodeID, keyHash uint32) *entry {
+	e := &entry{target: target, slot: ring.SlotOf(key), keyPos: keyHash}
+	e.key = append(e.room[:0], key...)
+	return e
+}
+
+// place is where a row stands in the cache: a hash of key and target that nobody
+// outside can choose, so that few rows share one.
+type place uint64
+
+// placeOf returns the place of a row.
+func (st *stripe) placeOf(key []byte, target ring.NodeID) place {
+	return place(maphash.Bytes(st.seed, key) ^ uint64(target)*0x9E3779B97F4A7C15)
 }
 
 // stripe is a shard of the cache together with the lock that makes changes of
 // its keys atomic.
 type stripe struct {
 	loading atomic.Int32 // reads of the disk under the lock
+	seed    maphash.Seed // of places
 
 	mu struct {
 		sync.Mutex
-		own   map[string]*entry
-		hints map[hintKey]*entry
+		rows  map[place]*entry
 		clock []*entry // all entries, in no order
 		hand  int
 
@@ -66,42 +83,53 @@ type stripe struct {
 	_ [64]byte // keep neighbours out of each other's cache line
 }
 
-// init makes the maps.
-func (st *stripe) init() {
-	st.mu.own = map[string]*entry{}
-	st.mu.hints = map[hintKey]*entry{}
+// init makes the stripe ready for use.
+func (st *stripe) init(seed maphash.Seed) {
+	st.seed, st.mu.rows = seed, map[place]*entry{}
 }
 
 // findLocked returns the cached row, or nil.
 func (st *stripe) findLocked(key []byte, target ring.NodeID) *entry {
-	if target == 0 {
-		return st.mu.own[string(key)]
+	e := st.mu.rows[st.placeOf(key, target)]
+	for e != nil && (e.target != target || !bytes.Equal(e.key, key)) {
+		e = e.next
 	}
-	return st.mu.hints[hintKey{target, string(key)}]
+	return e
 }
 
 // insertLocked adds a row that is not cached.
 func (st *stripe) insertLocked(e *entry) {
-	if e.target == 0 {
-		st.mu.own[e.key] = e
-	} else {
-		st.mu.hints[hintKey{e.target, e.key}] = e
-	}
+	at := st.placeOf(e.key, e.target)
+	e.next = st.mu.rows[at]
+	st.mu.rows[at] = e
 	st.mu.clock = append(st.mu.clock, e)
 }
 
 // removeLocked drops the entry that the hand is at.
 func (st *stripe) removeLocked() {
 	e := st.mu.clock[st.mu.hand]
-	if e.target == 0 {
-		delete(st.mu.own, e.key)
-	} else {
-		delete(st.mu.hints, hintKey{e.target, e.key})
-	}
+	st.unlinkLocked(e)
 	last := len(st.mu.clock) - 1
 	st.mu.clock[st.mu.hand] = st.mu.clock[last]
 	st.mu.clock[last] = nil
 	st.mu.clock = st.mu.clock[:last]
+}
+
+// unlinkLocked takes an entry out of its place.
+func (st *stripe) unlinkLocked(e *entry) {
+	at := st.placeOf(e.key, e.target)
+	first := st.mu.rows[at]
+	switch {
+	case first != e:
+		for first.next != e {
+			first = first.next
+		}
+		first.next = e.next
+	case e.next != nil:
+		st.mu.rows[at] = e.next
+	default:
+		delete(st.mu.rows, at)
+	}
 }
 
 // stripeOf returns the stripe of the key with hash h.
@@ -110,6 +138,25 @@ func (r *Replica) stripeOf(h uint32) *stripe { return &r.stripes[h%stripes] }
 // lookupLocked returns the row of key, from the cache or from the store. An
 // error means that the state of the row is unknown; it is never an absent one.
 func (r *Replica) lookupLocked(st *stripe, key []byte, target ring.NodeID, keyHash uint32) (*entry, error) {
+	e, err := r.lookupPartialLocked(st, key, target, keyHash)
+	if err == nil && r.lacks(e) {
+		return nil, r.unreadable(e.slot, e.keyPos, storage.ErrHole)
+	}
+	return e, err
+}
+
+// lacks reports whether e may lack what damage took. Invariant: such a row answers
+// no read and is the base of no mutation; it only takes in what others send.
+func (r *Replica) lacks(e *entry) bool { return e.partial && r.inHole(e) }
+
+// inHole reports whether the row of e on the disk may be lost, whatever the cache
+// has of it.
+func (r *Replica) inHole(e *entry) bool {
+	return len(r.store.Holes()) > 0 && r.store.InHole(e.appendRowKey(nil))
+}
+
+// lookupPartialLocked is lookupLocked for whoever only adds to the row.
+func (r *Replica) lookupPartialLocked(st *stripe, key []byte, target ring.NodeID, keyHash uint32) (*entry, error) {
 	if e := st.findLocked(key, target); e != nil {
 		e.used = true
 		r.meters.cached.Inc()
@@ -118,21 +165,22 @@ func (r *Replica) lookupLocked(st *stripe, key []byte, target ring.NodeID, keyHa
 	st.loading.Add(1)
 	defer st.loading.Add(-1)
 	r.meters.loaded.Inc()
-	e := &entry{key: string(key), target: target, slot: ring.SlotOf(key), keyPos: keyHash}
+	e := newEntry(key, target, keyHash)
 	// What is read now is in some batch up to this one.
 	e.seq = r.store.Committed()
 	rowKey := e.appendRowKey(st.mu.rowKey[:0])
 	st.mu.rowKey = keepSmall(rowKey)
 	row, err := r.store.Get(rowKey)
+	e.partial = r.store.InHole(rowKey) // looked at after the row: a hole is there before its rows go
 	switch {
-	case errors.Is(err, storage.ErrNotFound):
+	case errors.Is(err, storage.ErrNotFound), errors.Is(err, storage.ErrHole):
 	case err != nil:
 		return nil, r.unreadable(e.slot, e.keyPos, err)
 	default:
 		if e.rec, err = version.DecodeRecord(row); err != nil {
 			return nil, r.unreadable(e.slot, e.keyPos, err)
 		}
-		e.hash = e.rec.StateHash()
+		e.hash, e.live = e.rec.StateHash(), e.rec.HasLive()
 		e.rowBytes = len(rowKey) + len(row)
 	}
 	st.insertLocked(e)
@@ -143,13 +191,10 @@ func (r *Replica) lookupLocked(st *stripe, key []byte, target ring.NodeID, keyHa
 // appendRowKey appends the row key of e to dst.
 func (e *entry) appendRowKey(dst []byte) []byte {
 	if e.target == 0 {
-		return appendString(storage.AppendDataKey(dst, e.slot, e.keyPos, nil), e.key)
+		return storage.AppendDataKey(dst, e.slot, e.keyPos, e.key)
 	}
-	return appendString(storage.AppendHintKey(dst, uint64(e.target), e.slot, e.keyPos, nil), e.key)
+	return storage.AppendHintKey(dst, uint64(e.target), e.slot, e.keyPos, e.key)
 }
-
-// appendString appends s to b.
-func appendString(b []byte, s string) []byte { return append(b, s...) }
 
 // unreadable counts a row that could not be read and says so to the caller.
 // The key stays out of the text: errors end up in logs.

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"math"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -18,6 +20,9 @@ import (
 // stop.
 var ErrCounting = errors.New("replica: still counting keys after an unclean stop")
 
+// ErrMending answers Count for slots whose rows damage took, until they are back.
+var ErrMending = errors.New("replica: rows were lost to damage and are being brought back")
+
 // countWait is how long Count waits for the counting to end.
 const countWait = 2 * time.Second
 
@@ -25,13 +30,15 @@ const countWait = 2 * time.Second
 // the snapshot that is being counted, and may be negative.
 type tally struct {
 	keys     [ring.Slots]atomic.Int64
-	expiries atomic.Int64 // entries of the expiry index
+	expiries atomic.Int64              // entries of the expiry index
+	changes  [ring.Slots]atomic.Uint32 // of the counter of a slot: see recountSlot
 	exact    chan struct{}
 }
 
 // change notes that the keys of a slot grew by keys and its index by expiries.
 func (t *tally) change(slot ring.Slot, keys int64, expiries int) {
 	if keys != 0 {
+		t.changes[slot].Add(1)
 		t.keys[slot].Add(keys)
 	}
 	if expiries != 0 {
@@ -62,7 +69,59 @@ func (r *Replica) Count(first, last ring.Slot) (int64, error) {
 			return 0, ErrCounting
 		}
 	}
+	if r.Lacks(first, 0, last, math.MaxUint32) {
+		return 0, ErrMending
+	}
 	return r.tally.sum(first, last), nil
+}
+
+// Lacks reports whether own rows between two positions, both included, were lost to
+// damage and are not back.
+func (r *Replica) Lacks(slot ring.Slot, hash uint32, lastSlot ring.Slot, lastHash uint32) bool {
+	return slices.ContainsFunc(r.store.Holes(), func(h storage.Hole) bool {
+		if h.Kind() != storage.DataRows {
+			return false
+		}
+		first, firstHash, last, holeHash := h.Positions()
+		return position(ring.Slot(first), firstHash) <= position(lastSlot, lastHash) &&
+			position(slot, hash) <= position(ring.Slot(last), holeHash)
+	})
+}
+
+// position orders rows by slot and key hash.
+func position(slot ring.Slot, hash uint32) uint64 { return uint64(slot)<<32 | uint64(hash) }
+
+// recountTries bounds how often the rows of a slot are counted.
+const recountTries = 5
+
+// recountSlot sets the counter of a slot from its rows. While it changes, what is
+// queued and what is committed cannot be told apart, so it tries again; a counter
+// that never rests stays as it is.
+func (r *Replica) recountSlot(ctx context.Context, slot ring.Slot) error {
+	lo, hi := storage.DataRange(slot, 0, slot)
+	for range recountTries {
+		changes := r.tally.changes[slot].Load()
+		if err := r.drained(ctx); err != nil {
+			return err
+		}
+		keys := int64(0)
+		err := r.store.Scan(lo, hi, func(_, value []byte) bool {
+			if rec, err := version.DecodeRecord(value); err == nil {
+				keys += one(rec.HasLive())
+			}
+			return true
+		})
+		if err != nil && !errors.Is(err, storage.ErrHole) {
+			return err
+		}
+		was := r.tally.keys[slot].Load()
+		if r.tally.changes[slot].Load() == changes {
+			r.tally.keys[slot].Add(keys - was)
+			return nil
+		}
+	}
+	r.cfg.Logger.Warn("replica: the keys of a slot change too fast to be counted anew", "slot", slot)
+	return nil
 }
 
 // sum adds the counters of the slots.
@@ -87,15 +146,24 @@ func (r *Replica) countRows(ctx context.Context) error {
 		if rows++; !ok || err != nil {
 			bad++
 		} else {
-			r.tally.change(s, live(rec), indexed(rec))
+			r.tally.change(s, one(rec.HasLive()), indexed(rec))
 		}
 		return rows%1024 != 0 || ctx.Err() == nil
 	}
+	last := ring.Slot(ring.Slots - 1)
 	for ; slot < ring.Slots; slot++ {
-		lo, hi := storage.DataRange(ring.Slot(slot), 0, ring.Slots-1)
+		lo, hi := storage.DataRange(ring.Slot(slot), 0, max(last, ring.Slot(slot)))
 		err := r.snapshot.Scan(lo, hi, count)
 		if ctx.Err() != nil {
 			return ctx.Err()
+		}
+		if errors.Is(err, storage.ErrReplaced) && last != 0 {
+			last = 0 // from here on slot by slot: the rows of some were replaced
+			slot--
+			continue
+		}
+		if err == nil && last == 0 {
+			continue
 		}
 		if err == nil {
 			break

@@ -38,7 +38,7 @@ func appendIndexOps(ops []storage.RowOp, e *entry, next version.Record) ([]stora
 
 // appendExpiryKey returns the index key of e at the time.
 func (e *entry) appendExpiryKey(atMS int64) []byte {
-	return appendString(storage.AppendExpiryKey(nil, atMS, e.slot, e.keyPos, nil), e.key)
+	return storage.AppendExpiryKey(nil, atMS, e.slot, e.keyPos, e.key)
 }
 
 // dueMS is the time at which the payload of v is to be dropped, 0 for never.

@@ -28,6 +28,7 @@ type hintAccount struct {
 	mu struct {
 		sync.Mutex
 		rows, bytes int64
+		changes     uint64
 		since       time.Time // of the first row since there was none
 	}
 }
@@ -63,6 +64,7 @@ func (b *hintBook) change(target ring.NodeID, was, is int) {
 func (a *hintAccount) change(was, is int, now time.Time) (first bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.mu.changes++
 	a.mu.bytes += int64(is - was)
 	switch {
 	case was == 0 && is != 0:
@@ -78,6 +80,28 @@ func (a *hintAccount) change(was, is int, now time.Time) (first bool) {
 		a.mu.since = now
 	}
 	return first
+}
+
+// changed is how often the account has changed.
+func (a *hintAccount) changed() uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.mu.changes
+}
+
+// set makes the account what was counted, unless it has changed meanwhile, and answers
+// how many rows fewer that is.
+func (a *hintAccount) set(changes uint64, rows, bytes int64) (lost int64, ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.mu.changes != changes {
+		return 0, false
+	}
+	lost = a.mu.rows - rows
+	if a.mu.rows, a.mu.bytes = rows, bytes; rows == 0 {
+		a.mu.since = time.Time{}
+	}
+	return lost, true
 }
 
 // total returns what is kept now.
@@ -139,8 +163,11 @@ func (r *Replica) HintBytes(target ring.NodeID) int64 {
 }
 
 // Hinted reports whether a hint is kept for some key in the slots from first to
-// last, whomever it is for. What is still queued does not count: see Barrier.
-func (r *Replica) Hinted(first, last ring.Slot) (found bool, err error) {
+// last, whomever it is for, or was at some time of the last while. What was kept
+// before this run counts as kept when it began. What is still queued does not
+// count: see Barrier.
+func (r *Replica) Hinted(first, last ring.Slot, while time.Duration) (found bool, err error) {
+	now := time.Since(r.opened)
 	for _, target := range r.hints.targets() {
 		lo, hi := storage.HintSlots(uint64(target), first, last)
 		err = errors.Join(err, r.store.Scan(lo, hi, func(_, _ []byte) bool {
@@ -149,6 +176,11 @@ func (r *Replica) Hinted(first, last ring.Slot) (found bool, err error) {
 		}))
 		if found {
 			return true, nil
+		}
+	}
+	for p := r.partition(first); p <= r.partition(last); p++ {
+		if time.Duration(r.hintedAt[p].Load()) > now-while {
+			return true, err
 		}
 	}
 	return false, err

@@ -20,6 +20,10 @@ type meters struct {
 	scrubbed     *metrics.Counter // slots read to their end
 	digestsWrong *metrics.Counter // digests that did not fit the rows
 
+	filled    *metrics.Counter // holes that have ended
+	restored  *metrics.Counter // lost rows that the cache had
+	lostHints *metrics.Counter // hints that damage took
+
 }
 
 // newMeters registers the counters in set.
@@ -38,6 +42,9 @@ func newMeters(set *metrics.Set) meters {
 		reused:       set.GetOrCreateCounter(`replica_dots_reused_total`),
 		reaped:       set.GetOrCreateCounter(`replica_reaped_total`),
 		scrubbed:     set.GetOrCreateCounter(`replica_scrubbed_slots_total`),
+		filled:       set.GetOrCreateCounter(`replica_holes_filled_total`),
+		restored:     set.GetOrCreateCounter(`replica_restored_rows_total`),
+		lostHints:    set.GetOrCreateCounter(`replica_lost_hints_total`),
 		digestsWrong: set.GetOrCreateCounter(`replica_wrong_digests_total`),
 	}
 }

@@ -18,15 +18,16 @@ func (r *Replica) TryRead(key []byte, target ring.NodeID) (rec version.Record, h
 	}
 	st.mu.Lock()
 	e := st.findLocked(key, target)
-	if e == nil {
+	if e == nil || r.lacks(e) {
 		st.mu.Unlock()
 		return version.Record{}, 0, false
 	}
 	e.used = true
 	rec, hash = e.rec, e.hash
+	live := e.live
 	st.mu.Unlock()
 	r.meters.cached.Inc()
-	r.countRead(rec, target)
+	r.countRead(live, target)
 	return rec, hash, true
 }
 
@@ -39,7 +40,8 @@ func (r *Replica) Cached(key []byte, target ring.NodeID) bool {
 	}
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	return st.findLocked(key, target) != nil
+	e := st.findLocked(key, target)
+	return e != nil && !r.lacks(e)
 }
 
 // Read returns the row of key for target and its state hash. An absent row is
@@ -50,7 +52,7 @@ func (r *Replica) Read(key []byte, target ring.NodeID) (rec version.Record, hash
 	h := ring.KeyHash(key)
 	rec, hash, cached, err = r.read(r.stripeOf(h), key, target, h)
 	if err == nil {
-		r.countRead(rec, target)
+		r.countRead(rec.HasLive(), target)
 	}
 	return rec, hash, cached, err
 }
@@ -68,10 +70,10 @@ func (r *Replica) read(st *stripe, key []byte, target ring.NodeID, h uint32) (ve
 }
 
 // countRead counts whether a read found something.
-func (r *Replica) countRead(rec version.Record, target ring.NodeID) {
+func (r *Replica) countRead(live bool, target ring.NodeID) {
 	switch {
 	case target != 0:
-	case rec.HasLive():
+	case live:
 		r.meters.hits.Inc()
 	default:
 		r.meters.misses.Inc()

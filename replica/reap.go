@@ -24,8 +24,15 @@ import (
 //  1. Every other owner has had a session with this node that began after the
 //     record was seen here in its present state. Each of them then had that state,
 //     or one that covers it, on its disk.
-//  2. A message lives no longer than MessageAge, and that long was waited since.
-//  3. After that, no member of the cluster keeps a hint for the partition.
+//  2. A message is carried out no later than MessageAge after what it says was read
+//     from a disk (see package rpc), and that long was waited since.
+//  3. After that, no member of the cluster keeps a hint for the partition, and none
+//     has kept one for longer than MessageAge. What a hint said can go from node to
+//     node by a read and a write of it; so there is a moment at which nobody had
+//     one, and what had been read from the last of them was carried out. MessageAge
+//     is waited once more after the answers, which were given one after the other.
+//  4. The clock that says so may stand still, on a paused machine. So every member
+//     has been connected to this node without a break, and answers, all that time.
 //
 // Whatever is older than the tombstone would have to be in one of these places. An
 // owner or a member that is away blocks the proof; being removed from the ring
@@ -41,7 +48,8 @@ type Proof interface {
 	// with this node that began after since. If not, missing is one that has not.
 	Settled(partition int, since time.Time) (missing ring.NodeID, ok bool)
 	// HintFree returns those of the partitions for which no member of the cluster
-	// keeps a hint. It answers an error, naming the member, unless all were asked.
+	// keeps a hint or has kept one of late, as the head of this file says. It answers
+	// an error, naming the member, unless all could be asked and believed.
 	HintFree(ctx context.Context, partitions []int) ([]int, error)
 }
 
@@ -119,9 +127,10 @@ type Reaper struct {
 type grave struct {
 	slot   ring.Slot
 	hash   uint32
-	state  uint64
+	state  uint64 // the WholeHash: what a stub knows of other versions counts too
 	seen   time.Time
 	proven time.Time // when the owners were known to agree; zero: not yet
+	free   time.Time // when no hint was kept, of those that are proven; zero: not yet
 	lacks  ring.NodeID
 }
 
@@ -229,7 +238,7 @@ func (p *Reaper) look(ctx context.Context, rows []graveRow) error {
 		if !ok {
 			continue
 		}
-		rec, state, _, err := p.r.Read(key, 0)
+		rec, _, _, err := p.r.Read(key, 0)
 		if errors.Is(err, version.ErrCorrupt) {
 			continue // counted; nobody knows what it says
 		}
@@ -239,7 +248,7 @@ func (p *Reaper) look(ctx context.Context, rows []graveRow) error {
 		if rec.Hollow(nowMS) {
 			p.cfg.Refill(bytes.Clone(key))
 		}
-		found = append(found, sighting{string(key), grave{slot: slot, hash: hash, state: state}, g.old && reapable(rec, nowMS)})
+		found = append(found, sighting{string(key), grave{slot: slot, hash: hash, state: rec.WholeHash()}, g.old && reapable(rec, nowMS)})
 	}
 	if err := p.r.drained(ctx); err != nil {
 		return err
@@ -280,22 +289,17 @@ func (p *Reaper) prove(now time.Time) {
 	}
 }
 
-// drop drops the graves that have been proven for long enough and that no hint
-// can bring back.
+// drop asks about the hints of the graves that have been proven for long enough,
+// and drops those that no message of a hint can bring back any more.
 func (p *Reaper) drop(ctx context.Context, now time.Time) error {
-	ripe, parts := p.ripe(now)
+	if err := p.askHints(ctx, now); err != nil {
+		return err
+	}
+	ripe := p.ripe(now)
 	if len(ripe) == 0 {
 		return nil
 	}
-	free, err := p.proof.HintFree(ctx, parts)
-	p.blocked(err, len(parts)-len(free))
-	if err != nil {
-		return nil // somebody is away: told by Why, and by whoever watches nodes
-	}
 	for key, g := range ripe {
-		if !slices.Contains(free, p.r.partition(g.slot)) {
-			continue
-		}
 		end, err := p.cfg.Pace(ctx)
 		if err != nil {
 			return err
@@ -312,24 +316,58 @@ func (p *Reaper) drop(ctx context.Context, now time.Time) error {
 	return p.r.drained(ctx)
 }
 
-// ripe returns the graves that only the hints are to be asked about, and their
-// partitions.
-func (p *Reaper) ripe(now time.Time) (ripe map[string]grave, parts []int) {
+// askHints asks for which of the proven graves no hint is kept.
+func (p *Reaper) askHints(ctx context.Context, now time.Time) error {
+	parts := p.hinted(now)
+	if len(parts) == 0 {
+		return nil
+	}
+	free, err := p.proof.HintFree(ctx, parts)
+	p.blocked(err, len(parts)-len(free))
+	if err != nil {
+		return nil // somebody is away: told by Why, and by whoever watches nodes
+	}
+	answered := time.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	ripe = map[string]grave{}
-	seen := map[int]bool{}
-	for key, g := range p.mu.graves {
-		if g.proven.IsZero() || now.Sub(g.proven) < p.cfg.MessageAge {
-			continue
+	for _, g := range p.mu.graves {
+		if p.asksHints(g, now) && slices.Contains(free, p.r.partition(g.slot)) {
+			g.free = answered
 		}
-		ripe[key] = *g
-		if part := p.r.partition(g.slot); !seen[part] {
+	}
+	return nil
+}
+
+// asksHints reports whether the hints are what a grave waits for.
+func (p *Reaper) asksHints(g *grave, now time.Time) bool {
+	return !g.proven.IsZero() && now.Sub(g.proven) >= p.cfg.MessageAge && g.free.IsZero()
+}
+
+// hinted returns the partitions of the graves that wait for hints.
+func (p *Reaper) hinted(now time.Time) (parts []int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	seen := map[int]bool{}
+	for _, g := range p.mu.graves {
+		if part := p.r.partition(g.slot); p.asksHints(g, now) && !seen[part] {
 			seen[part] = true
 			parts = append(parts, part)
 		}
 	}
-	return ripe, parts
+	return parts
+}
+
+// ripe returns the graves that nothing is left to wait for.
+func (p *Reaper) ripe(now time.Time) map[string]grave {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	ripe := map[string]grave{}
+	for key, g := range p.mu.graves {
+		if !g.free.IsZero() && now.Sub(g.free) >= p.cfg.MessageAge {
+			ripe[key] = *g
+		}
+	}
+	return ripe
 }
 
 // blocked notes what stood in the way of the last ripe graves.
@@ -341,7 +379,7 @@ func (p *Reaper) blocked(err error, hinted int) {
 	case err != nil:
 		p.mu.block = err.Error()
 	case hinted > 0:
-		p.mu.block = "hints are kept for its partition"
+		p.mu.block = "hints are kept for its partition, or were of late"
 	}
 }
 
@@ -371,7 +409,9 @@ func (p *Reaper) Why(key []byte) string {
 		return fmt.Sprintf("waits for an exchange with owner %v", g.lacks)
 	case time.Since(g.proven) < p.cfg.MessageAge:
 		return fmt.Sprintf("all owners agree; waits for the age of messages, %v more", (p.cfg.MessageAge - time.Since(g.proven)).Round(time.Second))
-	case p.mu.block != "":
+	case !g.free.IsZero() && time.Since(g.free) < p.cfg.MessageAge:
+		return fmt.Sprintf("all owners agree and no hint is kept; waits for the age of messages, %v more", (p.cfg.MessageAge - time.Since(g.free)).Round(time.Second))
+	case g.free.IsZero() && p.mu.block != "":
 		return "all owners agree; " + p.mu.block
 	}
 	return "all owners agree; is dropped next"
@@ -393,14 +433,14 @@ func (r *Replica) reap(key string, g grave) error {
 		return storage.ErrClosed
 	}
 	e, err := r.lookupLocked(st, []byte(key), 0, g.hash)
-	if err != nil || e.hash != g.state || !bare(e.rec) {
+	if err != nil || !bare(e.rec) || e.rec.WholeHash() != g.state {
 		return err
 	}
 	rec := e.rec
 	if err := r.storeLocked(st, e, version.Record{}, nil, false, nil); err != nil {
 		return err
 	}
-	r.reaped.add(e.slot, e.keyPos, rec.StateHash())
+	r.reaped.add(e.slot, e.keyPos, rec.WholeHash())
 	r.meters.reaped.Inc()
 	return nil
 }
@@ -429,7 +469,7 @@ func (r *Replica) appendGraveOp(ops []storage.RowOp, e *entry, next version.Reco
 	if !was && !is {
 		return ops
 	}
-	op := storage.RowOp{Key: appendString(storage.AppendGraveKey(nil, e.slot, e.keyPos, nil), e.key), Delete: !is}
+	op := storage.RowOp{Key: storage.AppendGraveKey(nil, e.slot, e.keyPos, e.key), Delete: !is}
 	if is {
 		op.Value = binary.BigEndian.AppendUint64(nil, uint64(r.cfg.Now().UnixMilli()))
 	}
@@ -479,7 +519,7 @@ func (d *reaped) has(e *entry, in version.Record) bool {
 	if !bare(in) {
 		return false
 	}
-	k := reapedKey{e.slot, e.keyPos, in.StateHash()}
+	k := reapedKey{e.slot, e.keyPos, in.WholeHash()}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if _, ok := d.mu.fresh[k]; ok {

@@ -127,9 +127,66 @@ func TestTombstoneIsDroppedOnProofAlone(t *testing.T) {
 			t.Error("nobody was asked for hints")
 		}
 		x.proof.set(func(f *fakeProof) { f.hinted = nil })
+		step(20*time.Second, true, "no hint is kept; waits for the age")
 		step(time.Minute, false, "")
 		if n := x.reaper.Waiting(); n != 0 {
 			t.Errorf("%d graves are kept", n)
+		}
+		x.stop()
+	})
+}
+
+// A hint that is gone was delivered, and perhaps more than once: the message that
+// nobody answered may come after the one that was acknowledged.
+func TestTombstoneOutlivesTheMessagesOfTheLastHint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newReapRig(t, ReapConfig{})
+		part := x.partition(ring.SlotOf([]byte("k")))
+		x.set(t, "k", "v")
+		old, _, _, _ := x.Read([]byte("k"), 0)
+		x.del(t, "k")
+		x.proof.set(func(f *fakeProof) { f.session, f.hinted = time.Now().Add(time.Hour), []int{part} })
+		time.Sleep(10 * time.Minute)
+		x.proof.set(func(f *fakeProof) { f.hinted = nil })
+		time.Sleep(59 * time.Second)
+		x.merge(t, "k", old) // sent just before the hint went, and as late as can be
+		if rec, _, _, _ := x.Read([]byte("k"), 0); rec.HasLive() {
+			t.Error("a message that a hint had left behind brought the key back")
+		}
+		x.stop()
+	})
+}
+
+// Two records with one version and different pasts have one state in the trees.
+func TestStubThatLearnsMoreIsProvenAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newReapRig(t, ReapConfig{})
+		ctx, cancel := context.WithCancel(t.Context())
+		swept := make(chan error, 1)
+		go func() { swept <- x.Replica.Run(ctx) }()
+		at := time.Now().Add(time.Second).UnixMilli()
+		x.do(t, "k", 0, version.Op{Kind: version.OpSet, Value: []byte("v"), Expiry: version.ExpiryAt, ExpireAtMS: at})
+		time.Sleep(30 * time.Second)
+		x.proof.set(func(f *fakeProof) { f.session = time.Now() })
+		time.Sleep(20 * time.Second) // the stub is proven
+		sibling := version.Dot{Actor: 900, Counter: 1}
+		x.merge(t, "k", version.Record{
+			Context:  version.Context{{Actor: 900, Lo: 1, Hi: 1}},
+			Versions: []version.Version{{Dot: sibling, HLC: 1, Value: []byte("sibling")}},
+		})
+		x.do(t, "k", 0, version.Op{Kind: version.OpDelete, Explicit: true, Context: version.Context{{Actor: 900, Lo: 1, Hi: 1}}})
+		time.Sleep(time.Hour)
+		if !x.held(t, "k") {
+			t.Error("what is known of a deleted sibling was dropped by the proof of the time before")
+		}
+		x.proof.set(func(f *fakeProof) { f.session = time.Now().Add(time.Hour) })
+		time.Sleep(10 * time.Minute)
+		if x.held(t, "k") {
+			t.Error("a stub is kept for ever")
+		}
+		cancel()
+		if err := <-swept; err != nil {
+			t.Error(err)
 		}
 		x.stop()
 	})
@@ -167,7 +224,7 @@ func TestDroppedTombstoneDoesNotComeBackAndHidesNothingNew(t *testing.T) {
 		x.del(t, "k")
 		tomb, _, _, _ := x.Read([]byte("k"), 0)
 		x.proof.set(func(f *fakeProof) { f.session = time.Now().Add(time.Hour) })
-		time.Sleep(2 * time.Minute)
+		time.Sleep(3 * time.Minute)
 		if x.held(t, "k") {
 			t.Fatal("not dropped")
 		}
@@ -330,7 +387,7 @@ func TestYoungTombstoneIsKeptForCopiesThatArePutBack(t *testing.T) {
 		if !x.held(t, "k") {
 			t.Error("a tombstone that changed was dropped by its first age")
 		}
-		time.Sleep(12 * time.Minute)
+		time.Sleep(13 * time.Minute)
 		if x.held(t, "k") {
 			t.Error("an old tombstone is kept")
 		}
@@ -362,6 +419,45 @@ func TestReaperKeepsItsBounds(t *testing.T) {
 			}
 		}
 		x.stop()
+	})
+}
+
+// What a hint said may be on its way to another node when it goes.
+func TestAHintCountsForAWhileAfterItHasGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t, vfs.NewCrashableMem(), 5, nil)
+		slot := ring.SlotOf([]byte("k"))
+		hinted := func(want bool, when string) {
+			t.Helper()
+			is, err := h.Hinted(slot, slot, time.Minute)
+			if err != nil || is != want {
+				t.Errorf("%s: hinted %v, %v", when, is, err)
+			}
+		}
+		hinted(true, "in the first minute of a run")
+		time.Sleep(61 * time.Second)
+		hinted(false, "after it")
+		enc := version.EncodeWire(nil, version.Record{Context: version.Context{{Actor: 900, Lo: 1, Hi: 1}}})
+		if err := h.take("k", 7, enc); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		hinted(true, "with an old hint")
+		page, err := h.HintPage(7, 0, 0, 1)
+		if err != nil || len(page.Hints) != 1 {
+			t.Fatal(page, err)
+		}
+		if dropped, err := h.drop(page.Hints[0], 7); !dropped || err != nil {
+			t.Fatal(dropped, err)
+		}
+		time.Sleep(59 * time.Second)
+		hinted(true, "59 s after it has gone")
+		time.Sleep(2 * time.Second)
+		hinted(false, "a minute after it has gone")
+		if is, err := h.Hinted(slot+1000, slot+1000, time.Minute); is || err != nil {
+			t.Errorf("another partition: %v, %v", is, err)
+		}
+		h.close(t)
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,6 +25,8 @@ type Replica struct {
 	evicting   atomic.Uint32 // the stripe last looked at for room
 
 	counters []atomic.Uint64 // last counter minted, by partition
+	opened   time.Time
+	hintedAt []atomic.Int64 // by partition: when a hint last came or went, since opened
 
 	tally    tally
 	reaped   reaped
@@ -41,13 +44,15 @@ func New(cfg Config) (*Replica, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("replica: config: %w", err)
 	}
-	r := &Replica{cfg: cfg, store: cfg.Store, meters: newMeters(cfg.Metrics)}
+	r := &Replica{cfg: cfg, store: cfg.Store, meters: newMeters(cfg.Metrics), opened: time.Now()}
 	r.clock.now = cfg.Now
 	r.gauge()
 	r.hints.now, r.hints.first = cfg.Now, cfg.OnHint
 	r.counters = make([]atomic.Uint64, cfg.Units)
+	r.hintedAt = make([]atomic.Int64, cfg.Units)
+	seed := maphash.MakeSeed()
 	for i := range r.stripes {
-		r.stripes[i].init()
+		r.stripes[i].init(seed)
 	}
 	r.tally.exact = make(chan struct{})
 	if err := r.loadTallies(); err != nil {
@@ -203,6 +208,10 @@ type Stats struct {
 	Misses     int64 // reads of own rows that found none
 	Hints      int64 // rows kept for other nodes
 	HintBytes  int64
+	Filled     int64 // holes that have ended since the start: see Mender
+	Restored   int64 // rows that damage took from the disk and not from the cache
+	LostHints  int64 // rows kept for other nodes that damage took
+	Unreadable int64 // rows that could not be read when they were asked for
 }
 
 // Stats returns a summary.
@@ -214,6 +223,10 @@ func (r *Replica) Stats() Stats {
 		CacheBytes: r.cacheBytes.Load(),
 		Hits:       int64(r.meters.hits.Get()),
 		Misses:     int64(r.meters.misses.Get()),
+		Filled:     int64(r.meters.filled.Get()),
+		Restored:   int64(r.meters.restored.Get()),
+		LostHints:  int64(r.meters.lostHints.Get()),
+		Unreadable: int64(r.meters.corrupt.Get()),
 	}
 	for _, h := range r.Hints() {
 		s.Hints += h.Rows

@@ -505,6 +505,40 @@ func runFor(t testing.TB, h *host, d time.Duration) {
 	<-done
 }
 
+// A row that is not in memory may have taken the disk any time to bring.
+func TestARowThatCameTooLateIsNotChanged(t *testing.T) {
+	h := newHost(t, vfs.NewCrashableMem(), 5, nil)
+	past, soon := time.Now().Add(-time.Second), time.Now().Add(time.Minute)
+	enc := version.EncodeWire(nil, version.Record{Context: version.Context{{Actor: 900, Lo: 1, Hi: 1}}})
+	merge := func(deadline time.Time) error {
+		done := make(chan error, 1)
+		h.MergeBefore(deadline, []byte("k"), 7, enc, true, func(err error) { done <- err })
+		return <-done
+	}
+	mutate := func(deadline time.Time) error {
+		done := make(chan error, 1)
+		_, _, err := h.MutateBefore(deadline, []byte("m"), 0, version.Record{}, setOp("v"), true, func(err error) { done <- err })
+		if err == nil {
+			err = <-done
+		}
+		return err
+	}
+	for name, do := range map[string]func(time.Time) error{"merge": merge, "mutation": mutate} {
+		if err := do(past); !errors.Is(err, ErrLate) {
+			t.Errorf("late %s: %v", name, err)
+		}
+		if held, err := h.Records(); held || err != nil {
+			t.Errorf("late %s: rows are held: %v, %v", name, held, err)
+		}
+	}
+	for name, do := range map[string]func(time.Time) error{"merge": merge, "mutation": mutate} {
+		if err := do(soon); err != nil {
+			t.Errorf("%s in time: %v", name, err)
+		}
+	}
+	h.close(t)
+}
+
 func TestClockNeverGoesBack(t *testing.T) {
 	now := time.UnixMilli(1000)
 	c := Clock{now: func() time.Time { return now }}

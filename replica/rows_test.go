@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -339,10 +340,47 @@ func plant(t testing.TB, h *host, key string, value []byte) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	for st.mu.hand = 0; st.mu.hand < len(st.mu.clock); st.mu.hand++ {
-		if st.mu.clock[st.mu.hand].key == key {
+		if string(st.mu.clock[st.mu.hand].key) == key {
 			st.removeLocked()
 			return
 		}
+	}
+}
+
+func TestRowsOfOnePlaceAreToldApart(t *testing.T) {
+	var st stripe
+	st.init(maphash.MakeSeed())
+	// A target can be chosen so that its hint of one key falls on the row of another.
+	const factor = 0x9E3779B97F4A7C15
+	inverse := uint64(factor)
+	for range 5 { // Newton: each step doubles the bits that are right
+		inverse *= 2 - factor*inverse
+	}
+	at := func(key string) uint64 { return maphash.Bytes(st.seed, []byte(key)) }
+	target := ring.NodeID((at("a") ^ at("b")) * inverse)
+	rows := []*entry{newEntry([]byte("a"), 0, 1), newEntry([]byte("b"), target, 1), newEntry([]byte("a key that is longer than usual"), 0, 2)}
+	if st.placeOf([]byte("a"), 0) != st.placeOf([]byte("b"), target) {
+		t.Fatal("two places")
+	}
+	for _, e := range rows {
+		st.insertLocked(e)
+	}
+	for len(rows) > 0 {
+		for _, e := range rows {
+			if st.findLocked(e.key, e.target) != e {
+				t.Errorf("%d rows: %q for %v is not found", len(rows), e.key, e.target)
+			}
+		}
+		st.mu.hand = 0
+		gone := st.mu.clock[0]
+		st.removeLocked()
+		if st.findLocked(gone.key, gone.target) != nil {
+			t.Errorf("%q is still found", gone.key)
+		}
+		rows = slices.DeleteFunc(rows, func(e *entry) bool { return e == gone })
+	}
+	if st.findLocked([]byte("b"), 0) != nil || len(st.mu.rows) != 0 {
+		t.Errorf("%d places left", len(st.mu.rows))
 	}
 }
 

@@ -2,7 +2,9 @@ package replica
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"time"
 
 	"github.com/redynamo/redynamo/antientropy/merkle"
 	"github.com/redynamo/redynamo/membership/ring"
@@ -16,41 +18,88 @@ import (
 // earlier one did. enc is kept by the cache and must not be modified: it should
 // be an allocation of its own, not a part of something large.
 func (r *Replica) Merge(key []byte, target ring.NodeID, enc []byte, durable bool, done func(error)) {
+	r.MergeBefore(time.Time{}, key, target, enc, durable, done)
+}
+
+// MergeBefore is Merge with the deadline of a message: if the row cannot be had
+// before it, nothing is stored and done is told ErrLate. Looking at the deadline
+// before the call is left to the caller.
+func (r *Replica) MergeBefore(deadline time.Time, key []byte, target ring.NodeID, enc []byte, durable bool, done func(error)) {
 	in, err := version.DecodeRecord(enc)
 	if err != nil {
 		done(fmt.Errorf("replica: merge: %w", err))
 		return
 	}
-	settled, err := r.merge(key, target, in, enc, durable, done)
+	settled, err := r.merge(deadline, key, target, in, enc, durable, done)
 	if err != nil || settled {
 		done(err)
 	}
 }
 
-// merge does Merge under the lock. done stays uncalled, and will be, if it
-// answers an error or that there is nothing to wait for.
-func (r *Replica) merge(key []byte, target ring.NodeID, in version.Record, enc []byte, durable bool, done func(error)) (settled bool, err error) {
+// TryMerge is MergeBefore if that takes no disk. If it does, or if the lock is held for
+// a read of the disk, it answers false and done is never called.
+func (r *Replica) TryMerge(deadline time.Time, key []byte, target ring.NodeID, enc []byte, durable bool, done func(error)) bool {
 	h := ring.KeyHash(key)
 	st := r.stripeOf(h)
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	if r.closed.Load() {
-		return false, storage.ErrClosed
+	if st.loading.Load() != 0 {
+		return false
 	}
-	e, err := r.lookupLocked(st, key, target, h)
+	in, err := version.DecodeRecord(enc)
+	if err != nil {
+		done(fmt.Errorf("replica: merge: %w", err))
+		return true
+	}
+	waited := st.lock()
+	e := st.findLocked(key, target)
+	if e == nil {
+		st.mu.Unlock()
+		return false
+	}
+	settled := false
+	if waited {
+		err = late(deadline)
+	}
+	if err == nil {
+		r.meters.cached.Inc()
+		settled, err = r.mergeLocked(st, e, in, enc, durable, done)
+	}
+	st.mu.Unlock()
+	if err != nil || settled {
+		done(err)
+	}
+	return true
+}
+
+// merge does Merge under the lock. done stays uncalled, and will be, if it
+// answers an error or that there is nothing to wait for.
+func (r *Replica) merge(deadline time.Time, key []byte, target ring.NodeID, in version.Record, enc []byte, durable bool, done func(error)) (settled bool, err error) {
+	h := ring.KeyHash(key)
+	st := r.stripeOf(h)
+	waited := st.lock()
+	defer st.mu.Unlock()
+	e, err := r.lookupBeforeLocked(st, key, target, h, deadline, waited)
 	if err != nil {
 		return false, err
 	}
+	return r.mergeLocked(st, e, in, enc, durable, done)
+}
+
+// mergeLocked is merge with the row at hand.
+func (r *Replica) mergeLocked(st *stripe, e *entry, in version.Record, enc []byte, durable bool, done func(error)) (settled bool, err error) {
+	if r.closed.Load() {
+		return false, storage.ErrClosed
+	}
+	e.used = true
 	if err := r.checkOwnDots(e, in.Context); err != nil {
 		return false, err
 	}
 	r.clock.Observe(in.MaxHLC())
 	r.meters.merged.Inc()
-	if target == 0 && e.rec.Absent() && r.reaped.has(e, in) {
+	if e.target == 0 && e.rec.Absent() && r.reaped.has(e, in) {
 		return true, nil
 	}
 	next := version.Merge(e.rec, in)
-	if next.Equal(e.rec) {
+	if next.Equal(e.rec) && !r.mustRewrite(e) {
 		r.meters.unchanged.Inc()
 		return r.awaitLocked(e, durable, done)
 	}
@@ -60,6 +109,48 @@ func (r *Replica) merge(key []byte, target ring.NodeID, in version.Record, enc [
 	}
 	return false, r.storeLocked(st, e, next, enc, durable, done)
 }
+
+// ErrLate: the row could not be had before the deadline. Nothing was stored.
+var ErrLate = errors.New("replica: past the deadline")
+
+// lock locks the stripe and reports whether it had to wait: perhaps behind a read
+// of the disk.
+func (st *stripe) lock() (waited bool) {
+	if st.mu.TryLock() {
+		return false
+	}
+	st.mu.Lock()
+	return true
+}
+
+// lookupBeforeLocked is lookupPartialLocked, and looks at the deadline again if there was
+// something to wait for: whoever acts on a row must know that it is not too late
+// when the row is there, however long the disk took.
+func (r *Replica) lookupBeforeLocked(st *stripe, key []byte, target ring.NodeID, keyHash uint32, deadline time.Time, waited bool) (*entry, error) {
+	if e := st.findLocked(key, target); e != nil && !waited {
+		e.used = true
+		r.meters.cached.Inc()
+		return e, nil
+	}
+	e, err := r.lookupPartialLocked(st, key, target, keyHash)
+	if err == nil {
+		err = late(deadline)
+	}
+	return e, err
+}
+
+// late answers ErrLate past a deadline. Who had nothing to wait for since the last
+// look at the clock need not ask.
+func late(deadline time.Time) error {
+	if !deadline.IsZero() && !time.Now().Before(deadline) {
+		return ErrLate
+	}
+	return nil
+}
+
+// mustRewrite reports whether a change that changes nothing has to be written all
+// the same: the cache has the row, and the disk may not.
+func (r *Replica) mustRewrite(e *entry) bool { return !e.rec.Absent() && r.inHole(e) }
 
 // sameAsSent reports whether the row of merged is the very encoding that in was
 // decoded from: Merge shares what it takes as a whole, and equal records have
@@ -91,10 +182,17 @@ func keepSmall(b []byte) []byte {
 // With an error nothing was stored and done is never called; the dot is burned.
 // op.Value is copied. Requires: base is not modified afterwards.
 func (r *Replica) Mutate(key []byte, target ring.NodeID, base version.Record, op version.Op, durable bool, done func(error)) (enc []byte, out version.Outcome, err error) {
+	return r.MutateBefore(time.Time{}, key, target, base, op, durable, done)
+}
+
+// MutateBefore is Mutate with the deadline of the request: if the row cannot be
+// had before it, it answers ErrLate. Looking at the deadline before the call is
+// left to the caller.
+func (r *Replica) MutateBefore(deadline time.Time, key []byte, target ring.NodeID, base version.Record, op version.Op, durable bool, done func(error)) (enc []byte, out version.Outcome, err error) {
 	if op.Kind == version.OpSet {
 		op.Value = bytes.Clone(op.Value)
 	}
-	enc, out, settled, err := r.mutate(key, target, base, &op, durable, done)
+	enc, out, settled, err := r.mutate(deadline, key, target, base, &op, durable, done)
 	if settled && err == nil {
 		done(nil)
 	}
@@ -103,15 +201,18 @@ func (r *Replica) Mutate(key []byte, target ring.NodeID, base version.Record, op
 
 // mutate does Mutate under the lock. done stays uncalled if it answers an error
 // or that there is nothing to wait for.
-func (r *Replica) mutate(key []byte, target ring.NodeID, base version.Record, op *version.Op, durable bool, done func(error)) (enc []byte, out version.Outcome, settled bool, err error) {
+func (r *Replica) mutate(deadline time.Time, key []byte, target ring.NodeID, base version.Record, op *version.Op, durable bool, done func(error)) (enc []byte, out version.Outcome, settled bool, err error) {
 	h := ring.KeyHash(key)
 	st := r.stripeOf(h)
-	st.mu.Lock()
+	waited := st.lock()
 	defer st.mu.Unlock()
 	if r.closed.Load() {
 		return nil, out, false, storage.ErrClosed
 	}
-	e, err := r.lookupLocked(st, key, target, h)
+	e, err := r.lookupBeforeLocked(st, key, target, h, deadline, waited)
+	if err == nil && r.lacks(e) {
+		err = r.unreadable(e.slot, e.keyPos, storage.ErrHole)
+	}
 	if err != nil {
 		return nil, out, false, err
 	}
@@ -126,7 +227,7 @@ func (r *Replica) mutate(key []byte, target ring.NodeID, base version.Record, op
 	}
 	r.clock.Observe(out.HLC)
 	enc = version.EncodeWire(make([]byte, 0, encodedRoom(next)), next)
-	if !out.Applied && held.Equal(e.rec) {
+	if !out.Applied && held.Equal(e.rec) && !r.mustRewrite(e) {
 		r.meters.unchanged.Inc()
 		settled, err = r.awaitLocked(e, durable, done)
 		return enc, out, settled, err
@@ -210,7 +311,9 @@ func (r *Replica) storeLocked(st *stripe, e *entry, next version.Record, row []b
 	ops := append(st.mu.ops[:0], storage.RowOp{Key: rowKey, Value: row, Delete: row == nil})
 	st.mu.rowKey = keepSmall(rowKey)
 	expiring := 0
-	if e.target == 0 {
+	if e.target != 0 {
+		r.hintedAt[r.partition(e.slot)].Store(int64(time.Since(r.opened)))
+	} else {
 		ops[0].Change = merkle.Change(e.slot, e.keyPos, e.hash, hash)
 		ops, expiring = appendIndexOps(ops, e, next)
 		ops = r.appendGraveOp(ops, e, next)
@@ -222,7 +325,7 @@ func (r *Replica) storeLocked(st *stripe, e *entry, next version.Record, row []b
 		r.meters.refused.Inc()
 		return err
 	}
-	rowBytes := 0
+	rowBytes, alive := 0, next.HasLive()
 	if row != nil {
 		rowBytes = len(rowKey) + len(row)
 		if !r.held.Load() {
@@ -230,18 +333,18 @@ func (r *Replica) storeLocked(st *stripe, e *entry, next version.Record, row []b
 		}
 	}
 	if e.target == 0 {
-		r.tally.change(e.slot, live(next)-live(e.rec), expiring)
+		r.tally.change(e.slot, one(alive)-one(e.live), expiring)
 	} else {
 		r.hints.change(e.target, e.rowBytes, rowBytes)
 	}
-	e.rec, e.hash, e.seq, e.rowBytes = next, hash, seq, rowBytes
+	e.rec, e.hash, e.seq, e.rowBytes, e.live = next, hash, seq, rowBytes, alive
 	r.chargeLocked(st, e)
 	return nil
 }
 
-// live is 1 for a record that counts as a key, else 0.
-func live(rec version.Record) int64 {
-	if rec.HasLive() {
+// one is 1 for true, else 0.
+func one(is bool) int64 {
+	if is {
 		return 1
 	}
 	return 0

@@ -20,7 +20,7 @@ type section struct {
 	fields func(s *session) []Field
 }
 
-// sections are in the order of Redis; the last two are ours.
+// sections are in the order of Redis; the last ones are ours.
 func sections() []section {
 	return []section{
 		{"server", "Server", true, infoServer},
@@ -38,6 +38,7 @@ func sections() []section {
 		{"handoff", "Handoff", true, infoHandoff},
 		{"redynamo", "Redynamo", true, infoRedynamo},
 		{"divergence", "Divergence", true, infoDivergence},
+		{"damage", "Damage", true, infoDamage},
 	}
 }
 
@@ -293,6 +294,8 @@ func infoKeyspace(s *session) []Field {
 }
 
 func infoHandoff(s *session) []Field { return s.admin().Stats().Handoff }
+
+func infoDamage(s *session) []Field { return s.admin().Stats().Damage }
 
 func infoRedynamo(s *session) []Field {
 	id, st, v, ring := s.admin().Identity(), s.admin().Stats(), s.view(), s.admin().RingStatus()

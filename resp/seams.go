@@ -117,4 +117,5 @@ type Stats struct {
 	Warnings      []Field // shown in section redynamo
 	Extra         []Field // further lines of section redynamo
 	Handoff       []Field // section handoff
+	Damage        []Field // section damage
 }

@@ -27,6 +27,20 @@ func Fold(cells []uint64) *Tree {
 	return t
 }
 
+// Root is the root of the tree over cells. It folds in place, so cells are
+// spoilt. Requires: their number is a power of two.
+func Root(cells []uint64) uint64 {
+	if n := len(cells); n == 0 || n&(n-1) != 0 {
+		panic(fmt.Sprintf("merkle: %d leaves", n))
+	}
+	for n := len(cells) / 2; n >= 1; n /= 2 {
+		for i := range n {
+			cells[i] = fold(cells[2*i], cells[2*i+1])
+		}
+	}
+	return cells[0]
+}
+
 // Leaves is the number of leaves.
 func (t *Tree) Leaves() int { return 1 << t.depth }
 

@@ -241,6 +241,20 @@ func TestOneDifferingKeyCostsFourHashesForTwoLevels(t *testing.T) {
 	}
 }
 
+func TestRootIsThatOfTheTree(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for depth := range 11 {
+		cells := make([]uint64, 1<<depth)
+		for i := range cells {
+			cells[i] = rng.Uint64()
+		}
+		want := Fold(cells).Root()
+		if got := Root(slices.Clone(cells)); got != want {
+			t.Errorf("%d cells: root %#x, that of the tree is %#x", len(cells), got, want)
+		}
+	}
+}
+
 func BenchmarkFold(b *testing.B) {
 	cells := randomModel(rand.New(rand.NewPCG(1, 2)), 16, 5000).cells(16)
 	for b.Loop() {

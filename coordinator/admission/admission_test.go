@@ -187,6 +187,18 @@ func TestNothingBeginsWhileTheDiskStallsAndAWaitEndsWithItsContext(t *testing.T)
 	})
 }
 
+func TestNothingBeginsInAPause(t *testing.T) {
+	c, _ := New(Config{})
+	c.verdict.Store(&share.Verdict{Share: 0.5, Pause: true})
+	if got := c.Grant(Receive, 100); got != 0 {
+		t.Errorf("%d granted in a pause", got)
+	}
+	c.verdict.Store(&share.Verdict{Share: 0.5})
+	if got := c.Grant(Receive, 100); got != 100 {
+		t.Errorf("%d granted after a pause", got)
+	}
+}
+
 func TestConfigReportsEveryFaultAtOnce(t *testing.T) {
 	_, err := New(Config{Multiple: 0.5, LeastGoal: -1})
 	if err == nil || !strings.Contains(err.Error(), "multiple") || !strings.Contains(err.Error(), "least goal") {

@@ -44,7 +44,7 @@ type Write struct {
 
 type target struct {
 	stand    ring.Stand
-	kept     bool // a hint on the coordinator itself, beside its own copy
+	kept     bool // does not count: a hint on the coordinator beside its own copy, or a copy outside the ring
 	optional bool // sent as such
 	state    targetState
 }
@@ -75,6 +75,24 @@ func (w *Write) Reset(need int, self ring.Stand, walk []ring.Stand, owners []rin
 			w.targets = append(w.targets, target{stand: s})
 		}
 	}
+	w.orphanAll(owners)
+}
+
+// resetBeside begins the same write for the owners in another ring, in which self,
+// the stand of the coordinator, may have no place: then its copy does not count.
+func (w *Write) resetBeside(need int, self ring.Stand, walk []ring.Stand, owners []ring.NodeID) {
+	w.Reset(need, self, nil, nil)
+	w.targets[Local].kept = !slices.Contains(walk, self)
+	for _, s := range walk {
+		if s != self {
+			w.targets = append(w.targets, target{stand: s})
+		}
+	}
+	w.orphanAll(owners)
+}
+
+// orphanAll notes the owners that no target is or stands in for.
+func (w *Write) orphanAll(owners []ring.NodeID) {
 	for _, o := range owners {
 		if !slices.ContainsFunc(w.targets, func(t target) bool { return ownerOf(t.stand) == o }) {
 			w.orphans = append(w.orphans, o)
@@ -100,7 +118,7 @@ func (w *Write) Next() (Send, bool) {
 func (w *Write) ownersSuffice() bool {
 	n := 0
 	for i := range w.targets {
-		if t := &w.targets[i]; t.stand.For == 0 && t.state != lost {
+		if t := &w.targets[i]; t.stand.For == 0 && !t.kept && t.state != lost {
 			n++
 		}
 	}

@@ -133,6 +133,7 @@ type pipe struct {
 		arrived         []byte
 		size            int // bytes in flight and arrived
 		ended           bool
+		stuck           time.Time     // nothing gets through before
 		timer           *time.Timer   // delivers the head of flight
 		pause           time.Duration // before the next retransmission; 0 if the last got through
 		since           time.Time     // when the head first did not get through
@@ -251,6 +252,10 @@ func (p *pipe) deliverLocked(through bool, now time.Time) (unknown, lost bool) {
 	if len(p.mu.flight) == 0 {
 		return false, false
 	}
+	if now.Before(p.mu.stuck) {
+		p.armLocked(p.mu.stuck.Sub(now))
+		return false, false
+	}
 	if !through {
 		if p.mu.pause == 0 {
 			p.mu.since, p.mu.pause = now, retransmit
@@ -279,6 +284,13 @@ func (p *pipe) deliverLocked(through bool, now time.Time) (unknown, lost bool) {
 	}
 	p.changed.Broadcast()
 	return unknown, false
+}
+
+// stall lets nothing through before until.
+func (p *pipe) stall(until time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mu.stuck = until
 }
 
 // endReading ends the reading side for the one who reads; the writer learns

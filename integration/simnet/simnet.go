@@ -127,6 +127,23 @@ func (n *Network) Slow(host string, extra time.Duration) {
 	n.mu.slow[host] = extra
 }
 
+// Stall holds back, for a while, what connections that are open now carry from one
+// host to another, also if they are closed meanwhile; later ones are not touched. It
+// is a path that is stuck, or a middlebox, where a new connection takes another way.
+func (n *Network) Stall(from, to string, d time.Duration) {
+	n.mu.Lock()
+	var stuck []*pipe
+	for c := range n.mu.conns {
+		if c.out.from == from && c.out.to == to {
+			stuck = append(stuck, c.out)
+		}
+	}
+	n.mu.Unlock()
+	for _, p := range stuck {
+		p.stall(time.Now().Add(d))
+	}
+}
+
 // SetLoss changes the share of packets lost.
 func (n *Network) SetLoss(share float64) {
 	n.mu.Lock()

@@ -152,6 +152,29 @@ func TestPartitionDelaysStreamsUntilItHealsAndTellsNobody(t *testing.T) {
 	})
 }
 
+func TestStalledConnectionIsOvertakenByALaterOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := New(Config{})
+		near, far := pair(t, n)
+		start := time.Now()
+		n.Stall(hostA, hostB, 50*time.Second)
+		if _, err := near.Write([]byte("early")); err != nil {
+			t.Fatal(err)
+		}
+		_ = near.Close()
+		later, there := pair(t, n)
+		if _, err := later.Write([]byte("late")); err != nil {
+			t.Fatal(err)
+		}
+		if readAll(t, there, 4); time.Since(start) > time.Second {
+			t.Errorf("a new connection took %v", time.Since(start))
+		}
+		if got := readAll(t, far, 5); string(got) != "early" || time.Since(start) != 50*time.Second {
+			t.Errorf("got %q after %v", got, time.Since(start))
+		}
+	})
+}
+
 func TestSenderGivesUpOnALongPartition(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := New(Config{})

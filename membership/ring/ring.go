@@ -117,9 +117,24 @@ func validateMembers(ms []Member) error {
 			errs = append(errs, fmt.Errorf("member %v twice", m.ID))
 		}
 		seen[m.ID] = true
-		if m.Weight < 0 || m.Weight > MaxWeight {
-			errs = append(errs, fmt.Errorf("member %v: weight (%d) must be in 0..%d", m.ID, m.Weight, MaxWeight))
+		if err := validateMember(m); err != nil {
+			errs = append(errs, err)
 		}
+	}
+	return errors.Join(errs...)
+}
+
+// MaxZoneBytes bounds the name of a zone.
+const MaxZoneBytes = 64
+
+// validateMember reports what is wrong with one member.
+func validateMember(m Member) error {
+	var errs []error
+	if m.Weight < 0 || m.Weight > MaxWeight {
+		errs = append(errs, fmt.Errorf("member %v: weight (%d) must be in 0..%d", m.ID, m.Weight, MaxWeight))
+	}
+	if len(m.Zone) > MaxZoneBytes {
+		errs = append(errs, fmt.Errorf("member %v: zone of %d bytes, at most %d", m.ID, len(m.Zone), MaxZoneBytes))
 	}
 	return errors.Join(errs...)
 }

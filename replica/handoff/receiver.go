@@ -15,7 +15,7 @@ import (
 // Receiver takes in what other nodes deliver.
 type Receiver struct {
 	cfg       ReceiverConfig
-	rows      Merger
+	rows      Taker
 	admission Admission
 	queue     chan *arrival
 
@@ -26,7 +26,7 @@ type Receiver struct {
 }
 
 // NewReceiver makes a Receiver; it starts nothing.
-func NewReceiver(cfg ReceiverConfig, rows Merger, admission Admission) (*Receiver, error) {
+func NewReceiver(cfg ReceiverConfig, rows Taker, admission Admission) (*Receiver, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
 		return nil, err
@@ -66,18 +66,23 @@ func (r *Receiver) Deliver(m Message, deadline time.Time, done func(credit int, 
 	}
 }
 
-// check refuses rows that this node does not own: merged here they would be
-// held by nobody who is asked for them. The sender's ring or this one is old.
+// check refuses rows that this node does not own, or hints for a node that does
+// not: here they would be held by nobody who is asked for them, and for nobody who
+// takes them. The sender's ring or this one is old.
 func (r *Receiver) check(m Message) error {
-	if m.For != 0 {
-		return nil
-	}
 	current := r.cfg.Ring()
 	if current == nil {
 		return ErrNotReady
 	}
+	owner := r.cfg.Self
+	if m.For == owner {
+		return ErrNotOwner // nobody keeps a hint for itself
+	}
+	if m.For != 0 {
+		owner = m.For
+	}
 	for i := range m.Rows {
-		if !current.Owns(r.cfg.Self, current.Partition(ring.SlotOf(m.Rows[i].Key))) {
+		if !current.Owns(owner, current.Partition(ring.SlotOf(m.Rows[i].Key))) {
 			return ErrNotOwner
 		}
 	}
@@ -143,7 +148,7 @@ func (r *Receiver) take(a *arrival) {
 		row := &a.Rows[i]
 		a.left.Add(1)
 		// A record of its own: the cache keeps it, and must not keep the message.
-		r.rows.Merge(row.Key, a.For, bytes.Clone(row.Record), a.Durable, settle)
+		r.rows.MergeBefore(a.deadline, row.Key, a.For, bytes.Clone(row.Record), a.Durable, settle)
 	}
 	settle(nil)
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -24,7 +25,7 @@ type slowRows struct {
 	block   chan struct{}    // merges wait for it to be closed
 }
 
-func (s *slowRows) Merge(key []byte, target ring.NodeID, record []byte, durable bool, done func(error)) {
+func (s *slowRows) MergeBefore(deadline time.Time, key []byte, target ring.NodeID, record []byte, durable bool, done func(error)) {
 	if s.block != nil {
 		<-s.block
 		done(nil)
@@ -43,7 +44,7 @@ type grants int
 func (g grants) Grant(want int) int { return int(g) }
 
 // receive runs f with a Receiver on node 1 of a ring of three, which owns all.
-func receive(t *testing.T, cfg ReceiverConfig, rows Merger, a Admission, f func(r *Receiver)) {
+func receive(t *testing.T, cfg ReceiverConfig, rows Taker, a Admission, f func(r *Receiver)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		all := ringOf(t, 1, 2, 3)
@@ -199,6 +200,28 @@ func TestRowsOfOthersAreRefused(t *testing.T) {
 			synctest.Wait()
 			if a.n != 1 || !errors.Is(a.err, c.want) || len(rows.keys) != 0 {
 				t.Errorf("%s: answer %+v, merged %v", name, a, rows.keys)
+			}
+		})
+	}
+}
+
+func TestHintsForAnyoneButAnOwnerAreRefused(t *testing.T) {
+	five := ringOf(t, 1, 2, 3, 4, 5)
+	owners := five.Owners(five.Partition(ring.SlotOf([]byte("k"))))
+	for _, m := range five.Members() {
+		rows := &slowRows{}
+		receive(t, ReceiverConfig{Ring: func() *ring.Ring { return five }}, rows, grants(1), func(r *Receiver) {
+			var a answer
+			in := message("k")
+			in.For = m.ID
+			r.Deliver(in, time.Time{}, a.done)
+			synctest.Wait()
+			want := slices.Contains(owners, m.ID) && m.ID != self
+			if took := len(rows.keys) == 1; took != want || !want && !errors.Is(a.err, ErrNotOwner) {
+				t.Errorf("for %v, owners are %v: answer %+v, merged %v", m.ID, owners, a, rows.keys)
+			}
+			for _, done := range rows.pending {
+				done(nil)
 			}
 		})
 	}

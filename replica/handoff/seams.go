@@ -55,6 +55,12 @@ type Merger interface {
 	Merge(key []byte, target ring.NodeID, record []byte, durable bool, done func(error))
 }
 
+// Taker is a Merger of what a message brought: if the row cannot be had before the
+// deadline, nothing is stored.
+type Taker interface {
+	MergeBefore(deadline time.Time, key []byte, target ring.NodeID, record []byte, durable bool, done func(error))
+}
+
 // Cluster is what a Sender knows of the other nodes. It answers from memory.
 type Cluster interface {
 	// Ring returns the current ring, nil while there is none.

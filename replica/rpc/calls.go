@@ -18,7 +18,7 @@ type Options struct {
 
 // Ping asks for a sign of life from the peer's connection; no handler runs.
 func (p *Peer) Ping(o Options, done func(error)) {
-	p.call(KindPing, o, 0, appendNothing, ackDone(done))
+	p.call(KindPing, o, 0, appendNothing, pingDone(done))
 }
 
 // Sync asks for a sign of health: the peer answers once something written for

@@ -28,6 +28,7 @@ func TestEveryRequestReachesItsHandlerAndBringsItsReply(t *testing.T) {
 			ListReply{Cells: 1, NextHash: 2, Entries: []ListEntry{{Slot: 3, KeyHash: 4, State: 5}}},
 			FetchReply{Positions: 2, Rows: []FetchRow{{Key: []byte("k"), Record: []byte("rec")}}},
 			HintedReply{Partitions: []uint16{2}},
+			LacksReply{Lost: true},
 		}
 		h := &fakeHandler{
 			read:   serveNoted[ReadRequest](note, replies[0].(ReadReply)),
@@ -42,6 +43,7 @@ func TestEveryRequestReachesItsHandlerAndBringsItsReply(t *testing.T) {
 			list:   serveNoted[ListRequest](note, replies[8].(ListReply)),
 			fetch:  serveNoted[FetchRequest](note, replies[9].(FetchReply)),
 			hinted: serveNoted[HintedRequest](note, replies[10].(HintedReply)),
+			lacks:  serveNoted[LacksRequest](note, replies[11].(LacksReply)),
 			meet:   func(m SessionRequest, x Meta, reply func(error)) { note(m, x); reply(nil) },
 			sync:   func(m SyncRequest, x Meta, reply func(error)) { note(m, x); reply(nil) },
 		}
@@ -57,6 +59,7 @@ func TestEveryRequestReachesItsHandlerAndBringsItsReply(t *testing.T) {
 			ListRequest{Limit: 1, From: 2, Cells: []uint32{3, 4}},
 			FetchRequest{MaxBytes: 1, Positions: []Position{{Slot: 2, KeyHash: 3}}},
 			HintedRequest{Units: 1023, Partitions: []uint16{1, 2}},
+			LacksRequest{First: Position{1, 2}, Last: Position{3, 4}},
 			MergeRequest{Key: []byte("k"), For: 9, Durable: true, Optional: true, Record: []byte("rec")},
 			SessionRequest{End: true, Epoch: 1, First: 2, Last: 3},
 			SyncRequest{},
@@ -74,12 +77,13 @@ func TestEveryRequestReachesItsHandlerAndBringsItsReply(t *testing.T) {
 		r.peer.List(requests[8].(ListRequest), o, collect[ListReply](t, &answers))
 		r.peer.Fetch(requests[9].(FetchRequest), o, collect[FetchReply](t, &answers))
 		r.peer.Hinted(requests[10].(HintedRequest), o, collect[HintedReply](t, &answers))
+		r.peer.Lacks(requests[11].(LacksRequest), o, collect[LacksReply](t, &answers))
 		none := errors.New("no reply")
 		merged, pinged, met, synced := none, none, none, none
-		r.peer.Merge(requests[11].(MergeRequest), o, func(err error) { merged = err })
+		r.peer.Merge(requests[12].(MergeRequest), o, func(err error) { merged = err })
 		r.peer.Ping(o, func(err error) { pinged = err })
-		r.peer.Session(requests[12].(SessionRequest), o, func(err error) { met = err })
-		r.peer.Sync(requests[13].(SyncRequest), o, func(err error) { synced = err })
+		r.peer.Session(requests[13].(SessionRequest), o, func(err error) { met = err })
+		r.peer.Sync(requests[14].(SyncRequest), o, func(err error) { synced = err })
 		synctest.Wait()
 		if merged != nil || pinged != nil || met != nil || synced != nil {
 			t.Errorf("merge: %v, ping: %v, session: %v, sync: %v", merged, pinged, met, synced)

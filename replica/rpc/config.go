@@ -37,6 +37,7 @@ type PoolConfig struct {
 	DialTimeout  time.Duration // for dialing and the handshake together; 1 s
 	WriteTimeout time.Duration // for 256 KiB to leave; 5 s
 	KeepAlive    time.Duration // silence after which a peer is pinged; 500 ms
+	MessageAge   time.Duration // nothing is carried out later after it was sent; 60 s
 
 	SuspectAfter   int           // consecutive timeouts of one kind; 2
 	SuspectSlow    time.Duration // how long they must have gone on; 1 s
@@ -63,6 +64,7 @@ func (c PoolConfig) withDefaults() PoolConfig {
 	c.DialTimeout = or(c.DialTimeout, time.Second)
 	c.WriteTimeout = or(c.WriteTimeout, 5*time.Second)
 	c.KeepAlive = or(c.KeepAlive, 500*time.Millisecond)
+	c.MessageAge = or(c.MessageAge, time.Minute)
 	c.SuspectAfter = or(c.SuspectAfter, 2)
 	c.SuspectSlow = or(c.SuspectSlow, time.Second)
 	c.SuspectTimeout = or(c.SuspectTimeout, 500*time.Millisecond)
@@ -108,6 +110,7 @@ func (c PoolConfig) validate() error {
 		errs = append(errs, fmt.Errorf("probe waits (%v to %v) must be positive and ascend", c.ProbeMin, c.ProbeMax))
 	}
 	errs = append(errs, checkDurations(c.CallTimeout, c.DialTimeout, c.WriteTimeout, c.KeepAlive, c.SuspectSlow, c.SuspectTimeout))
+	errs = append(errs, checkAge(c.MessageAge))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("rpc: pool: %w", err)
 	}
@@ -137,6 +140,7 @@ type ServerConfig struct {
 	HandshakeTimeout time.Duration // 5 s
 	IdleTimeout      time.Duration // a connection silent for as long is closed; 60 s
 	WriteTimeout     time.Duration // for 256 KiB to leave; 5 s
+	MessageAge       time.Duration // nothing is carried out later after it was sent; 60 s
 
 	Logger  *slog.Logger
 	Metrics *metrics.Set
@@ -150,6 +154,7 @@ func (c ServerConfig) withDefaults() ServerConfig {
 	c.MaxBacklogBytes = or(c.MaxBacklogBytes, 16<<20)
 	c.HandshakeTimeout = or(c.HandshakeTimeout, 5*time.Second)
 	c.IdleTimeout = or(c.IdleTimeout, time.Minute)
+	c.MessageAge = or(c.MessageAge, time.Minute)
 	c.WriteTimeout = or(c.WriteTimeout, 5*time.Second)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -180,7 +185,7 @@ func (c ServerConfig) validate() error {
 		errs = append(errs, fmt.Errorf("max call bytes (%d) must hold %d frames (%d) and max backlog bytes (%d) one",
 			c.MaxCallBytes, 1<<Background, c.MaxFrameBytes, c.MaxBacklogBytes))
 	}
-	errs = append(errs, checkDurations(c.HandshakeTimeout, c.IdleTimeout, c.WriteTimeout))
+	errs = append(errs, checkDurations(c.HandshakeTimeout, c.IdleTimeout, c.WriteTimeout), checkAge(c.MessageAge))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("rpc: server: %w", err)
 	}
@@ -198,6 +203,16 @@ func or[T comparable](v, def T) T {
 func checkFrameLimit(n int) error {
 	if n < minFrameLimit || n > maxFrameLimit {
 		return fmt.Errorf("max frame bytes (%d) must be in %d..%d", n, minFrameLimit, maxFrameLimit)
+	}
+	return nil
+}
+
+// minMessageAge leaves room for the pings that show the age of a message.
+const minMessageAge = time.Second
+
+func checkAge(d time.Duration) error {
+	if d < minMessageAge {
+		return fmt.Errorf("message age (%v) must be at least %v", d, minMessageAge)
 	}
 	return nil
 }

@@ -46,6 +46,8 @@ func (c *serverConn) dispatch(r *request, payload []byte, meta Meta) error {
 		err = serve(own, DecodeFetchRequest, meta, h.ServeFetch, r.fetchReply)
 	case KindHinted:
 		err = serve(own, DecodeHintedRequest, meta, h.ServeHinted, r.hintedReply)
+	case KindLacks:
+		err = serve(own, DecodeLacksRequest, meta, h.ServeLacks, r.lacksReply)
 	case KindSession:
 		err = serve(own, DecodeSessionRequest, meta, h.ServeSession, r.ackReply)
 	case KindSync:

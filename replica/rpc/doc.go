@@ -37,7 +37,7 @@
 // slow for reasons of its own and counts only as silence. The second reason takes
 // its time because a disk that everybody is busy with stalls for half a second
 // now and then; to take two owners for dead for that leaves writes to fallbacks. A peer that has been
-// silent for KeepAlive is pinged, so a stopped process or a half-open link is
+// silent for KeepAlive is pinged (and every connection each second, see below), so a stopped process or a half-open link is
 // found within KeepAlive and DialTimeout even with no traffic. A peer that is
 // only busy (ErrOverloaded) is no suspect.
 //
@@ -58,6 +58,38 @@
 // nobody will read. Prove asks for more: that the process was alive after the
 // question. The answer to a ping sent after the question proves that, and
 // nothing older does.
+//
+// # The age of messages
+//
+// Nothing is carried out later than MessageAge after it was sent, whatever lay in
+// between: full buffers, a link that was cut, a process that was stopped. Whoever
+// drops tombstones rests on that (package replica). The two nodes need not have
+// the same time, and the times below are parts of MessageAge.
+//
+// The answer to a ping carries a stamp, the moment of that answer by the server's
+// own clocks. The caller pings each connection every second, and repeats the newest
+// stamp before the requests that follow it. Every request behind a stamp was looked
+// at, and found to have time left, after that stamp was heard (lane.takeOut). So a
+// server knows without trusting the caller's clock how long ago that look was, at
+// most. Above a quarter it closes the connection and carries out nothing that lies
+// in its buffers. The stamp that counts before the first is the handshake's.
+//
+// What a request has left is no more than half, and counts from its arrival; who
+// queues it looks again before acting. So it is carried out within three quarters
+// of its sender's last look at the clock. Replies need no stamp: the one clock that
+// a call is measured by is its caller's, and a reply that is read after the deadline
+// is late even if nobody noticed yet.
+//
+// A caller gives a connection up after a quarter of silence, and all of them as soon
+// as a probe fails, and throws away what the kernel has not sent. That is for the
+// peer's sake no duty; it lets calls go on elsewhere.
+//
+// A clock stands still while its machine is suspended. The server notices when the
+// wall clock has moved on, and the caller's stamp is old by the server's clock. A
+// virtual machine that does not know that it was paused is left: it may act once
+// more on what it holds. The others see its silence, so Unbroken tells whoever must
+// be sure: a connection that was never silent for a quarter, and a peer whose server
+// was answered in time, belong to two nodes that were not.
 //
 // # Handshake
 //
@@ -87,10 +119,11 @@
 //	 8  1   kind
 //	 9  1   class: 0 foreground, 1 repair, 2 background
 //	10  8   id
-//	18  4   milliseconds the request has left when it is sent, 0 = no limit
+//	18  4   milliseconds the request has left when it is sent, 0 = as many as a
+//	        call may take
 //	22  -   payload
 //
-// Request ids ascend on a connection. A reply repeats class and id, has the
+// Request ids ascend on a connection; a stamp has id 0 and no reply. A reply repeats class and id, has the
 // request's kind plus 0x80, and comes when it is ready, in any order; an error
 // reply has kind 0xff and a payload of one byte, the code, which for an
 // uncertain write is followed by one byte each for nodes acknowledged and
@@ -102,7 +135,7 @@
 // four byte length and as many bytes; "...rest" is what remains of the payload.
 // Flag bits not named are zero. A decoder takes exactly what an encoder writes.
 //
-//	1 ping       (nothing)                            reply (nothing)
+//	1 ping       (nothing)                            reply 16 stamp
 //	2 read       1 flags: 1 digest only, 2 have       reply 1 flags: 1 same (nothing
 //	             8 for                                        follows), 2 record,
 //	             8 have, if flagged                           4 recovering
@@ -144,6 +177,9 @@
 //	15 hinted    2 number of partitions - 1           reply 4 number of partitions, each
 //	             4 number of partitions, each               2 partition
 //	             2 partition
+//	16 stamp     16 stamp                             no reply
+//	17 lacks     2 slot, 4 key hash                   reply 1 flags: 1 some may be lost
+//	             2 slot, 4 key hash
 //
 // A merge is optional when the write that it belongs to can do without it: a
 // node that already keeps much for that owner then answers ErrHintBudget.

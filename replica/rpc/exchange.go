@@ -88,6 +88,17 @@ type HintedReply struct {
 	Partitions []uint16
 }
 
+// LacksRequest asks whether own rows of the peer between two positions, both
+// included, were lost to damage and are not back.
+type LacksRequest struct {
+	First, Last Position
+}
+
+// LacksReply answers it.
+type LacksReply struct {
+	Lost bool
+}
+
 // SessionRequest frames a comparison of the partitions that both nodes own. Its
 // reply carries nothing; at the end it means that all that the peer has taken is
 // committed, and synced if its fsync mode syncs.
@@ -98,7 +109,8 @@ type SessionRequest struct {
 }
 
 const (
-	flagEnd = 1
+	flagEnd  = 1
+	flagLost = 1
 
 	treeNodeBytes  = 2 + 4
 	listEntryBytes = 2 + 4 + 8
@@ -275,6 +287,34 @@ func DecodeHintedReply(b []byte) (HintedReply, error) {
 	return m, c.end()
 }
 
+// AppendLacksRequest appends the encoding of m.
+func AppendLacksRequest(dst []byte, m LacksRequest) []byte {
+	for _, p := range []Position{m.First, m.Last} {
+		dst = binary.BigEndian.AppendUint16(dst, p.Slot)
+		dst = binary.BigEndian.AppendUint32(dst, p.KeyHash)
+	}
+	return dst
+}
+
+// DecodeLacksRequest is the inverse of AppendLacksRequest.
+func DecodeLacksRequest(b []byte) (LacksRequest, error) {
+	c := cursor{b: b}
+	m := LacksRequest{First: Position{Slot: c.u16(), KeyHash: c.u32()}}
+	m.Last = Position{Slot: c.u16(), KeyHash: c.u32()}
+	c.bad = c.bad || m.First.Slot > m.Last.Slot || m.Last.Slot >= ring.Slots
+	return m, c.end()
+}
+
+// AppendLacksReply appends the encoding of m.
+func AppendLacksReply(dst []byte, m LacksReply) []byte { return append(dst, flag(m.Lost, flagLost)) }
+
+// DecodeLacksReply is the inverse of AppendLacksReply.
+func DecodeLacksReply(b []byte) (LacksReply, error) {
+	c := cursor{b: b}
+	m := LacksReply{Lost: c.flags(flagLost) != 0}
+	return m, c.end()
+}
+
 // AppendSessionRequest appends the encoding of m.
 func AppendSessionRequest(dst []byte, m SessionRequest) []byte {
 	dst = append(dst, flag(m.End, flagEnd))
@@ -343,12 +383,22 @@ func (p *Peer) Hinted(m HintedRequest, o Options, done func(HintedReply, error))
 	p.call(KindHinted, o, 2*len(m.Partitions), func(b []byte) []byte { return AppendHintedRequest(b, m) }, hintedDone(done))
 }
 
+// Lacks asks whether own rows of the peer are lost.
+func (p *Peer) Lacks(m LacksRequest, o Options, done func(LacksReply, error)) {
+	p.call(KindLacks, o, 0, func(b []byte) []byte { return AppendLacksRequest(b, m) }, lacksDone(done))
+}
+
 type (
+	lacksDone  func(LacksReply, error)
 	hintedDone func(HintedReply, error)
 	nodesDone  func(NodesReply, error)
 	listDone   func(ListReply, error)
 	fetchDone  func(FetchReply, error)
 )
+
+func (d lacksDone) complete(b []byte, err error) error {
+	return finish(d, DecodeLacksReply, b, err)
+}
 
 func (d hintedDone) complete(b []byte, err error) error {
 	return finish(d, DecodeHintedReply, b, err)
@@ -364,6 +414,10 @@ func (d listDone) complete(b []byte, err error) error {
 
 func (d fetchDone) complete(b []byte, err error) error {
 	return finish(d, DecodeFetchReply, b, err)
+}
+
+func (r *request) lacksReply(m LacksReply, err error) {
+	r.answer(err, func(b []byte) []byte { return AppendLacksReply(b, m) })
 }
 
 func (r *request) hintedReply(m HintedReply, err error) {

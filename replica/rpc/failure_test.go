@@ -522,7 +522,7 @@ func TestAnOverloadedPeerIsNoSuspectAndStaysOneIfItWas(t *testing.T) {
 // Gossip is one voice more: it is heard sooner, and never believed.
 func TestADoubtedPeerIsAskedAtOnceAndItsAnswerCounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, echoHandler(), PoolConfig{KeepAlive: time.Hour, ProbeMin: time.Hour}, ServerConfig{})
+		r := newRig(t, echoHandler(), PoolConfig{KeepAlive: time.Hour, ProbeMin: time.Hour, MessageAge: 24 * time.Hour}, ServerConfig{})
 		pass(time.Second)
 		r.peer.Check()
 		pass(time.Second)

@@ -26,8 +26,10 @@ const (
 	KindSession Kind = 13
 	KindSync    Kind = 14
 	KindHinted  Kind = 15
+	KindStamp   Kind = 16 // has no reply
+	KindLacks   Kind = 17
 
-	lastKind  = KindHinted
+	lastKind  = KindLacks
 	replyBit  = Kind(0x80)
 	kindError = Kind(0xff)
 )
@@ -65,6 +67,10 @@ func (k Kind) String() string {
 		return "sync"
 	case KindHinted:
 		return "hinted"
+	case KindStamp:
+		return "stamp"
+	case KindLacks:
+		return "lacks"
 	default:
 		return fmt.Sprintf("kind(%d)", uint8(k))
 	}

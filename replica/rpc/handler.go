@@ -10,7 +10,7 @@ import (
 type Meta struct {
 	From     ring.NodeID
 	Class    Class
-	Deadline time.Time // when the caller stops waiting, by this node's clock; zero = never
+	Deadline time.Time // when the caller stops waiting at the latest, by this node's clock; never zero
 }
 
 // Handler serves the requests of other nodes.
@@ -41,6 +41,7 @@ type Handler interface {
 	ServeList(m ListRequest, meta Meta, reply func(ListReply, error))
 	ServeFetch(m FetchRequest, meta Meta, reply func(FetchReply, error))
 	ServeHinted(m HintedRequest, meta Meta, reply func(HintedReply, error))
+	ServeLacks(m LacksRequest, meta Meta, reply func(LacksReply, error))
 	ServeSession(m SessionRequest, meta Meta, reply func(error))
 	ServeSync(m SyncRequest, meta Meta, reply func(error))
 }

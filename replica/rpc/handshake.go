@@ -14,8 +14,8 @@ import (
 // The protocol versions this program speaks. A change of any frame or message
 // is a new version.
 const (
-	protocolMin = 2
-	protocolMax = 2
+	protocolMin = 3
+	protocolMax = 3
 )
 
 const (

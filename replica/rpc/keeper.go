@@ -29,8 +29,9 @@ type keeper struct {
 	probing  bool
 	probedAt time.Duration // when the probe was sent
 	probed   chan error
-	due      time.Duration // when the next step was to be taken at the latest
-	wokeAt   time.Duration // when a step last came far too late
+	due      time.Duration    // when the next step was to be taken at the latest
+	wokeAt   time.Duration    // when a step last came far too late
+	pulseAt  [2]time.Duration // when the connection of a lane was last pinged
 	dialing  [2]bool
 	dialAt   [2]time.Duration // a lane is not dialed before this
 	dialAddr [2]string        // where it was dialed last
@@ -70,6 +71,7 @@ func (k *keeper) step(ctx context.Context) time.Duration {
 	next := k.expire(at)
 	k.tell(at)
 	for i, l := range []*lane{k.p.small, k.p.bulk} {
+		next = min(next, k.pulse(at, i, l))
 		next = min(next, k.connect(ctx, at, i, l))
 	}
 	next = min(next, k.probe(at))
@@ -144,6 +146,34 @@ func (k *keeper) backoff() time.Duration {
 	wait = min(wait, cfg.ProbeMax)
 	return wait/2 + time.Duration(cfg.Rand()%uint64(wait/2+1))
 }
+
+// pulse pings a connection, which keeps it fresh in the eyes of the server (see
+// stamp), and gives it up when it has been silent for too long: what was written
+// to it must not arrive later.
+func (k *keeper) pulse(at time.Duration, i int, l *lane) time.Duration {
+	s, _ := l.state()
+	if s == nil {
+		return never
+	}
+	ages := &k.p.pool.ages
+	gone := s.lastSign() + ages.silence
+	if at >= gone {
+		k.p.pool.count.silent.Inc()
+		s.end(errSilent)
+		return at
+	}
+	due := max(k.pulseAt[i], s.opened) + ages.pulse
+	if at < due {
+		return min(due, gone)
+	}
+	k.pulseAt[i] = at
+	// Refused only when the lane is shut or has just lost the connection.
+	_ = l.send(KindPing, Options{Deadline: time.Now().Add(ages.silence), Class: Background}, 0, appendNothing, pingDone(func(error) {}))
+	return min(at+ages.pulse, gone)
+}
+
+// errSilent is a connection on which nothing has been heard for long.
+var errSilent = errors.New("rpc: connection is silent")
 
 // connect dials a lane that needs it. The small lane always does, because its
 // connection is how a dead peer is noticed; the bulk lane when a call waits.
@@ -271,9 +301,9 @@ func (k *keeper) probe(at time.Duration) time.Duration {
 	return never
 }
 
-// onProbe takes a suspect back, or closes the connection that does not answer
-// so that the next attempt is made on a new one. A connection that answers
-// other things is kept: the fault is behind it.
+// onProbe takes a suspect back, or closes the connections that do not answer, so
+// that the next attempt is made on a new one and nothing that lies in these still
+// arrives. A connection that answers other things is kept: the fault is behind it.
 func (k *keeper) onProbe(err error) {
 	k.probing = false
 	p, at := k.p, k.now()
@@ -288,8 +318,10 @@ func (k *keeper) onProbe(err error) {
 		k.probeAt = at + p.pool.cfg.ProbeMin
 		return
 	}
-	if s, _ := p.small.state(); s != nil && time.Duration(s.heard.Load()) < k.probedAt {
-		s.end(fmt.Errorf("probe: %w", err))
+	for _, l := range []*lane{p.small, p.bulk} {
+		if s, _ := l.state(); s != nil && s.lastSign() < k.probedAt {
+			s.end(fmt.Errorf("probe: %w", err))
+		}
 	}
 	if !p.Up() {
 		k.probeAt = at + k.backoff()

@@ -18,6 +18,10 @@ const (
 	// Buffers grown past this by a burst are given back after it.
 	keepBufferBytes = 256 << 10
 
+	// A writer is handed about as much at once. The deadlines of what it has are
+	// not looked at again.
+	maxBatchBytes = 1 << 20
+
 	never = time.Duration(math.MaxInt64)
 )
 
@@ -43,6 +47,7 @@ type lane struct {
 		out     []byte        // frames not yet taken by the writer
 		firstAt time.Duration // when the oldest of them was put there
 		stale   bool          // some of them belong to calls that have ended
+		stampAt time.Duration // what was put there by a look at the clock before this must be looked at again
 
 		seq    uint64 // of the newest call
 		handed uint64 // of the newest call a writer may have sent
@@ -91,15 +96,19 @@ func (l *lane) send(kind Kind, o Options, payload int, enc func([]byte) []byte, 
 	if left <= 0 {
 		return ErrUnreachable
 	}
+	left = min(left, l.p.pool.ages.call)
 	at := l.p.pool.since(now)
 
 	l.mu.Lock()
-	if err := l.admitLocked(size); err != nil {
+	if err := l.admitLocked(kind, size); err != nil {
 		l.mu.Unlock()
 		return err
 	}
 	if len(l.mu.out) == 0 {
 		l.mu.firstAt = at
+	}
+	if at < l.mu.stampAt {
+		l.mu.stale = true // this goroutine was held up since it looked at the clock
 	}
 	id := l.nextIDLocked()
 	start := len(l.mu.out)
@@ -127,7 +136,9 @@ func (l *lane) send(kind Kind, o Options, payload int, enc func([]byte) []byte, 
 	return nil
 }
 
-func (l *lane) admitLocked(size int) error {
+// admitLocked refuses a call there is no room for. Pings pass, up to the size of
+// the table: they are few, and without them the connection would end.
+func (l *lane) admitLocked(kind Kind, size int) error {
 	cfg := &l.p.pool.cfg
 	maxFrame := cfg.MaxFrameBytes
 	if s := l.mu.session; s != nil {
@@ -140,6 +151,8 @@ func (l *lane) admitLocked(size int) error {
 		return ErrTooLarge
 	case l.mu.session == nil && !l.p.Up():
 		return ErrUnreachable
+	case kind == KindPing && l.mu.calls < maxSlots:
+		return nil
 	case l.mu.calls >= cfg.MaxCalls:
 		return ErrOverloaded
 	case l.mu.bytes+size > cfg.MaxCallBytes, len(l.mu.out)+size > cfg.MaxCallBytes:
@@ -174,8 +187,11 @@ func (l *lane) takeLocked(slot int) waiting {
 
 // takeOut hands the gathered frames to the writer of s and gathers on in spare.
 // It waits until there are some, and returns nil once s is no longer the lane's
-// connection.
-func (l *lane) takeOut(s *session, spare []byte) []byte {
+// connection. A mark is to be written before them: a newer stamp.
+//
+// Invariant: each frame was looked at, and its call not over, after the newest
+// stamp that stands before it was heard.
+func (l *lane) takeOut(s *session, spare []byte) (out, mark []byte) {
 	if cap(spare) > keepBufferBytes {
 		spare = nil
 	}
@@ -188,19 +204,42 @@ func (l *lane) takeOut(s *session, spare []byte) []byte {
 			s.idle = false
 		}
 		if l.mu.session != s {
-			return nil
+			return nil, nil
 		}
 		at := l.p.pool.since(time.Now())
-		if l.mu.stale || at-l.mu.firstAt > staleAfter {
+		if l.mu.stale || s.stampNews || at-l.mu.firstAt > staleAfter {
 			l.renewLocked(at)
 		}
 		if len(l.mu.out) > 0 {
 			break
 		}
 	}
-	out := l.mu.out
+	if s.stampNews {
+		s.stampNews = false
+		mark = stampFrame(s.stamp)
+	}
+	if out = l.mu.out; len(out) > maxBatchBytes {
+		return l.takeSomeLocked(), mark
+	}
 	l.mu.out = spare[:0]
 	l.mu.handed = l.mu.seq
+	return out, mark
+}
+
+// takeSomeLocked takes the first of many gathered frames. The rest stays where it
+// is, and gathers on behind them.
+func (l *lane) takeSomeLocked() []byte {
+	n := 0
+	for n < len(l.mu.out) {
+		size := prefixBytes + int(binary.BigEndian.Uint32(l.mu.out[n:]))
+		if n > 0 && n+size > maxBatchBytes {
+			break
+		}
+		l.mu.handed = binary.BigEndian.Uint64(l.mu.out[n+idOffset:]) >> slotBits
+		n += size
+	}
+	out := l.mu.out[:n:n]
+	l.mu.out = l.mu.out[n:]
 	return out
 }
 
@@ -228,8 +267,9 @@ func (l *lane) renewLocked(at time.Duration) {
 
 // settle takes the calls that the arrived replies answer out of the table. It
 // appends them to dst and returns how many replies came too late. An error
-// means that the frame at its turn was nobody's reply.
-func (l *lane) settle(dst []ended, arrived []arrival) (_ []ended, late int, err error) {
+// means that the frame at its turn was nobody's reply. A reply that came in time
+// and was not read in time is late all the same: expire ends that call.
+func (l *lane) settle(dst []ended, arrived []arrival, at time.Duration) (_ []ended, late int, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, a := range arrived {
@@ -238,7 +278,7 @@ func (l *lane) settle(dst []ended, arrived []arrival) (_ []ended, late int, err 
 			return dst, late, errStrayReply
 		}
 		w := &l.mu.table[slot]
-		if w.id != a.id {
+		if w.id != a.id || w.deadline < at {
 			late++
 			continue
 		}
@@ -299,6 +339,7 @@ func (l *lane) attach(s *session) ([]ended, bool) {
 	l.mu.session = s
 	l.mu.wanted = false
 	l.mu.stale = true
+	l.mu.stampAt = s.opened
 	var calls []ended
 	for slot := range l.mu.table {
 		if w := &l.mu.table[slot]; w.id != 0 && w.bytes > s.maxFrame {

@@ -95,8 +95,8 @@ func (n *memNet) breakAll() {
 	n.conns = nil
 	n.mu.Unlock()
 	for _, c := range conns {
-		c.in.close()
-		c.out.close()
+		c.in.closeReading()
+		c.out.closeReading()
 	}
 }
 
@@ -156,6 +156,7 @@ type memFlow struct {
 	cond   sync.Cond
 	buf    []byte
 	closed bool
+	deaf   bool // the reading end is closed
 	held   bool
 	wrote  int
 	until  [2]time.Time // deadlines of the reading and the writing side
@@ -168,6 +169,13 @@ func newMemFlow() *memFlow {
 	return f
 }
 
+func (f *memFlow) closeReading() {
+	f.mu.Lock()
+	f.deaf = true
+	f.mu.Unlock()
+	f.close()
+}
+
 func (f *memFlow) close() {
 	f.mu.Lock()
 	f.closed = true
@@ -177,6 +185,13 @@ func (f *memFlow) close() {
 		}
 	}
 	f.cond.Broadcast()
+	f.mu.Unlock()
+}
+
+// empty loses what is on its way.
+func (f *memFlow) empty() {
+	f.mu.Lock()
+	f.buf = nil
 	f.mu.Unlock()
 }
 
@@ -227,7 +242,7 @@ func (f *memFlow) read(b []byte) (int, error) {
 			f.buf = f.buf[n:]
 			f.cond.Broadcast()
 			return n, nil
-		case f.closed:
+		case f.deaf, f.closed && !f.held:
 			return 0, io.EOF
 		}
 		f.cond.Wait()
@@ -262,6 +277,15 @@ type memConn struct {
 	in, out *memFlow
 	mu      sync.Mutex
 	gone    bool
+	discard bool // a close drops what has not arrived
+}
+
+// SetLinger is what discardUnsent looks for.
+func (c *memConn) SetLinger(sec int) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.discard = sec == 0
+	return nil
 }
 
 func memPipe() (*memConn, *memConn) {
@@ -287,10 +311,13 @@ func (c *memConn) Write(b []byte) (int, error) { return c.out.write(b) }
 
 func (c *memConn) Close() error {
 	c.mu.Lock()
-	again := c.gone
+	again, discard := c.gone, c.discard
 	c.gone = true
 	c.mu.Unlock()
-	c.in.close()
+	if discard {
+		c.out.empty()
+	}
+	c.in.closeReading()
 	c.out.close()
 	if again {
 		return net.ErrClosed

@@ -18,6 +18,7 @@ type clientCounters struct {
 	dials       *metrics.Counter
 	dialErrors  *metrics.Counter
 	suspicions  *metrics.Counter
+	silent      *metrics.Counter
 	sent        *metrics.Counter
 }
 
@@ -32,6 +33,7 @@ func newClientCounters(set *metrics.Set) clientCounters {
 		dials:       set.GetOrCreateCounter(`rpc_dials_total`),
 		dialErrors:  set.GetOrCreateCounter(`rpc_dial_errors_total`),
 		suspicions:  set.GetOrCreateCounter(`rpc_suspicions_total`),
+		silent:      set.GetOrCreateCounter(`rpc_connections_given_up_total`),
 		sent:        set.GetOrCreateCounter(`rpc_sent_bytes_total{side="client"}`),
 	}
 	for k := KindPing; k <= lastKind; k++ {
@@ -64,6 +66,7 @@ type serverCounters struct {
 	overLimit   *metrics.Counter
 	handshakes  *metrics.Counter
 	slow        *metrics.Counter
+	old         *metrics.Counter
 	sent        *metrics.Counter
 }
 
@@ -75,6 +78,7 @@ func newServerCounters(set *metrics.Set) serverCounters {
 		overLimit:   set.GetOrCreateCounter(`rpc_connections_refused_total{reason="limit"}`),
 		handshakes:  set.GetOrCreateCounter(`rpc_connections_refused_total{reason="handshake"}`),
 		slow:        set.GetOrCreateCounter(`rpc_connections_closed_total{reason="backlog"}`),
+		old:         set.GetOrCreateCounter(`rpc_connections_closed_total{reason="old"}`),
 		sent:        set.GetOrCreateCounter(`rpc_sent_bytes_total{side="server"}`),
 	}
 	for k := KindPing; k <= lastKind; k++ {

@@ -24,7 +24,8 @@ type Peer struct {
 	doubted atomic.Bool   // Check was called
 	gone    chan struct{} // closed when the pool drops the peer
 
-	reason atomic.Pointer[string] // of the last suspicion, for the log
+	reason  atomic.Pointer[string] // of the last suspicion, for the log
+	brokeAt atomic.Int64           // instant at which a connection last ended
 }
 
 func newPeer(pool *Pool, id ring.NodeID, addr string) *Peer {
@@ -59,6 +60,17 @@ func (p *Peer) SetAddr(addr string) {
 
 // Up reports whether the peer is not suspected. A peer never tried is up.
 func (p *Peer) Up() bool { return p.health.up.Load() }
+
+// Unbroken is for how long there has been a connection to the peer and none has
+// ended, which a connection does that is silent for a quarter of MessageAge; 0 if
+// there is none.
+func (p *Peer) Unbroken() time.Duration {
+	s, _ := p.small.state()
+	if s == nil {
+		return 0
+	}
+	return p.pool.since(time.Now()) - max(s.opened, time.Duration(p.brokeAt.Load()))
+}
 
 // Check makes the peer be probed at once, because somebody else (gossip) thinks
 // other than this node of whether it is alive. What counts is the answer: a peer

@@ -13,6 +13,7 @@ import (
 // Pool is the calling side of a node: its peers, and what it knows about them.
 type Pool struct {
 	cfg   PoolConfig
+	ages  ages
 	count clientCounters
 	epoch time.Time     // instants inside the pool are durations since it
 	kick  chan struct{} // there are fresh peers
@@ -34,6 +35,7 @@ func NewPool(cfg PoolConfig) (*Pool, error) {
 	}
 	p := &Pool{
 		cfg:   cfg,
+		ages:  agesOf(cfg.MessageAge),
 		count: newClientCounters(cfg.Metrics),
 		epoch: time.Now(),
 		kick:  make(chan struct{}, 1),

@@ -33,6 +33,7 @@ type fakeHandler struct {
 	list   func(ListRequest, Meta, func(ListReply, error))
 	fetch  func(FetchRequest, Meta, func(FetchReply, error))
 	hinted func(HintedRequest, Meta, func(HintedReply, error))
+	lacks  func(LacksRequest, Meta, func(LacksReply, error))
 	meet   func(SessionRequest, Meta, func(error))
 	sync   func(SyncRequest, Meta, func(error))
 }
@@ -75,6 +76,10 @@ func (h *fakeHandler) ServeFetch(m FetchRequest, x Meta, reply func(FetchReply, 
 
 func (h *fakeHandler) ServeHinted(m HintedRequest, x Meta, reply func(HintedReply, error)) {
 	serveFake(h.hinted, m, x, reply)
+}
+
+func (h *fakeHandler) ServeLacks(m LacksRequest, x Meta, reply func(LacksReply, error)) {
+	serveFake(h.lacks, m, x, reply)
 }
 
 func (h *fakeHandler) ServeSession(m SessionRequest, x Meta, reply func(error)) {

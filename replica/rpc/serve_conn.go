@@ -29,6 +29,7 @@ type serverConn struct {
 	from     ring.NodeID
 	maxFrame int
 	lastID   uint64 // of the newest request; the reader's own
+	fresh    fresh  // the reader's own
 	w        frameWriter
 
 	wake sync.Cond // on mu: something in the fields below has changed
@@ -83,6 +84,9 @@ func (s *Server) serveConn(ctx context.Context, conn net.Conn) {
 	case errors.Is(err, ErrMalformed):
 		s.count.badFrames.Inc()
 		s.cfg.Logger.Warn("peer sent a bad frame", "peer", c.from, "remote", conn.RemoteAddr(), "err", err)
+	case errors.Is(err, errOld):
+		s.count.old.Inc()
+		s.cfg.Logger.Warn("peer connection closed", "peer", c.from, "remote", conn.RemoteAddr(), "err", err)
 	case errors.Is(err, errBacklog):
 		s.count.slow.Inc()
 		s.cfg.Logger.Warn("peer connection closed", "peer", c.from, "remote", conn.RemoteAddr(), "err", err)
@@ -103,6 +107,7 @@ func (s *Server) welcome(conn net.Conn) (*serverConn, error) {
 		cluster: s.cfg.ClusterID(), from: s.cfg.Node, maxFrame: uint32(s.cfg.MaxFrameBytes),
 	}
 	answer, refusal := admit(h, us)
+	now := s.stampOf(time.Now()) // before the answer, and so before all requests
 	if _, err := conn.Write(appendHello(nil, answer)); err != nil || refusal != nil {
 		return nil, errors.Join(refusal, err)
 	}
@@ -114,6 +119,7 @@ func (s *Server) welcome(conn net.Conn) (*serverConn, error) {
 		conn:     conn,
 		from:     h.from,
 		maxFrame: min(s.cfg.MaxFrameBytes, int(min(h.maxFrame, maxFrameLimit))),
+		fresh:    fresh{now},
 		w:        frameWriter{conn: conn, timeout: s.cfg.WriteTimeout},
 	}
 	c.wake.L = &c.mu.Mutex
@@ -137,8 +143,11 @@ func (c *serverConn) read() error {
 		if err := r.fill(); err != nil {
 			return err
 		}
-		now = time.Now()
 		if err := c.cork(); err != nil {
+			return err
+		}
+		now = time.Now() // after any wait: what was read by then is as old as this says
+		if err := c.fresh.check(c.s.stampOf(now), c.s.ages.silence); err != nil {
 			return err
 		}
 		err := c.handle(r, now)
@@ -160,21 +169,32 @@ func (c *serverConn) handle(r *frameReader, arrived time.Time) error {
 		if !h.kind.request() {
 			return fmt.Errorf("%w: %v is no request", ErrMalformed, h.kind)
 		}
+		if n%16 == 0 {
+			now = time.Now()
+		}
+		if h.kind == KindStamp {
+			if err := c.fresh.renew(payload, c.s.stampOf(now), c.s.ages.silence); err != nil {
+				return err
+			}
+			continue
+		}
 		if h.id <= c.lastID {
 			return errReplayed
 		}
 		c.lastID = h.id
-		if n%16 == 0 {
-			now = time.Now()
-		}
-		meta := Meta{From: c.from, Class: h.class}
-		if h.deadlineMS > 0 {
-			meta.Deadline = arrived.Add(time.Duration(h.deadlineMS) * time.Millisecond)
-		}
-		if err := c.admit(h, payload, meta, now); err != nil {
+		if err := c.admit(h, payload, c.meta(h, arrived), now); err != nil {
 			return err
 		}
 	}
+}
+
+// meta is what the frame says of a request that arrived then.
+func (c *serverConn) meta(h header, arrived time.Time) Meta {
+	left := c.s.ages.call
+	if asked := time.Duration(h.deadlineMS) * time.Millisecond; asked > 0 {
+		left = min(left, asked)
+	}
+	return Meta{From: c.from, Class: h.class, Deadline: arrived.Add(left)}
 }
 
 // admit drops a request nobody waits for, refuses one there is no room for, and
@@ -182,7 +202,7 @@ func (c *serverConn) handle(r *frameReader, arrived time.Time) error {
 func (c *serverConn) admit(h header, payload []byte, meta Meta, now time.Time) error {
 	s := c.s
 	s.count.requests[h.kind].Inc()
-	if !meta.Deadline.IsZero() && !now.Before(meta.Deadline) {
+	if !now.Before(meta.Deadline) {
 		s.count.expired.Inc()
 		return nil
 	}
@@ -190,7 +210,7 @@ func (c *serverConn) admit(h header, payload []byte, meta Meta, now time.Time) e
 		if len(payload) != 0 {
 			return ErrMalformed
 		}
-		c.send(h, func(b []byte) []byte { return b })
+		c.send(h, func(b []byte) []byte { return appendStamp(b, s.stampOf(now)) })
 		return nil
 	}
 	size := headerBytes + len(payload)

@@ -13,6 +13,8 @@ import (
 // Server is the serving side of a node.
 type Server struct {
 	cfg   ServerConfig
+	ages  ages
+	epoch time.Time // stamps count from here
 	count serverCounters
 
 	// Requests taken and not answered yet, over all connections.
@@ -34,7 +36,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, count: newServerCounters(cfg.Metrics)}
+	s := &Server{cfg: cfg, ages: agesOf(cfg.MessageAge), epoch: time.Now(), count: newServerCounters(cfg.Metrics)}
 	s.mu.conns = make(map[net.Conn]struct{})
 	return s, nil
 }

@@ -26,8 +26,11 @@ type session struct {
 	opened   time.Duration
 	heard    atomic.Int64 // instant of the newest reply
 
-	wake *sync.Cond // on the lane's lock: there is something to write
-	idle bool       // under the lane's lock: the writer waits for it
+	// Under the lane's lock.
+	wake      *sync.Cond // there is something to write
+	idle      bool       // the writer waits for it
+	stamp     stamp      // the newest that a ping brought
+	stampNews bool       // the server has not been told that it was heard
 }
 
 // arrival is one reply frame.
@@ -46,15 +49,23 @@ func newSession(l *lane, conn net.Conn, maxFrame int) *session {
 	}
 }
 
+// lastSign is when the other side last showed on this connection that it lives.
+func (s *session) lastSign() time.Duration { return max(time.Duration(s.heard.Load()), s.opened) }
+
 func (s *session) write() {
-	w := frameWriter{conn: s.conn, timeout: s.lane.p.pool.cfg.WriteTimeout}
-	var out []byte
+	p := s.lane.p.pool
+	w := frameWriter{conn: s.conn, timeout: p.cfg.WriteTimeout, total: p.ages.silence}
+	var out, mark []byte
 	for {
-		if out = s.lane.takeOut(s, out); out == nil {
+		if out, mark = s.lane.takeOut(s, out); out == nil {
 			return
 		}
-		s.lane.p.pool.count.sent.Add(len(out))
-		if err := w.write(out); err != nil {
+		p.count.sent.Add(len(mark) + len(out))
+		err := w.write(mark)
+		if err == nil {
+			err = w.write(out)
+		}
+		if err != nil {
 			s.end(err)
 			return
 		}
@@ -102,21 +113,33 @@ func gather(r *frameReader, dst []arrival) ([]arrival, error) {
 // settle completes the calls the arrived replies answer.
 func (s *session) settle(calls []ended, arrived []arrival) ([]ended, error) {
 	p := s.lane.p
-	calls, late, err := s.lane.settle(calls, arrived)
+	at := p.pool.since(time.Now())
+	calls, late, err := s.lane.settle(calls, arrived, at)
 	if late > 0 {
 		p.pool.count.late.Add(late)
 	}
 	if len(arrived) > 0 {
-		at := p.pool.since(time.Now())
 		s.heard.Store(int64(at))
 		p.health.heard(at, calls, !s.lane.bulk)
 	}
 	for i := range calls {
+		if c := &calls[i]; c.kind == KindPing && c.err == nil {
+			if m, bad := decodeStamp(c.payload); bad == nil { // else answer finds it bad
+				s.lane.heardStamp(s, m, at)
+			}
+		}
 		if bad := calls[i].answer(); bad != nil && err == nil {
 			err = bad
 		}
 	}
 	return calls, err
+}
+
+// discardUnsent makes the close of a connection drop what was not sent.
+func discardUnsent(conn net.Conn) {
+	if c, ok := conn.(interface{ SetLinger(sec int) error }); ok {
+		_ = c.SetLinger(0) // fails on a connection that is gone
+	}
 }
 
 // answer completes a call with its reply. The payload is copied out of the read
@@ -137,12 +160,18 @@ func (e *ended) answer() error {
 }
 
 // end closes the connection and ends the calls that were using it. Only the
-// first of its two goroutines finds anything to do.
+// first of its two goroutines finds anything to do. What the kernel has not sent
+// yet is thrown away, unless this side stops in order: nobody waits for it any
+// more, and a link that heals would still carry it.
 func (s *session) end(err error) {
 	calls, first := s.lane.detach(s)
+	if err != ErrClosed {
+		discardUnsent(s.conn)
+	}
 	_ = s.conn.Close() // whatever it says, the connection is not used again
 	if !first {
 		return
 	}
+	s.lane.p.brokeAt.Store(int64(s.lane.p.pool.since(time.Now())))
 	s.lane.p.broke(s, calls, err)
 }

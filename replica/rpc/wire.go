@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -92,14 +93,24 @@ func (r *frameReader) grow(need int) {
 type frameWriter struct {
 	conn     net.Conn
 	timeout  time.Duration
-	deadline time.Time // the one set on conn
+	total    time.Duration // for everything that is gathered at once; 0: no bound
+	deadline time.Time     // the one set on conn
 }
+
+// errSlow is a connection that takes what is written to it too slowly.
+var errSlow = errors.New("rpc: connection is too slow")
 
 // write sends b. The deadline of the connection is moved only when half of it
 // is used up: setting it costs as much as framing a message.
 func (w *frameWriter) write(b []byte) error {
+	var began time.Time
 	for len(b) > 0 {
 		now := time.Now()
+		if began.IsZero() {
+			began = now
+		} else if w.total > 0 && now.Sub(began) > w.total {
+			return errSlow
+		}
 		if w.deadline.Sub(now) < w.timeout {
 			w.deadline = now.Add(2 * w.timeout)
 			if err := w.conn.SetWriteDeadline(w.deadline); err != nil {

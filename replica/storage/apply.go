@@ -49,7 +49,22 @@ func (s *Store) applyAll() error {
 			}
 			return s.applyFresh()
 		case <-s.overlay.ask:
+		case order := <-s.rot.fill:
+			err := s.fillHoles(order.holes)
+			order.done <- err
+			if err != nil {
+				return err
+			}
+			continue
+		case <-s.rot.ask:
+			if err := s.salvageDue(); err != nil {
+				return err
+			}
+			continue
 		case now := <-aged.C:
+			if err := s.salvageDue(); err != nil {
+				return err
+			}
 			if !s.overlay.ripe(now.Add(-s.cfg.PendingAge).UnixNano()) {
 				continue
 			}
@@ -109,6 +124,7 @@ func (s *Store) applyGeneration(g *generation, opts *pebble.WriteOptions) error 
 			b.Reset()
 		}
 		s.placed.note(g.key(&g.rows[i]), g.rows[i].change)
+		s.noteMeta(g.row(&g.rows[i]))
 		if err := setRow(b, g.row(&g.rows[i])); err != nil {
 			return errors.Join(err, b.Close())
 		}
@@ -118,6 +134,7 @@ func (s *Store) applyGeneration(g *generation, opts *pebble.WriteOptions) error 
 	}
 	lo, hi := logRange(g.first, g.last)
 	mark := binary.BigEndian.AppendUint64(nil, g.last)
+	s.metas[string(metaKey(appliedRow))] = mark
 	if err := errors.Join(b.DeleteRange(lo, hi, nil), b.Set(metaKey(appliedRow), mark, nil)); err != nil {
 		return errors.Join(err, b.Close())
 	}
@@ -198,6 +215,11 @@ func (s *Store) applied() (seq uint64, err error) {
 		return 0, readError(err)
 	}
 	defer func() { _ = closer.Close() }() // closing a read buffer cannot fail
+	return decodeApplied(v)
+}
+
+// decodeApplied reads the value of that row.
+func decodeApplied(v []byte) (seq uint64, err error) {
 	if len(v) != 8 {
 		return 0, fmt.Errorf("%w: applied row %x", ErrCorrupt, v)
 	}

@@ -412,11 +412,29 @@ func TestOlderLayoutIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(db.Set(metaKey("format"), []byte{formatVersion - 1}, pebble.Sync), db.Close()); err != nil {
+	if err := errors.Join(db.Set(metaKey("format"), []byte{oldestFormat - 1}, pebble.Sync), db.Close()); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Open(smallConfig(fs)); !errors.Is(err, ErrFormatTooOld) {
 		t.Errorf("open: %v, want ErrFormatTooOld", err)
+	}
+}
+
+func TestLayoutBeforeHolesIsTakenOver(t *testing.T) {
+	fs := vfs.NewMem()
+	db, err := pebble.Open("db", &pebble.Options{FS: fs, FormatMajorVersion: engineFormat, Logger: quiet{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(db.Set(metaKey("format"), []byte{oldestFormat}, pebble.Sync), db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	s := mustOpen(t, smallConfig(fs))
+	if v, err := s.Meta("format"); err != nil || !bytes.Equal(v, []byte{formatVersion}) {
+		t.Errorf("format row %x, %v; want %d", v, err, formatVersion)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -154,12 +154,13 @@ func (s *Store) Enqueue(ops []RowOp, mustSync bool, done func(error)) (seq uint6
 // enqueue is Enqueue with every degree of durability. Forced writes are few and
 // small and keep the node in order, so they pass when others are refused.
 func (s *Store) enqueue(ops []RowOp, d durability, done func(error)) (seq uint64, err error) {
-	size := writeOverhead
+	size, removes := writeOverhead, true
 	for i := range ops {
 		size += len(ops[i].Key) + len(ops[i].Value)
+		removes = removes && ops[i].Delete
 	}
 	if len(ops) > 0 && d != forced {
-		if err := s.admit(size); err != nil {
+		if err := s.admit(size, removes); err != nil {
 			s.meters.busy.Inc()
 			return 0, err
 		}
@@ -190,14 +191,14 @@ func (s *Store) enqueue(ops []RowOp, d durability, done func(error)) (seq uint64
 }
 
 // admit refuses a write of so many bytes if it would only fill the queue or the
-// disk.
-func (s *Store) admit(size int) error {
+// disk. One that only removes rows may go further: it makes room.
+func (s *Store) admit(size int, removes bool) error {
 	for _, stall := range []*atomic.Int64{&s.stalledSince, &s.waitingSince} {
 		if since := stall.Load(); since != 0 && time.Now().UnixNano()-since > int64(s.cfg.StallGrace) {
 			return ErrBusy
 		}
 	}
-	if !s.space.take(size) {
+	if !s.space.take(size) && !(removes && s.space.takeReserve(size)) {
 		return ErrDiskFull
 	}
 	return nil

@@ -78,6 +78,7 @@ type Config struct {
 	// ErrDiskFull; what has been accepted and is still to be written a second and
 	// third time is kept free on top of it. Negative switches the check off.
 	// Default: 256 MiB.
+	// Half of it is left to writes that only remove rows.
 	MinFreeBytes int64
 	// MinFreePercent, if not 0, is the same in percent of the disk, and replaces
 	// MinFreeBytes.

@@ -213,14 +213,12 @@ func (s *Store) VerifySlot(slot uint16, entry func(hash uint32, key, value []byt
 	}
 	defer s.users.leave()
 	lo, hi := DataRange(slot, 0, slot)
-	var it *pebble.Iterator
 	var told cells
-	rows, err := s.overlay.view(lo, hi, func() (err error) {
+	it, rows, err := s.view(lo, hi, func() {
+		told = cells{}
 		if p := s.overlay.mu.digests.pages[slot%slots]; p != nil {
 			told = p.cells
 		}
-		it, err = newIter(s.db, lo, hi)
-		return err
 	})
 	if err != nil {
 		return 0, readError(err)

@@ -12,6 +12,7 @@
 //	'h'   'h' target(8) slot(2) keyhash(4) key            record kept for target
 //	'e'   'e' expiry ms(8) slot(2) keyhash(4) key         empty
 //	'g'   'g' slot(2) keyhash(4) key                      since ms(8)
+//	'l'   'l' lo                                          hi: rows from lo to it may be lost
 //	't'   't' slot(2)                                     digests of the cells of a slot
 //	'w'   'w' batch(8)                                    log record of a batch
 //
@@ -23,7 +24,8 @@
 // expired payloads reads a prefix and not the store.
 //
 // The row "format" of kind 'm' holds one byte, the version of this layout (now
-// 3). A store written by another layout is refused, never guessed at. The row "applied" of kind 'm' holds
+// 4; 3 had no rows of kind 'l' and is read, too). A store written by another
+// layout is refused, never guessed at. The row "applied" of kind 'm' holds
 // the number(8) of the last batch whose rows are in place.
 //
 // A log record is the rows of one batch, in order:
@@ -104,6 +106,16 @@
 // bound is reached commits wait, and writes are refused in the end. Reads never
 // wait: a scan merges the rows in memory with those of Pebble, and when they are
 // many it asks for them to be applied, for the benefit of the next one.
+//
+// # Damage
+//
+// A damaged block of a table is found by whoever reads it. The goroutine that
+// applies then replaces the rows around it by what can still be read of them, in
+// one step of the engine; see salvage.go. Where rows may have been lost is a
+// [Hole]: lookups that find nothing there answer [ErrHole], which is corrupt and
+// not absent, until the owner of the store has brought back what was lost and
+// calls [Store.Fill]. The engine's compactions pause after one that failed, and
+// its values are never in files of their own: damage to one would end the process.
 //
 // # Who may call what
 //

@@ -18,10 +18,6 @@ import (
 // silence when one bit of the log flips.
 const engineFormat = pebble.FormatValueSeparation
 
-// separateValueBytes is the size from which values are kept out of the sorted
-// tables, in blob files: less to rewrite in compactions.
-const separateValueBytes = 512
-
 // walBytesPerSync makes the system write the log out while it grows. A
 // generation is applied unsynced, and the sync that its log ends with would
 // otherwise find all of it still to be written, with every commit waiting.
@@ -44,15 +40,10 @@ func (s *Store) engineOptions(cache *pebble.Cache) *pebble.Options {
 	for i := range opts.Levels {
 		opts.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
-	opts.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {
-		return pebble.ValueSeparationPolicy{
-			Enabled:               true,
-			MinimumSize:           separateValueBytes,
-			MaxBlobReferenceDepth: 10,
-			RewriteMinimumAge:     5 * time.Minute,
-			TargetGarbageRatio:    0.30,
-		}
-	}
+	opts.Experimental.CompactionScheduler = &s.brake
+	// Otherwise readers would find neither the old rows nor the new ones of a range
+	// that is replaced until some later flush: see swaps.
+	opts.Experimental.DisableIngestAsFlushable = func() bool { return true }
 	if opts.FS == nil {
 		opts.WithFSDefaults()
 	}
@@ -66,6 +57,7 @@ func (s *Store) events() *pebble.EventListener {
 	return &pebble.EventListener{
 		BackgroundError: func(err error) {
 			s.meters.background.Inc()
+			s.brake.pull(time.Now())
 			if !s.retrying.Swap(true) {
 				s.cfg.Logger.Error("storage: background work fails, retrying", "err", err)
 			}
@@ -76,11 +68,8 @@ func (s *Store) events() *pebble.EventListener {
 			}
 		},
 		// The default handler ends the process. One bad block fails only the
-		// keys in it here, loudly, at each read.
-		DataCorruption: func(info pebble.DataCorruptionInfo) {
-			s.meters.corruptions.Inc()
-			s.cfg.Logger.Error("storage: corrupt file", "path", info.Path, "err", info.Details)
-		},
+		// keys in it here, until it is taken out of the tables.
+		DataCorruption: s.corruptFile,
 		WriteStallBegin: func(info pebble.WriteStallBeginInfo) {
 			s.meters.stalls.Inc()
 			s.stalledSince.Store(time.Now().UnixNano())

@@ -36,6 +36,14 @@ var (
 	// ErrCorrupt marks rows that are on the disk but cannot be read back.
 	ErrCorrupt = errors.New("storage: corrupt data")
 
+	// ErrHole says that a row is not there and may have been lost to damage. It is
+	// corrupt, and not absent.
+	ErrHole = fmt.Errorf("%w: lost, and not yet brought back", ErrCorrupt)
+
+	// ErrReplaced answers a snapshot whose rows were replaced since it was taken,
+	// because of damage. A new snapshot has them.
+	ErrReplaced = errors.New("storage: rows were replaced since the snapshot")
+
 	// ErrFormatTooOld refuses a directory whose row layout was never part of a
 	// release.
 	ErrFormatTooOld = errors.New("storage: directory was written by a development version")

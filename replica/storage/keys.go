@@ -11,6 +11,7 @@ const (
 	kindHint   = 'h'
 	kindExpiry = 'e'
 	kindGrave  = 'g'
+	kindHole   = 'l' // "lost"
 	kindDigest = 't'
 	kindLog    = 'w'
 )

@@ -57,6 +57,62 @@ func TestABurstIsRefusedBeforeTheDiskIsLookedAtAgain(t *testing.T) {
 	})
 }
 
+// On a full disk what was delivered elsewhere can still be dropped, for as long as
+// there is room for the log of it.
+func TestAFullDiskStillTakesRemovals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var free atomic.Uint64
+		free.Store(100 << 20)
+		cfg := smallConfig(fullDisk{vfs.NewMem(), &free, 1 << 30})
+		cfg.MinFreeBytes = 8 << 20
+		s := mustOpen(t, cfg)
+		defer s.Close()
+		remove := func(rows ...string) error {
+			var ops []RowOp
+			for _, r := range rows {
+				ops = append(ops, RowOp{Key: []byte(r), Delete: true})
+			}
+			done := make(chan error, 1)
+			if _, err := s.Enqueue(ops, true, func(err error) { done <- err }); err != nil {
+				return err
+			}
+			return <-done
+		}
+		for _, row := range []string{"da", "db", "dc"} {
+			if err := put(s, row, "v", true); err != nil {
+				t.Fatal(err)
+			}
+		}
+		limit := s.keepFree(vfs.DiskUsage{TotalBytes: 1 << 30})
+		free.Store(uint64(limit - 1<<20)) // 3 MiB above where removals end
+		time.Sleep(1100 * time.Millisecond)
+		if err := put(s, "dd", "v", true); !errors.Is(err, ErrDiskFull) {
+			t.Fatalf("a write on a full disk: %v", err)
+		}
+		if err := remove("da", "db"); err != nil {
+			t.Errorf("a removal on a full disk: %v", err)
+		}
+		if _, err := s.Get([]byte("da")); !errors.Is(err, ErrNotFound) {
+			t.Errorf("after it: %v", err)
+		}
+		_, err := s.Enqueue([]RowOp{{Key: []byte("dc"), Delete: true}, {Key: []byte("dd"), Value: []byte("v")}}, true, nil)
+		if !errors.Is(err, ErrDiskFull) {
+			t.Errorf("a write that removes and sets: %v", err)
+		}
+		long, taken := strings.Repeat("x", 10_000), 0
+		for remove("d"+long) == nil {
+			if taken += len(long); taken > 3<<20 {
+				t.Fatal("removals have no bound before the disk is looked at again")
+			}
+		}
+		free.Store(uint64(limit - 5<<20))
+		time.Sleep(1100 * time.Millisecond)
+		if err := remove("dc"); !errors.Is(err, ErrDiskFull) {
+			t.Errorf("a removal without a reserve: %v", err)
+		}
+	})
+}
+
 func TestTheLimitCanBeAShareOfTheDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var free atomic.Uint64

@@ -13,8 +13,12 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// formatVersion is the version of the row layouts that this package writes.
-const formatVersion = 3
+// formatVersion is the version of the row layouts that this package writes, and
+// oldestFormat the oldest that it reads; between them rows of holes were added.
+const (
+	formatVersion = 4
+	oldestFormat  = 3
+)
 
 // Close waits this long for an engine that takes no writes, and this long for
 // one that has failed. What still runs then is left to the end of the process.
@@ -35,6 +39,12 @@ type Store struct {
 	overlay overlay
 	placed  placedDigests
 	doubt   atomic.Bool // the digests may be wrong: see VerifySlot
+
+	rot   rot
+	swaps swaps
+	holes atomic.Pointer[[]Hole]
+	metas map[string][]byte // the meta rows in place; of whoever applies
+	brake brake
 
 	committed atomic.Uint64 // batches up to this one are visible
 	synced    atomic.Uint64 // batches up to this one are durable
@@ -75,6 +85,8 @@ func Open(cfg Config) (*Store, error) {
 		stop: make(chan struct{}), drained: make(chan struct{}), broken: make(chan struct{}),
 	}
 	s.users.init()
+	s.rot.init()
+	s.metas = map[string][]byte{}
 	s.space.budget.Store(math.MaxInt64) // until Start has looked
 	s.overlay.init(cfg.PendingBytes)
 	s.queue.mu.wake.L = &s.queue.mu.Mutex
@@ -98,9 +110,16 @@ func (s *Store) openEngine() (err error) {
 		return errors.Join(err, s.db.Close())
 	}
 	s.loadDigests()
-	last, err := s.replay()
+	err = s.loadHoles()
+	var last uint64
+	if err == nil {
+		last, err = s.replay()
+	}
 	if err == nil {
 		last, err = s.openReach(last)
+	}
+	if err == nil {
+		err = s.loadMetas()
 	}
 	if err != nil {
 		return errors.Join(err, s.db.Close())
@@ -129,8 +148,11 @@ func checkFormat(db *pebble.DB) error {
 	if v[0] > formatVersion {
 		return fmt.Errorf("%w: layout %d, this program knows %d", ErrFormatTooNew, v[0], formatVersion)
 	}
-	if v[0] < formatVersion {
+	if v[0] < oldestFormat {
 		return fmt.Errorf("%w: layout %d, this program knows %d", ErrFormatTooOld, v[0], formatVersion)
+	}
+	if v[0] < formatVersion {
+		return db.Set(key, []byte{formatVersion}, pebble.Sync)
 	}
 	return nil
 }
@@ -213,7 +235,8 @@ func (s *Store) Stalled() bool { return s.stalledSince.Load() != 0 || s.waitingS
 // DiskBytes is the space that the store takes, as of the last second.
 func (s *Store) DiskBytes() int64 { return s.diskBytes.Load() }
 
-// Get returns a copy of the row's value, or ErrNotFound.
+// Get returns a copy of the row's value, or ErrNotFound. A row that may have been
+// lost to damage is ErrHole.
 func (s *Store) Get(row []byte) ([]byte, error) {
 	if !s.users.enter() {
 		return nil, ErrClosed
@@ -226,7 +249,15 @@ func (s *Store) Get(row []byte) ([]byte, error) {
 		}
 		return append(make([]byte, 0, len(pending.value)), pending.value...), nil
 	}
+	before := s.swaps.done.Load()
 	v, closer, err := s.db.Get(row)
+	for errors.Is(err, pebble.ErrNotFound) && s.swaps.hid(before, rowSpan(row), s.broken) {
+		before = s.swaps.done.Load()
+		v, closer, err = s.db.Get(row)
+	}
+	if errors.Is(err, pebble.ErrNotFound) && s.InHole(row) { // a hole is there before its rows go
+		return nil, ErrHole
+	}
 	if err != nil {
 		return nil, readError(err)
 	}
@@ -240,21 +271,43 @@ func (s *Store) Get(row []byte) ([]byte, error) {
 
 // Scan calls fn for each row of [lo, hi) in order until fn answers false. The
 // rows are those of one moment. Key and value are valid within the call only.
-// It answers an error if the rest of the range could not be read.
+// It answers an error if the rest of the range could not be read, and ErrHole at
+// the end if some rows may have been lost.
 func (s *Store) Scan(lo, hi []byte, fn func(row, value []byte) bool) error {
 	if !s.users.enter() {
 		return ErrClosed
 	}
 	defer s.users.leave()
-	var it *pebble.Iterator
-	rows, err := s.overlay.view(lo, hi, func() (err error) {
-		it, err = newIter(s.db, lo, hi)
-		return err
-	})
+	it, rows, err := s.view(lo, hi, func() {})
 	if err != nil {
 		return readError(err)
 	}
-	return merge(it, rows, fn)
+	ended := false
+	err = merge(it, rows, func(row, value []byte) bool {
+		ended = !fn(row, value)
+		return !ended
+	})
+	if err == nil && !ended && s.overlapsHole(lo, hi) {
+		return ErrHole
+	}
+	return err
+}
+
+// view takes hold of the rows of [lo, hi) at one moment, at which it calls also.
+// The iterator's rows are hidden by the others.
+func (s *Store) view(lo, hi []byte, also func()) (it *pebble.Iterator, rows []pendingRow, err error) {
+	for {
+		before := s.swaps.done.Load()
+		rows, err = s.overlay.view(lo, hi, func() (err error) {
+			also()
+			it, err = newIter(s.db, lo, hi)
+			return err
+		})
+		if err != nil || !s.swaps.hid(before, boundsSpan(lo, hi), s.broken) {
+			return it, rows, err
+		}
+		_ = it.Close() // nothing was read
+	}
 }
 
 // newIter returns an iterator over [lo, hi) of the store or a snapshot of it.
@@ -320,6 +373,8 @@ type Snapshot struct {
 	s    *Store
 	snap *pebble.Snapshot
 	rows []pendingRow // logged and not applied at that moment
+
+	swaps uint64 // that had ended
 }
 
 // Snapshot returns the rows committed so far.
@@ -327,7 +382,7 @@ func (s *Store) Snapshot() (*Snapshot, error) {
 	if !s.users.enter() {
 		return nil, ErrClosed
 	}
-	n := &Snapshot{s: s}
+	n := &Snapshot{s: s, swaps: s.swaps.done.Load()}
 	n.rows, _ = s.overlay.view(nil, nil, func() error { // open answers no error
 		n.snap = s.db.NewSnapshot()
 		return nil
@@ -335,11 +390,16 @@ func (s *Store) Snapshot() (*Snapshot, error) {
 	return n, nil
 }
 
-// Scan is Store.Scan over the snapshot.
+// Scan is Store.Scan over the snapshot. It answers ErrReplaced for a range of which
+// rows were replaced since, and takes no notice of holes.
 func (n *Snapshot) Scan(lo, hi []byte, fn func(row, value []byte) bool) error {
 	it, err := newIter(n.snap, lo, hi)
 	if err != nil {
 		return readError(err)
+	}
+	if n.s.swaps.since(n.swaps, boundsSpan(lo, hi)) {
+		_ = it.Close() // nothing was read
+		return ErrReplaced
 	}
 	at := func(key []byte) int {
 		return sort.Search(len(n.rows), func(i int) bool { return bytes.Compare(n.rows[i].key, key) >= 0 })

@@ -61,6 +61,7 @@ func TestRowKeysAreGolden(t *testing.T) {
 		{"meta format", metaKey("format")},
 		{"grave slot=258 hash=0x03040506 key=ab", AppendGraveKey(nil, 258, 0x03040506, []byte("ab"))},
 		{"digests slot=258", appendDigestKey(nil, 258)},
+		{"hole lo=data slot=258 hash=0x03040506 key=ab", appendHoleKey(nil, AppendDataKey(nil, 258, 0x03040506, []byte("ab")))},
 	} {
 		fmt.Fprintf(&got, "%s\n  %s\n", row.name, hex.EncodeToString(row.key))
 	}

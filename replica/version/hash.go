@@ -34,6 +34,16 @@ func (r Record) StateHash() uint64 {
 	return max(h, 1)
 }
 
+// WholeHash is the StateHash and the context, of any record.
+func (r Record) WholeHash() uint64 {
+	h := r.StateHash()
+	for i := range r.Context {
+		s := &r.Context[i]
+		h = mix(mix(mix(h, uint64(s.Actor)), s.Lo), s.Hi)
+	}
+	return h
+}
+
 // mix absorbs one word with the finalizer of murmur3. The library's hash of
 // bytes allocates on every call, and this runs on every read.
 func mix(h, word uint64) uint64 {

@@ -284,9 +284,11 @@ func payload(r Record) (count, size int) {
 
 // delete removes what the op has seen. An explicit delete, and a plain one whose
 // connection has seen more than was found here, may change a record that shows
-// nothing: the context has to be remembered against versions still on their way.
+// nothing: the context has to be remembered against versions still on their way. So
+// may one that finds a version whose time is over: a clock that is behind still
+// shows it, and it may have been extended elsewhere before.
 func (a *applying) delete() (Record, Outcome, error) {
-	if !a.op.Explicit && len(a.r.Live(a.m.NowMS)) == 0 && a.r.Context.Covers(a.op.Context) {
+	if !a.op.Explicit && len(a.r.Versions) == 0 && a.r.Context.Covers(a.op.Context) {
 		return a.unchanged()
 	}
 	return a.remove()

@@ -13,7 +13,9 @@ import (
 
 	"github.com/redynamo/redynamo/membership"
 	"github.com/redynamo/redynamo/membership/ring"
+	"github.com/redynamo/redynamo/replica"
 	"github.com/redynamo/redynamo/replica/rpc"
+	"github.com/redynamo/redynamo/replica/storage"
 	"github.com/redynamo/redynamo/resp"
 )
 
@@ -336,6 +338,22 @@ func fewReplicas(v *membership.View) string {
 	return fmt.Sprintf("only %d members for n=%d: every key is on all of them, and r and w are capped", members, v.N)
 }
 
+// damageFields are the lines of section damage.
+func damageFields(d storage.Damage, r replica.Stats) (fields []resp.Field) {
+	for _, f := range []struct {
+		name string
+		n    int64
+	}{
+		{"damaged_blocks_met", d.Found}, {"unreadable_rows_met", r.Unreadable},
+		{"ranges_salvaged", d.Salvaged}, {"salvages_failed", d.Unsalvaged},
+		{"ranges_lost", d.Lost}, {"holes", d.Holes}, {"holes_filled", r.Filled},
+		{"rows_restored_from_cache", r.Restored}, {"hints_lost", r.LostHints},
+	} {
+		fields = append(fields, resp.Field{Name: f.name, Value: strconv.FormatInt(f.n, 10)})
+	}
+	return fields
+}
+
 // Stats is a snapshot for INFO.
 func (p *publisher) Stats() resp.Stats {
 	n := p.n
@@ -347,6 +365,7 @@ func (p *publisher) Stats() resp.Stats {
 	st.Hints, st.HintBytes = r.Hints, r.HintBytes
 	st.Handoff = p.handoffFields()
 	st.Divergence = n.coord.Divergence()
+	st.Damage = damageFields(n.store.Damage(), r)
 	v := n.members.View()
 	members := 0
 	if v.Ring != nil {

@@ -25,14 +25,20 @@ func (n *Node) pace(k admission.Kind) func(context.Context) (func(), error) {
 	return func(ctx context.Context) (func(), error) { return n.admission.Slice(ctx, k) }
 }
 
-// timed returns what is to be called when a question of another node is
-// answered: what a client there waits for counts as this node's latency, too.
-func (h handler) timed(meta rpc.Meta) (ended func()) {
+// began is when a question of another node came, if a client there waits for
+// the answer: that counts as this node's latency, too.
+func (h handler) began(meta rpc.Meta) time.Time {
 	if meta.Class != rpc.Foreground {
-		return func() {}
+		return time.Time{}
 	}
-	began := time.Now()
-	return func() { h.n.admission.Ended(admission.Peer, time.Since(began)) }
+	return time.Now()
+}
+
+// ended counts a question as answered.
+func (h handler) ended(began time.Time) {
+	if !began.IsZero() {
+		h.n.admission.Ended(admission.Peer, time.Since(began))
+	}
 }
 
 // admissionFields are the lines of INFO about what background work may take.

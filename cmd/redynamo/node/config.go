@@ -63,7 +63,7 @@ type Config struct {
 	ScrubPeriod      time.Duration // in which every row is checked once; replica's default
 	BackgroundTarget float64       // the p99 of clients may be so many times what it is without background work; 1.5, negative: no limit
 	RestoreWindow    time.Duration // how old a copy of a data directory may be when it is put back; 24 h, negative for none
-	MessageAge       time.Duration // no message between nodes arrives later, so a tombstone waits for it; replica's default
+	MessageAge       time.Duration // no message between nodes is carried out later, so a tombstone waits for it; 60 s
 
 	RequestTimeout time.Duration // a request is answered, for good or ill, within it; 1 s
 	RequirePass    string        // password of the default user; "" for none
@@ -77,6 +77,12 @@ type Config struct {
 	Rand            func() uint64        // randomness of identities and choices; seeded by the runtime
 	Logger          *slog.Logger         // silent if nil
 }
+
+// frameBytes is the largest message between nodes. One coordinator lets a record
+// grow to a value or a few beyond 1 MiB of siblings; where many write in parts that
+// do not see each other, their join is several times as large, and what no message
+// holds would never reach another owner.
+func (c Config) frameBytes() int { return max(32<<20, 4*c.MaxValue+1<<20) }
 
 func (c Config) withDefaults() Config {
 	text := func(p *string, v string) {
@@ -101,6 +107,9 @@ func (c Config) withDefaults() Config {
 	number(&c.R, 2)
 	number(&c.W, 2)
 	number(&c.MaxValue, 1<<20)
+	if c.MessageAge == 0 {
+		c.MessageAge = time.Minute
+	}
 	if c.HintBudget == 0 {
 		c.HintBudget = handoff.DefaultBudget
 	}
@@ -161,7 +170,8 @@ func (c Config) validate() error {
 	fault(c.ExchangeInterval < 100*time.Millisecond, "exchange-interval (%v) must be at least 100ms", c.ExchangeInterval)
 	fault(c.ScrubPeriod < 0 || c.ScrubPeriod > 0 && c.ScrubPeriod < time.Minute, "scrub-period (%v) must be at least 1m", c.ScrubPeriod)
 	fault(c.BackgroundTarget >= 0 && !(c.BackgroundTarget >= 1 && c.BackgroundTarget <= 100), "background-target (%v) must be in 1..100, or 0 for none", c.BackgroundTarget)
-	fault(c.MessageAge < 0, "message-age (%v) must not be negative", c.MessageAge)
+	fault(c.MessageAge < time.Second, "message-age (%v) must be at least 1s", c.MessageAge)
+	fault(c.RequestTimeout > c.MessageAge/2, "request-timeout (%v) must be at most half of the age of messages (%v)", c.RequestTimeout, c.MessageAge)
 	fault(c.FsyncInterval < time.Millisecond, "fsync-interval (%v) must be at least 1ms", c.FsyncInterval)
 	for _, a := range []struct{ name, addr string }{
 		{"listen", c.Listen}, {"cluster-listen", c.ClusterListen}, {"peer-listen", c.PeerListen},

@@ -27,8 +27,8 @@ func (o ownRows) Reader() (antientropy.Reader, error) {
 	return rowReader{r}, err
 }
 
-func (o ownRows) Merge(key, record []byte, done func(error)) {
-	o.Replica.Merge(key, 0, record, o.durable, done)
+func (o ownRows) Merge(key, record []byte, deadline time.Time, done func(error)) {
+	o.MergeBefore(deadline, key, 0, record, o.durable, done)
 }
 
 // rowReader gives what it reads the words of anti-entropy.

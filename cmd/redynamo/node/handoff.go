@@ -123,6 +123,7 @@ func (h handler) ServeDeliver(m rpc.DeliverRequest, meta rpc.Meta, reply func(rp
 var receiveErrors = []struct{ local, wire error }{
 	{handoff.ErrBusy, rpc.ErrOverloaded},
 	{handoff.ErrLate, rpc.ErrTimeout},
+	{replica.ErrLate, rpc.ErrTimeout},
 	{handoff.ErrNotReady, rpc.ErrLoading},
 	{handoff.ErrNotOwner, rpc.ErrNotOwner},
 	{storage.ErrClosed, rpc.ErrLoading}, // it is stopping, and will be back

@@ -3,6 +3,7 @@ package node
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/redynamo/redynamo/coordinator"
@@ -23,15 +24,31 @@ type localPeer struct {
 	recovering func() bool
 	fatal      func(error) // is told what must end the node
 	why        func(key []byte) string
+	merges     sync.Pool // *servedMerge
 }
 
 func (l *localPeer) Read(req coordinator.ReadRequest, done func(coordinator.ReadReply, error)) {
-	if req.For == 0 {
-		if rec, hash, ok := l.replica.TryRead(req.Key, 0); ok {
-			done(l.reply(req, rec, hash), nil)
-			return
-		}
+	if r, ok := l.tryRead(req); ok {
+		done(r, nil)
+		return
 	}
+	l.readLater(req, done)
+}
+
+// tryRead reads what takes no disk.
+func (l *localPeer) tryRead(req coordinator.ReadRequest) (coordinator.ReadReply, bool) {
+	if req.For != 0 {
+		return coordinator.ReadReply{}, false
+	}
+	rec, hash, ok := l.replica.TryRead(req.Key, 0)
+	if !ok {
+		return coordinator.ReadReply{}, false
+	}
+	return l.reply(req, rec, hash), true
+}
+
+// readLater reads on a disk worker.
+func (l *localPeer) readLater(req coordinator.ReadRequest, done func(coordinator.ReadReply, error)) {
 	l.later(req.Deadline, func(err error) {
 		if err != nil {
 			done(coordinator.ReadReply{}, err)
@@ -71,16 +88,23 @@ func (l *localPeer) reply(req coordinator.ReadRequest, rec version.Record, hash 
 // later runs f on a disk worker.
 func (l *localPeer) later(deadline time.Time, f func(error)) { l.disk.later(deadline, f) }
 
+// Merge is for this node's own requests: one that was held up comes too late here
+// as it does elsewhere.
 func (l *localPeer) Merge(req coordinator.MergeRequest, done func(error)) {
+	if !req.Deadline.IsZero() && !time.Now().Before(req.Deadline) {
+		done(coordinator.ErrUnreachable)
+		return
+	}
+	l.merge(req, func(err error) { done(l.judge(err)) })
+}
+
+// merge joins a record that came in time, and answers errors that nobody has judged.
+func (l *localPeer) merge(req coordinator.MergeRequest, done func(error)) {
 	if req.For != 0 && l.budget.Admit(req.For, len(req.Key)+len(req.Record), req.Optional) != nil {
 		done(coordinator.ErrHintBudget)
 		return
 	}
-	merge := func() {
-		l.replica.Merge(req.Key, req.For, req.Record, req.Durable, func(err error) { done(l.judge(err)) })
-	}
-	if l.replica.Cached(req.Key, req.For) {
-		merge()
+	if l.replica.TryMerge(req.Deadline, req.Key, req.For, req.Record, req.Durable, done) {
 		return
 	}
 	l.later(req.Deadline, func(err error) {
@@ -88,17 +112,17 @@ func (l *localPeer) Merge(req coordinator.MergeRequest, done func(error)) {
 			done(err)
 			return
 		}
-		merge()
+		l.replica.MergeBefore(req.Deadline, req.Key, req.For, req.Record, req.Durable, done)
 	})
 }
 
 // Mutate is coordinator.Local.
-func (l *localPeer) Mutate(key []byte, owner ring.NodeID, base version.Record, op version.Op, durable bool, done func(error)) ([]byte, version.Outcome, error) {
+func (l *localPeer) Mutate(key []byte, owner ring.NodeID, base version.Record, op version.Op, deadline time.Time, durable bool, done func(error)) ([]byte, version.Outcome, error) {
 	if owner != 0 {
 		// A hint that is minted here is needed: it counts as kept, whatever the budget.
 		_ = l.budget.Admit(owner, len(key)+len(op.Value), false) // never refuses what is needed
 	}
-	enc, out, err := l.replica.Mutate(key, owner, base, op, durable, done)
+	enc, out, err := l.replica.MutateBefore(deadline, key, owner, base, op, durable, done)
 	return enc, out, l.judge(err)
 }
 
@@ -110,6 +134,8 @@ func (l *localPeer) judge(err error) error {
 	switch {
 	case errors.Is(err, version.ErrDotReused):
 		l.fatal(fmt.Errorf("another process mints versions in the name of this one, as a clone of the machine would: %w", err))
+	case errors.Is(err, replica.ErrLate):
+		return coordinator.ErrLost
 	case errors.Is(err, storage.ErrDiskFull):
 		return fmt.Errorf("%w: %w", coordinator.ErrDiskFull, err)
 	}

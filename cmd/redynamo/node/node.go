@@ -225,14 +225,17 @@ func (n *Node) buildPeers(context.Context) error {
 	var err error
 	n.pool, err = rpc.NewPool(rpc.PoolConfig{
 		Node: n.id.node, ClusterID: clusterID, Dial: n.cfg.Network.Dial,
-		OnChange: n.peerChanged,
-		Rand:     n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set,
+		MaxFrameBytes: n.cfg.frameBytes(), MaxCallBytes: max(32<<20, n.cfg.frameBytes()),
+		OnChange: n.peerChanged, MessageAge: n.cfg.MessageAge,
+		Rand: n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set,
 	})
 	if err != nil {
 		return err
 	}
 	n.server, err = rpc.NewServer(rpc.ServerConfig{
-		Node: n.id.node, ClusterID: clusterID, Handler: handler{n}, Logger: n.cfg.Logger, Metrics: n.set,
+		Node: n.id.node, ClusterID: clusterID, Handler: handler{n}, MessageAge: n.cfg.MessageAge,
+		MaxFrameBytes: n.cfg.frameBytes(), MaxCallBytes: max(256<<20, n.cfg.frameBytes()<<rpc.Background), MaxBacklogBytes: n.cfg.frameBytes(),
+		Logger: n.cfg.Logger, Metrics: n.set,
 	})
 	return err
 }
@@ -272,6 +275,7 @@ func (n *Node) buildCoordinator(context.Context) error {
 	var err error
 	n.coord, err = coordinator.New(coordinator.Config{
 		R: n.cfg.R, W: n.cfg.W, ReadTimeout: n.cfg.RequestTimeout, WriteTimeout: n.cfg.RequestTimeout,
+		MaxAge:   n.cfg.MessageAge / 2,
 		FsyncOne: n.cfg.Fsync == storage.FsyncOne, Recovering: n.doubted,
 		Ended: func(took time.Duration) { n.admission.Ended(admission.Client, took) },
 		Now:   n.cfg.Now, Rand: n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set,
@@ -310,6 +314,7 @@ func (n *Node) run() {
 	n.tasks.start(task{"publisher", n.publish.Run})
 	n.tasks.start(task{"antientropy", n.exchange.Run})
 	n.tasks.start(task{"reaper", n.reaper.Run})
+	n.tasks.start(task{"mender", n.mendTask})
 	n.tasks.start(task{"recovery", n.recoverTask})
 	for i, d := range n.doors {
 		n.tasks.start(task{"door", func(ctx context.Context) error { return d.Serve(ctx, n.listeners[i]) }})

@@ -35,16 +35,26 @@ func (p reapProof) Settled(partition int, since time.Time) (missing ring.NodeID,
 	return 0, true
 }
 
-// hintedTimeout bounds the question for which partitions hints are kept.
-const hintedTimeout = 5 * time.Second
+// hintedTimeout bounds the question for which partitions hints are kept. It is less
+// than the difference of quiet and the age of messages.
+func (n *Node) hintedTimeout() time.Duration { return min(5*time.Second, n.cfg.MessageAge/8) }
 
-// HintFree is replica.Proof.
+// quiet is for how long there must have been no hint, and no break in the
+// connection to a member. The members are asked one after another; because each of
+// them looks back so far, there is a moment at which none of them had a hint, and
+// before which none had had one for as long as a message, or a request of a
+// coordinator that had read one, may live.
+func (n *Node) quiet() time.Duration { return n.cfg.MessageAge * 5 / 4 }
+
+// HintFree is replica.Proof. A member that was paused meanwhile may act on what it
+// held, and it may not know: but its connection was silent for so long, and it is
+// not believed before it has been quiet since.
 func (p reapProof) HintFree(ctx context.Context, partitions []int) ([]int, error) {
 	r := p.n.members.View().Ring
 	if r == nil {
 		return nil, errors.New("there is no ring")
 	}
-	ctx, cancel := context.WithTimeout(ctx, hintedTimeout)
+	ctx, cancel := context.WithTimeout(ctx, p.n.hintedTimeout())
 	defer cancel()
 	free, err := p.n.hintFree(ctx, r, partitions)
 	m := rpc.HintedRequest{Units: uint16(r.Units() - 1)}
@@ -64,14 +74,25 @@ func (p reapProof) HintFree(ctx context.Context, partitions []int) ([]int, error
 		if err != nil {
 			return nil, fmt.Errorf("member %v does not say whether it keeps hints: %w", member.ID, err)
 		}
+		// After its answer: that came over a connection which both sides found fresh.
+		if is := peer.Unbroken(); is < p.n.quiet() {
+			return nil, fmt.Errorf("member %v was away until %v ago and may still act on what it held", member.ID, is.Round(time.Second))
+		}
 		free = slices.DeleteFunc(free, func(part int) bool { return slices.Contains(held.Partitions, uint16(part)) })
 	}
 	return free, err
 }
 
-// hintFree returns those of the partitions for which this node keeps no hint, and
-// none that it has taken and not yet committed.
+// hintFree returns those of the partitions for which this node keeps no hint, has
+// kept none for some time, and has taken none that is not yet committed. A node
+// that may have lost what it had answers an error: it is the proof of others that
+// it holds a tombstone, and it fetches from whoever it meets first, which may be
+// one that missed the delete. When it has recovered it has met all owners, and so
+// whoever asks.
 func (n *Node) hintFree(ctx context.Context, r *ring.Ring, partitions []int) (free []int, err error) {
+	if n.doubted() {
+		return nil, errRecovering
+	}
 	done := make(chan error, 1)
 	n.replica.Barrier(func(err error) { done <- err })
 	select {
@@ -87,7 +108,7 @@ func (n *Node) hintFree(ctx context.Context, r *ring.Ring, partitions []int) (fr
 			return nil, fmt.Errorf("partition %d of %d", part, r.Units())
 		}
 		first, last := r.SlotsOf(part)
-		held, err := n.replica.Hinted(first, last)
+		held, err := n.replica.Hinted(first, last, n.quiet())
 		if err != nil {
 			return nil, err
 		}
@@ -106,7 +127,7 @@ func (h handler) ServeHinted(m rpc.HintedRequest, meta rpc.Meta, reply func(rpc.
 		return
 	}
 	later(h, meta, reply, func() (out rpc.HintedReply, err error) {
-		ctx, cancel := context.WithTimeout(context.Background(), hintedTimeout)
+		ctx, cancel := context.WithTimeout(context.Background(), h.n.hintedTimeout())
 		defer cancel()
 		var asked []int
 		for _, part := range m.Partitions {

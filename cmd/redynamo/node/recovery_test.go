@@ -183,8 +183,7 @@ func TestARecoveringNodeShowsWhatItHasAndCountsNothing(t *testing.T) {
 	if got := say(t, n, "SET k v"); got != "+OK" {
 		t.Fatal(got)
 	}
-	local := *n.local
-	local.recovering = func() bool { return true }
+	local := &localPeer{replica: n.replica, disk: n.disk, recovering: func() bool { return true }}
 	reads := make(chan coordinator.ReadReply, 1)
 	local.Read(coordinator.ReadRequest{Key: []byte("k"), DigestOnly: true, Deadline: time.Now().Add(patience)},
 		func(r coordinator.ReadReply, err error) {

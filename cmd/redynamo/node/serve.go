@@ -15,28 +15,59 @@ type handler struct{ n *Node }
 
 func (h handler) ServeRead(m rpc.ReadRequest, meta rpc.Meta, reply func(rpc.ReadReply, error)) {
 	req := coordinator.ReadRequest{Key: m.Key, For: m.For, Have: m.Have, HaveAny: m.HaveAny, DigestOnly: m.DigestOnly, Deadline: meta.Deadline}
-	ended := h.timed(meta)
-	h.n.local.Read(req, func(r coordinator.ReadReply, err error) {
-		ended()
+	began := h.began(meta)
+	if r, ok := h.n.local.tryRead(req); ok {
+		h.ended(began)
+		reply(readReply(m, r), nil)
+		return
+	}
+	h.n.local.readLater(req, func(r coordinator.ReadReply, err error) {
+		h.ended(began)
 		if err != nil {
 			reply(rpc.ReadReply{}, toWire(err))
 			return
 		}
-		out := rpc.ReadReply{Same: r.Same, Recovering: r.Recovering, Hash: r.Hash}
-		if !r.Same && (r.Recovering || !m.DigestOnly) && !r.Record.Absent() {
-			out.Record = version.EncodeWire(nil, r.Record)
-		}
-		reply(out, nil)
+		reply(readReply(m, r), nil)
 	})
 }
 
+// readReply is what travels of a reply.
+func readReply(m rpc.ReadRequest, r coordinator.ReadReply) rpc.ReadReply {
+	out := rpc.ReadReply{Same: r.Same, Recovering: r.Recovering, Hash: r.Hash}
+	if !r.Same && (r.Recovering || !m.DigestOnly) && !r.Record.Absent() {
+		out.Record = version.EncodeWire(nil, r.Record)
+	}
+	return out
+}
+
 func (h handler) ServeMerge(m rpc.MergeRequest, meta rpc.Meta, reply func(error)) {
-	req := coordinator.MergeRequest{Key: m.Key, For: m.For, Record: m.Record, Durable: m.Durable, Optional: m.Optional, Deadline: meta.Deadline}
-	ended := h.timed(meta)
-	h.n.local.Merge(req, func(err error) {
-		ended()
-		reply(toWire(err))
-	})
+	s, ok := h.n.local.merges.Get().(*servedMerge)
+	if !ok {
+		s = &servedMerge{h: h}
+		s.done = s.end
+	}
+	s.reply, s.began = reply, h.began(meta)
+	h.n.local.merge(coordinator.MergeRequest{
+		Key: m.Key, For: m.For, Record: m.Record, Durable: m.Durable, Optional: m.Optional, Deadline: meta.Deadline,
+	}, s.done)
+}
+
+// servedMerge is a merge that another node waits for. Most of what nodes say to
+// each other are merges, so they are used again.
+type servedMerge struct {
+	h     handler
+	reply func(error)
+	began time.Time
+	done  func(error) // end, made once
+}
+
+// end answers, and gives s back. It is called once for each merge.
+func (s *servedMerge) end(err error) {
+	h, reply := s.h, s.reply
+	h.ended(s.began)
+	s.reply = nil
+	h.n.local.merges.Put(s)
+	reply(toWire(h.n.local.judge(err)))
 }
 
 func (h handler) ServeWrite(m rpc.WriteRequest, meta rpc.Meta, reply func(rpc.WriteReply, error)) {

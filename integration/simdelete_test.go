@@ -1,0 +1,552 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/redynamo/redynamo/cmd/redynamo/node"
+)
+
+// This file lets faults rain on five whole nodes in virtual time while clients add
+// and delete, and the nodes drop what is left of deleted keys as soon as they can
+// prove that it is safe. Between storms there is calm for long enough to prove it.
+//
+// Clients work on a few keys at a time and leave them behind, mostly deleted, so
+// that there is something to drop; now and then they come back to an old one.
+//
+// The judge is the history (I1 to I9). It looks at the disks all along, where a
+// deleted version must not be live in the join of all rows, and at the end at the
+// doors. At the end, too, no row may be left of a key without a value, and over all
+// seeds some must have been dropped in the middle of it all.
+
+const (
+	dropShort    = 7 * time.Minute  // of the rain
+	dropLong     = 14 * time.Minute // the same, if many seeds are asked for
+	dropEpoch    = 20 * time.Second // for which clients stay with some keys
+	dropKeys     = 4                // of each epoch
+	dropClients  = 5
+	dropWriters  = 2
+	stallMost    = 50 * time.Second // below the age that nodes assume of no message
+	fullMost     = 40 * time.Second
+	lazyInterval = 2 * time.Minute
+	copyAge      = 4 * time.Minute  // of an old copy that is put back, at most
+	copyWindow   = 6 * time.Minute  // what nodes are told of it
+	equalAtLast  = 10 * time.Minute // for owners to agree by themselves, after copyWindow
+	recoverAtEnd = 3 * time.Minute
+)
+
+func TestDeletesHoldWhileTombstonesAreDroppedInVirtualTime(t *testing.T) {
+	first, seeds := simSeeds(t, 2)
+	length := dropShort
+	if os.Getenv("REDYNAMO_SIM_SEEDS") != "" {
+		length = dropLong
+	}
+	sum := map[string]int{}
+	var virtual time.Duration
+	for seed := first; seed < first+seeds; seed++ {
+		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+			fmt.Fprintf(os.Stderr, "deletes: seed %d\n", seed) // a panic of a node would not say it
+			begin := time.Now()
+			var took time.Duration
+			var counts map[string]int
+			synctest.Test(t, func(t *testing.T) {
+				start := time.Now()
+				counts = drops(t, uint64(seed), length)
+				took = time.Since(start)
+			})
+			virtual += took
+			for what, n := range counts {
+				sum[what] += n
+			}
+			t.Logf("seed %d: %v of virtual time took %v: %v", seed, took, time.Since(begin), counts)
+		})
+	}
+	t.Logf("%d seeds, %v of virtual time: %v", seeds, virtual, sum)
+	if seeds > 1 && sum["reaped in the rain"] == 0 {
+		t.Error("no row was dropped in the middle of it all: this tests nothing")
+	}
+}
+
+// dropKind is what is special about a run.
+type dropKind struct {
+	tight   bool // few hints are kept
+	lazy    bool // owners are compared rarely
+	wipe    bool // a disk is emptied
+	restore bool // a disk is put back as it was a while ago
+}
+
+func dropKindOf(seed uint64) dropKind {
+	return dropKind{tight: seed%4 == 3, lazy: seed%8 == 3, wipe: seed%5 == 2, restore: seed%5 == 4}
+}
+
+// loses reports whether a disk is lost, and with it what was on one node alone.
+func (k dropKind) loses() bool { return k.wipe || k.restore }
+
+// drops runs one seed and returns what was counted. Nothing in it may end the test
+// early: the nodes would go on for ever.
+func drops(t *testing.T, seed uint64, length time.Duration) map[string]int {
+	kind := dropKindOf(seed)
+	c := newTunedSimCluster(t, seed, faultNodes, func(cfg *node.Config) {
+		reaping(cfg)
+		if kind.tight {
+			cfg.HintBudget = tightBudget
+		}
+		if kind.lazy {
+			cfg.ExchangeInterval = lazyInterval
+		}
+		if kind.restore {
+			cfg.RestoreWindow = copyWindow
+		}
+	})
+	c.burns = kind.loses()
+	h := newHistory(t, seed)
+	n := &dropNemesis{
+		nemesis: nemesis{c: c, h: h, rng: rand.New(rand.NewPCG(seed, 0x64726f70)), back: map[int]time.Time{}},
+		kind:    kind, victim: -1, reaped: map[*node.Node]int{},
+	}
+	start := time.Now()
+	until := start.Add(length)
+	var clients sync.WaitGroup
+	for id := range dropClients {
+		clients.Go(func() { newSession(c, h, id).leaveBehind(start, until) })
+	}
+	soles := make([]*dropLog, dropWriters)
+	for i := range soles {
+		clients.Go(func() { soles[i] = newSession(c, h, dropClients+i).setOrDelete(start, until) })
+	}
+	n.run(until)
+	clients.Wait()
+	h.mu.counts["reaped in the rain"] = n.sample()
+	n.heal()
+	c.awaitHome(h)
+	c.crossCheck(h, "all hints home")
+	keys := dropAllKeys(h, soles)
+	c.awaitEqual(h, keys, kind)
+	c.crossCheck(h, "all owners equal")
+	shownAtDoors := c.readKeys(h, keys)
+	c.awaitGone(h, keys, shownAtDoors)
+	h.mu.counts["reaped"] = n.sample()
+	c.closeInTime()
+	n.ghosts.Wait()
+	time.Sleep(time.Minute) // memberlist's probes sit out their timeouts
+
+	rows, bound := c.openDisks(h, keys), all
+	if kind.loses() {
+		bound.nodes = 2
+	}
+	for _, key := range h.sharedKeys() {
+		h.judge(key, "at the doors", shownAtDoors[key], bound)
+		h.judge(key, "on all disks", rows.join(key, -1), bound)
+	}
+	for _, l := range soles {
+		l.check(h, "at the doors", func(key string) []shown { return shownAtDoors[key] })
+		l.check(h, "on all disks", func(key string) []shown { return rows.join(key, -1) })
+	}
+	if h.mu.counts["write acked"] < 100 || h.mu.counts["delete acked"] < 50 {
+		h.errorf("only %d writes and %d deletes were acknowledged: the load was no load", h.mu.counts["write acked"], h.mu.counts["delete acked"])
+	}
+	return h.mu.counts
+}
+
+func dropAllKeys(h *history, soles []*dropLog) []string {
+	keys := h.sharedKeys()
+	for _, l := range soles {
+		keys = append(keys, slices.Sorted(maps.Keys(l.keys))...)
+	}
+	return keys
+}
+
+// dropNemesis lets storms and calm follow each other.
+type dropNemesis struct {
+	nemesis
+	kind   dropKind
+	victim int // whose disk is lost, or was; -1: none yet
+	copied time.Time
+	copy   *vfs.MemFS
+	lost   bool
+	reaped map[*node.Node]int
+}
+
+// sample notes how much the lives of the nodes have dropped so far, as far as they
+// were asked, and returns the sum.
+func (n *dropNemesis) sample() (sum int) {
+	for i, s := range n.c.nodes {
+		if s.node == nil {
+			continue
+		}
+		if rows, err := n.c.metric(i, "replica_reaped_total"); err == nil {
+			n.reaped[s.node] = rows
+		}
+	}
+	for _, rows := range n.reaped {
+		sum += rows
+	}
+	return sum
+}
+
+func (n *dropNemesis) run(until time.Time) {
+	for time.Now().Before(until) {
+		if n.rng.IntN(8) == 0 {
+			n.calm(until)
+		}
+		n.pause(50*time.Millisecond, 6*time.Second)
+		n.restart(time.Now())
+		switch n.rng.IntN(10) {
+		case 0, 1:
+			n.stall()
+		case 2:
+			n.fill()
+		case 3:
+			n.loseDisk()
+		default:
+			n.strike()
+		}
+		if n.rng.IntN(12) == 0 {
+			n.c.crossCheck(n.h, "between two faults, "+clockText())
+		}
+	}
+}
+
+// calm mends everything, mostly, and lets some time pass in which tombstones may be
+// dropped.
+func (n *dropNemesis) calm(until time.Time) {
+	n.h.count("calm")
+	if n.rng.IntN(5) > 0 {
+		n.mend()
+	}
+	end := time.Now().Add(time.Duration(120+n.rng.IntN(120)) * time.Second)
+	for time.Now().Before(end) && time.Now().Before(until) {
+		time.Sleep(5 * time.Second)
+		n.restart(time.Now())
+		n.sample()
+		if n.rng.IntN(8) == 0 {
+			n.stall() // nobody notices for long
+		}
+		if n.rng.IntN(10) == 0 {
+			n.c.crossCheck(n.h, "in the calm, "+clockText())
+		}
+	}
+}
+
+// stall holds back what is under way between some hosts, while new connections get
+// through.
+func (n *dropNemesis) stall() {
+	n.h.count("fault stall")
+	hosts := n.hosts()
+	for _, to := range hosts[1 : 2+n.rng.IntN(3)] {
+		n.c.net.Stall(hosts[0], to, time.Duration(1+n.rng.Int64N(int64(stallMost))))
+	}
+}
+
+// fill leaves no room on a disk for a while. Its node refuses writes, and nobody
+// suspects it.
+func (n *dropNemesis) fill() {
+	n.h.count("fault full")
+	s := n.c.nodes[n.rng.IntN(len(n.c.nodes))]
+	room := func(free uint64) {
+		n.c.disks.Lock()
+		defer n.c.disks.Unlock()
+		s.disk.TestingSetDiskUsage(vfs.DiskUsage{AvailBytes: free, TotalBytes: 4 << 30})
+	}
+	room(1 << 20)
+	time.AfterFunc(time.Duration(n.rng.Int64N(int64(fullMost))), func() { room(3 << 30) })
+}
+
+// loseDisk empties the disk of one node, or puts an old copy of it back, once in a
+// run that has that.
+func (n *dropNemesis) loseDisk() {
+	if !n.kind.loses() || n.lost {
+		return
+	}
+	if n.victim < 0 {
+		n.victim = n.rng.IntN(len(n.c.nodes))
+	}
+	s := n.c.nodes[n.victim]
+	if n.kind.restore && n.copy == nil {
+		n.copy, n.copied = s.disk.CrashClone(vfs.CrashCloneCfg{}), time.Now()
+		return
+	}
+	if s.node == nil || n.kind.restore && time.Since(n.copied) > copyAge-time.Minute {
+		n.copy = nil // too old; there will be another
+		return
+	}
+	id, err := node.ParseNodeID(n.c.idOf(n.victim))
+	if err != nil {
+		n.h.errorf("node %d: %v", n.victim, err)
+		return
+	}
+	n.lost = true
+	n.end(n.victim, true, 0)
+	if n.kind.restore {
+		n.h.count("fault old copy")
+		s.disk = n.copy
+		n.back[n.victim] = time.Now().Add(time.Duration(n.rng.Int64N(int64(30 * time.Second))))
+		return
+	}
+	n.h.count("fault wiped")
+	s.disk = vfs.NewCrashableMem()
+	var join []string
+	for _, other := range n.c.nodes {
+		if other != s {
+			join = append(join, other.host+":7946")
+		}
+	}
+	s.with = func(cfg *node.Config) {
+		cfg.ReplaceLost, cfg.Join = id, join
+		s.with = nil // the directory says it from now on
+	}
+	n.back[n.victim] = time.Now().Add(20*time.Second + time.Duration(n.rng.Int64N(int64(time.Minute))))
+}
+
+// heal ends all faults and waits until every node is well.
+func (n *dropNemesis) heal() {
+	n.mend()
+	n.restart(time.Now().Add(time.Hour))
+	for i, s := range n.c.nodes {
+		if s.node == nil {
+			n.h.errorf("node %d does not run", i)
+			continue
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		if err := s.node.AwaitReady(ctx); err != nil {
+			n.h.errorf("node %d is not ready a minute after all is healed: %v", i, err)
+		}
+		cancel()
+		for began := time.Now(); ; time.Sleep(time.Second) {
+			if _, recovering := s.node.Recovering(); !recovering {
+				break
+			}
+			if time.Since(began) > recoverAtEnd {
+				n.h.errorf("node %d is still recovering %v after all is healed", i, recoverAtEnd)
+				break
+			}
+		}
+	}
+	time.Sleep(healTime + fullMost)
+}
+
+// awaitEqual waits until the owners of every key hold the same, all by themselves:
+// nobody reads.
+func (c *simCluster) awaitEqual(h *history, keys []string, kind dropKind) {
+	patience := equalAtLast
+	if kind.restore {
+		patience += copyWindow
+	}
+	left := slices.Clone(keys)
+	for began := time.Now(); ; time.Sleep(10 * time.Second) {
+		var last []copyOf
+		left = slices.DeleteFunc(left, func(key string) bool {
+			copies, err := c.inspect(c.rngNode(key), key)
+			same := err == nil && len(copies) == 3
+			for i := range copies {
+				same = same && copies[i].role == "owner" && copies[i].state == copies[0].state && (copies[i].note == "" || copies[i].state == nothing)
+			}
+			if !same {
+				last = copies
+			}
+			return same
+		})
+		if len(left) == 0 {
+			return
+		}
+		if time.Since(began) > patience {
+			h.errorf("I6 convergence: %d keys are not equal on their owners, or not dropped, after %v, such as %s: %+v", len(left), patience, left[len(left)-1], last)
+			return
+		}
+	}
+}
+
+// rngNode is the node through which a key is inspected.
+func (c *simCluster) rngNode(key string) int { return (len(key) + int(key[len(key)-1])) % len(c.nodes) }
+
+// readKeys reads every key from all its owners.
+func (c *simCluster) readKeys(h *history, keys []string) map[string][]shown {
+	final := map[string][]shown{}
+	cl, err := c.dial(int(c.seed) % len(c.nodes))
+	if err != nil {
+		h.errorf("dial, all healed: %v", err)
+		return final
+	}
+	defer cl.conn.Close()
+	for _, key := range keys {
+		got, err := readMeta(cl, key, "R", "3")
+		if err != nil {
+			h.errorf("VCTX.GET %s R 3, all healed: %v", key, err)
+			continue
+		}
+		final[key] = got.versions
+	}
+	return final
+}
+
+// awaitGone checks that no row is left of the keys without a value, and that they
+// are all that the nodes count.
+func (c *simCluster) awaitGone(h *history, keys []string, final map[string][]shown) {
+	var gone []string
+	for _, key := range keys {
+		if len(final[key]) == 0 {
+			gone = append(gone, key)
+		}
+	}
+	if rows, example := c.rowsLeft(gone); rows != 0 {
+		h.errorf("%d rows are left of %d keys without a value, such as %s", rows, len(gone), example)
+	}
+	for i := range c.nodes {
+		n, err := c.try(i, "DBSIZE")
+		if err != nil || n != int64(len(keys)-len(gone)) {
+			h.errorf("node %d counts %v keys, %v; %d have a value", i, n, err, len(keys)-len(gone))
+		}
+	}
+	h.count("keys")
+	h.mu.counts["keys"], h.mu.counts["keys without a value"] = len(keys), len(gone)
+}
+
+// epochKey draws a key of the present epoch or the one before, or now and then one
+// that was left behind.
+func (s *session) epochKey(prefix string, start time.Time) string {
+	epoch := int(time.Since(start) / dropEpoch)
+	switch p := s.rng.IntN(100); {
+	case p < 4:
+		epoch = s.rng.IntN(epoch + 1)
+	case p < 30 && epoch > 0:
+		epoch--
+	}
+	return fmt.Sprintf("%s:%d:%d", prefix, epoch, s.rng.IntN(dropKeys))
+}
+
+// leaveBehind adds and deletes with contexts.
+func (s *session) leaveBehind(start, until time.Time) {
+	for time.Now().Before(until) {
+		s.rest()
+		if !s.connected() {
+			continue
+		}
+		key := s.epochKey("d", start)
+		switch p := s.rng.IntN(100); {
+		case p < 40:
+			s.read(key)
+		case p < 65:
+			s.put(key)
+		case p < 70:
+			delete(s.views, key) // a client that knows nothing
+			s.put(key)
+		default:
+			s.removeTwice(key)
+		}
+	}
+	s.leave()
+}
+
+func (s *session) rest() {
+	time.Sleep(time.Duration(s.rng.Int64N(int64(800 * time.Millisecond))))
+	if s.rng.IntN(20) == 0 {
+		s.leave()
+	}
+}
+
+// dropLog is what the only writer of some keys knows of them.
+type dropLog struct{ keys map[string]*dropKey }
+
+// dropKey is one key. A plain command covers what its coordinator holds and what its
+// connection has seen, so only what came before on one connection is ruled out.
+type dropKey struct {
+	last      string          // acknowledged last; "" is a delete
+	unsure    bool            // a delete of unknown fate may remove anything
+	sent      map[string]bool // of unknown fate: these may surface at any time
+	refused   map[string]bool
+	seen      []string        // acknowledged on this connection
+	forbidden map[string]bool // replaced or deleted on the connection that set them
+}
+
+// setOrDelete sets and deletes keys that nobody else writes, with plain commands.
+func (s *session) setOrDelete(start, until time.Time) *dropLog {
+	l := &dropLog{keys: map[string]*dropKey{}}
+	for time.Now().Before(until) {
+		was := s.cl
+		s.rest()
+		if !s.connected() {
+			continue
+		}
+		if s.cl != was {
+			for _, k := range l.keys {
+				k.seen = nil
+			}
+		}
+		key := s.epochKey(fmt.Sprintf("p%d", s.id), start)
+		k := l.keys[key]
+		if k == nil {
+			k = &dropKey{sent: map[string]bool{}, refused: map[string]bool{}, forbidden: map[string]bool{}}
+			l.keys[key] = k
+		}
+		if s.rng.IntN(5) < 2 {
+			s.plainDelete(key, k)
+		} else {
+			s.plainSet(key, k)
+		}
+	}
+	s.leave()
+	return l
+}
+
+func (s *session) plainSet(key string, k *dropKey) {
+	value := s.value()
+	_, err := s.cl.do("SET", key, value)
+	switch s.fateOf(err) {
+	case acked:
+		s.h.count("plain set acked")
+		k.acknowledge(value)
+		k.seen = append(k.seen, value)
+	case denied:
+		k.refused[value] = true
+	default:
+		k.sent[value] = true
+	}
+}
+
+func (s *session) plainDelete(key string, k *dropKey) {
+	_, err := s.cl.do("DEL", key)
+	switch s.fateOf(err) {
+	case acked:
+		s.h.count("plain delete acked")
+		k.acknowledge("")
+	case unknown:
+		k.unsure = true
+	}
+}
+
+func (k *dropKey) acknowledge(value string) {
+	k.last = value
+	for _, v := range k.seen {
+		k.forbidden[v] = true
+	}
+	k.seen = nil
+}
+
+// check judges what somebody shows of the keys.
+func (l *dropLog) check(h *history, where string, show func(key string) []shown) {
+	for key, k := range l.keys {
+		versions := show(key)
+		held := slices.ContainsFunc(versions, func(v shown) bool { return v.value == k.last || k.sent[v.value] })
+		if k.last != "" && !held && !k.unsure {
+			h.errorf("I1 lost: %s: %s shows %v, acknowledged last was %q (unknown fate: %v)", where, key, versions, k.last, k.sent)
+		}
+		for _, v := range versions {
+			switch {
+			case k.refused[v.value]:
+				h.errorf("I3 phantom: %s: %s shows %q, which was refused", where, key, v.value)
+			case k.forbidden[v.value]:
+				h.errorf("I2 resurrected: %s: %s shows %v; %q was replaced or deleted on the connection that had set it", where, key, versions, v.value)
+			}
+		}
+	}
+}

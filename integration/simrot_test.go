@@ -1,0 +1,100 @@
+package integration
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/redynamo/redynamo/cmd/redynamo/node"
+)
+
+// rotDisk turns bits in so many places of the tables of a disk.
+func rotDisk(t *testing.T, disk *vfs.MemFS, rng *rand.Rand, places int) {
+	t.Helper()
+	names, err := disk.List("/data/store")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tables []string
+	for _, n := range names {
+		if strings.HasSuffix(n, ".sst") {
+			tables = append(tables, "/data/store/"+n)
+		}
+	}
+	for range places {
+		f, err := disk.OpenReadWrite(tables[rng.IntN(len(tables))], vfs.WriteCategoryUnspecified)
+		if err != nil {
+			t.Fatal(err)
+		}
+		info, err := f.Stat()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var b [1]byte
+		at := rng.Int64N(info.Size())
+		_, rerr := f.ReadAt(b[:], at)
+		b[0] ^= 1 << rng.IntN(8)
+		_, werr := f.WriteAt(b[:], at)
+		if rerr != nil || werr != nil || f.Close() != nil {
+			t.Fatal(rerr, werr)
+		}
+	}
+}
+
+// damage is section damage of a node's INFO.
+func (c *simCluster) damage(i int) map[string]string {
+	c.t.Helper()
+	cl, err := c.dial(i)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer func() { _ = cl.conn.Close() }() // it was for reading
+	text, err := cl.do("INFO", "damage")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	fields := map[string]string{}
+	for line := range strings.Lines(fmt.Sprint(text)) {
+		if name, value, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {
+			fields[name] = value
+		}
+	}
+	return fields
+}
+
+func TestRotOfARunningNodeIsRepairedInVirtualTime(t *testing.T) {
+	const keys = 400
+	value := strings.Repeat("v", 600)
+	inCluster(t, 3, func(t *testing.T, c *simCluster) {
+		c.fill(keys, value)
+		c.nodes[0].with = func(cfg *node.Config) { cfg.BlockCache, cfg.RecordCache = 1<<10, 1<<10 }
+		for range 2 { // then all rows are in tables, and none is cached
+			c.crash(0)
+			c.restart(0)
+		}
+		rng := rand.New(rand.NewPCG(c.seed, 7))
+		for range 10 {
+			rotDisk(t, c.nodes[0].disk, rng, 10)
+			c.holds(0, keys, value)
+			c.holds(1, keys, value)
+			time.Sleep(60 * time.Second)
+		}
+		c.holds(0, keys, value)
+		time.Sleep(60 * time.Second)
+		if d := c.damage(0); d["ranges_lost"] == "0" || d["holes"] != "0" || d["holes_filled"] == "0" {
+			t.Errorf("seed %d: damage: %v", c.seed, d)
+		}
+		cl, err := c.dial(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = cl.conn.Close() }() // it was for reading
+		for k := range keys {
+			c.checkEqual(cl, fmt.Sprintf("k%d", k))
+		}
+	})
+}

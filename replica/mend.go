@@ -1,0 +1,334 @@
+package replica
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/redynamo/redynamo/membership/ring"
+	"github.com/redynamo/redynamo/replica/storage"
+	"github.com/redynamo/redynamo/replica/version"
+)
+
+// This file brings back rows that damage to the disk took. The store has copied what
+// could be read and left holes (see storage.Hole).
+//
+// In a hole of own rows nothing that was loaded from the disk answers a read or is the
+// base of a mutation, whether it is there or not, but it takes in what others send.
+// What the cache still has is whole; it is written again. Then the digests are made
+// those of the rows that are left, so that exchanges see what is missing. When every
+// other owner had its exchange after that, and none of them has a hole in the same
+// place, whatever was acknowledged is here again, and the hole ends.
+//
+// Nothing that was deleted comes back by it: the store keeps no row that may be older
+// than one that was lost, and what the others send is what they have.
+//
+// The indexes of expiries and graves are built anew from the own rows. A grave is as
+// old as its rebuilding, so its row is kept longer than it had to be.
+//
+// Nobody can bring back a hint. Its hole ends when what the cache has is written again,
+// and how many were lost is counted. That is safe for whoever relies on there being no
+// hint: a lost one is never delivered, so nothing old comes back through it. What it
+// kept is one copy less of a write, as if the disk of its holder had died.
+
+// Owners is what a Mender needs of the other owners. Its methods may block.
+type Owners interface {
+	// Exchange asks for an exchange of some slots with every other owner, soon.
+	Exchange(first, last ring.Slot)
+	// Whole reports whether a hole is full: every other owner of each of its partitions
+	// has had a session with this node that began after since, and has no hole there.
+	// It is also full if nobody else could ever fill it.
+	Whole(ctx context.Context, h storage.Hole, since time.Time) bool
+}
+
+const (
+	// mendInterval is the pause between two looks at the holes.
+	mendInterval = time.Second
+	// askAgain is the time after which an exchange is asked for again.
+	askAgain = 10 * time.Second
+)
+
+// Mender fills the holes of a Replica.
+type Mender struct {
+	r      *Replica
+	owners Owners
+	known  []mending
+	asked  time.Time
+}
+
+// mending is a hole of own rows whose digests are those of the rows that are left.
+type mending struct {
+	hole  storage.Hole
+	since time.Time
+}
+
+// NewMender makes a Mender of r's rows.
+func NewMender(r *Replica, owners Owners) *Mender { return &Mender{r: r, owners: owners} }
+
+// Run fills holes until ctx ends, and returns nil then.
+func (m *Mender) Run(ctx context.Context) error {
+	tick := time.NewTicker(mendInterval)
+	defer tick.Stop()
+	failing := false
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		err := m.step(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if is := err != nil && !errors.Is(err, storage.ErrBusy); is != failing {
+			failing = is
+			m.r.cfg.Logger.Warn("replica: bringing back lost rows changed state", "failing", is, "err", err)
+		}
+	}
+}
+
+// step is one look.
+func (m *Mender) step(ctx context.Context) error {
+	holes := m.r.store.Holes()
+	if len(holes) == 0 || !m.r.tally.ready() {
+		return nil
+	}
+	if err := m.restore(ctx, holes); err != nil {
+		return err
+	}
+	var full []storage.Hole
+	var known []mending
+	var failed error
+	for _, h := range holes {
+		ended, err := m.mend(ctx, h, &known)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
+			failed = err // of this hole; others can be mended
+		case ended:
+			full = append(full, h)
+		}
+	}
+	m.known = known
+	if len(full) == 0 {
+		return failed
+	}
+	if err := m.r.store.Fill(full); err != nil {
+		return fmt.Errorf("replica: fill: %w", err)
+	}
+	m.r.meters.filled.Add(len(full))
+	m.r.cfg.Logger.Info("replica: what damage took is here again", "holes", len(full), "left", len(holes)-len(full))
+	return failed
+}
+
+// mend does what can be done for one hole and reports whether it ends. A hole of own
+// rows that does not is appended to known.
+func (m *Mender) mend(ctx context.Context, h storage.Hole, known *[]mending) (ended bool, err error) {
+	switch h.Kind() {
+	case storage.HintRows:
+		return true, m.r.recountHints(ctx)
+	case storage.ExpiryRows:
+		return true, m.r.reindex(ctx, h, 0, ring.Slots-1)
+	case storage.GraveRows:
+		first, _, last, _ := h.Positions()
+		return true, m.r.reindex(ctx, h, ring.Slot(first), ring.Slot(last))
+	}
+	since, err := m.verified(ctx, h)
+	if err != nil {
+		return false, err
+	}
+	if m.owners.Whole(ctx, h, since) {
+		return true, m.recount(ctx, h) // the rows that came back were counted already
+	}
+	*known = append(*known, mending{h, since})
+	if time.Since(m.asked) > askAgain {
+		m.asked = time.Now()
+		first, _, last, _ := h.Positions()
+		m.owners.Exchange(ring.Slot(first), ring.Slot(last))
+	}
+	return false, nil
+}
+
+// verified makes the digests of a hole those of its rows, and answers since when they
+// are.
+func (m *Mender) verified(ctx context.Context, h storage.Hole) (time.Time, error) {
+	for _, k := range m.known {
+		if k.hole.Same(h) {
+			return k.since, nil
+		}
+	}
+	first, _, last, _ := h.Positions()
+	m.r.cfg.Logger.Warn("replica: rows were lost to damage, other owners are asked for them", "first_slot", first, "last_slot", last)
+	for slot := int(first); slot <= int(last); slot++ {
+		if err := m.r.scrubSlot(ring.Slot(slot)); err != nil {
+			return time.Time{}, err
+		}
+	}
+	if err := m.r.drained(ctx); err != nil {
+		return time.Time{}, err
+	}
+	m.asked = time.Time{}
+	return time.Now(), nil
+}
+
+// recount counts the keys of the slots of a hole.
+func (m *Mender) recount(ctx context.Context, h storage.Hole) error {
+	first, _, last, _ := h.Positions()
+	for slot := int(first); slot <= int(last); slot++ {
+		if err := m.r.recountSlot(ctx, ring.Slot(slot)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// restore writes again what the cache has of lost rows. It is done before digests are
+// verified: a row that came after that would be in no digest.
+func (m *Mender) restore(ctx context.Context, holes []storage.Hole) error {
+	fresh := false
+	for _, h := range holes {
+		seen := false
+		for _, k := range m.known {
+			seen = seen || k.hole.Same(h)
+		}
+		fresh = fresh || !seen
+	}
+	if !fresh {
+		return nil
+	}
+	rows := 0
+	for i := range m.r.stripes {
+		n, err := m.r.restoreStripe(&m.r.stripes[i])
+		if err != nil {
+			return err
+		}
+		rows += n
+	}
+	m.r.meters.restored.Add(rows)
+	return m.r.drained(ctx)
+}
+
+// restoreStripe writes what one stripe of the cache has of lost rows.
+func (r *Replica) restoreStripe(st *stripe) (rows int, err error) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if r.closed.Load() {
+		return 0, storage.ErrClosed
+	}
+	for _, e := range st.mu.clock {
+		if e.partial || e.rec.Absent() || !r.inHole(e) {
+			continue
+		}
+		op := storage.RowOp{Key: e.appendRowKey(nil), Value: version.EncodeRecord(nil, e.rec)}
+		if _, err := r.store.Enqueue([]storage.RowOp{op}, true, nil); err != nil {
+			return rows, err
+		}
+		rows++
+	}
+	return rows, nil
+}
+
+// reindex puts the entries of an index into a hole that the own rows of some slots ask
+// for.
+func (r *Replica) reindex(ctx context.Context, h storage.Hole, first, last ring.Slot) error {
+	for slot := int(first); slot <= int(last); slot++ {
+		var keys [][]byte
+		lo, hi := storage.DataRange(ring.Slot(slot), 0, ring.Slot(slot))
+		err := r.store.Scan(lo, hi, func(row, value []byte) bool {
+			_, _, key, ok := storage.ParseDataKey(row)
+			if rec, err := version.DecodeRecord(value); ok && err == nil && (bare(rec) || indexed(rec) > 0) {
+				keys = append(keys, bytes.Clone(key))
+			}
+			return true
+		})
+		if err != nil && !errors.Is(err, storage.ErrHole) {
+			return fmt.Errorf("replica: reindex slot %d: %w", slot, err)
+		}
+		for _, key := range keys {
+			if err := r.reindexKey(key, h); err != nil {
+				return fmt.Errorf("replica: reindex slot %d: %w", slot, err)
+			}
+		}
+		if len(keys) > 0 {
+			if err := r.drained(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// reindexKey writes the entries of one key.
+func (r *Replica) reindexKey(key []byte, h storage.Hole) error {
+	hash := ring.KeyHash(key)
+	st := r.stripeOf(hash)
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if r.closed.Load() {
+		return storage.ErrClosed
+	}
+	e, err := r.lookupPartialLocked(st, key, 0, hash)
+	if err != nil {
+		return err
+	}
+	all, _ := appendIndexOps(nil, &entry{key: e.key, slot: e.slot, keyPos: e.keyPos}, e.rec)
+	if bare(e.rec) {
+		all = append(all, storage.RowOp{
+			Key:   storage.AppendGraveKey(nil, e.slot, e.keyPos, e.key),
+			Value: binary.BigEndian.AppendUint64(nil, uint64(r.cfg.Now().UnixMilli())),
+		})
+	}
+	var ops []storage.RowOp
+	for _, op := range all {
+		if h.Contains(op.Key) {
+			ops = append(ops, op)
+		}
+	}
+	if len(ops) > 0 {
+		_, err = r.store.Enqueue(ops, false, nil)
+	}
+	return err
+}
+
+// recountHints sets the accounts of hints from the rows that are left.
+func (r *Replica) recountHints(ctx context.Context) error {
+	for _, target := range r.hints.targets() {
+		if err := r.recountAccount(ctx, target); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// recountAccount does that for one target. See recountSlot.
+func (r *Replica) recountAccount(ctx context.Context, target ring.NodeID) error {
+	a := r.hints.account(target)
+	lo, hi := storage.HintRange(uint64(target), 0, 0)
+	for range recountTries {
+		changes := a.changed()
+		if err := r.drained(ctx); err != nil {
+			return err
+		}
+		rows, size := int64(0), int64(0)
+		err := r.store.Scan(lo, hi, func(row, value []byte) bool {
+			rows, size = rows+1, size+int64(len(row)+len(value))
+			return true
+		})
+		if err != nil && !errors.Is(err, storage.ErrHole) {
+			return err
+		}
+		if lost, ok := a.set(changes, rows, size); ok {
+			if lost > 0 {
+				r.meters.lostHints.Add(int(lost))
+				r.cfg.Logger.Error("replica: hints were lost to damage", "target", target, "hints", lost)
+			}
+			return nil
+		}
+	}
+	r.cfg.Logger.Error("replica: hints may have been lost to damage, and change too fast to be counted anew", "target", target)
+	return nil
+}

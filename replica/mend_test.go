@@ -1,0 +1,169 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/redynamo/redynamo/membership/ring"
+	"github.com/redynamo/redynamo/replica/storage"
+	"github.com/redynamo/redynamo/replica/version"
+)
+
+// fakeOwners have everything, and send it when they may.
+type fakeOwners struct {
+	h    *host
+	rows map[string][]byte
+	ask  bool
+	send chan struct{} // closed when they may
+	err  error
+}
+
+func (o *fakeOwners) Exchange(_, _ ring.Slot) { o.ask = true }
+
+func (o *fakeOwners) Whole(context.Context, storage.Hole, time.Time) bool {
+	select {
+	case <-o.send:
+	default:
+		return false
+	}
+	for key, enc := range o.rows {
+		o.err = errors.Join(o.err, o.h.take(key, 0, enc))
+	}
+	return true
+}
+
+// rot turns a bit in every so many bytes of every table.
+func (h *host) rot(t *testing.T, every int64) {
+	t.Helper()
+	names, err := h.disk.List("db")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if !strings.HasSuffix(name, ".sst") {
+			continue
+		}
+		f, err := h.disk.OpenReadWrite("db/"+name, vfs.WriteCategoryUnspecified)
+		if err != nil {
+			t.Fatal(err)
+		}
+		info, err := f.Stat()
+		for at := every / 2; err == nil && at < info.Size(); at += every {
+			var b [1]byte
+			_, rerr := f.ReadAt(b[:], at)
+			b[0] ^= 4
+			_, werr := f.WriteAt(b[:], at)
+			err = errors.Join(rerr, werr)
+		}
+		if err = errors.Join(err, f.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestMenderBringsBackRowsAndIndexesAndCountsLostHints(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const keys = 300
+		disk := vfs.NewCrashableMem()
+		h := newHost(t, disk, 5, nil)
+		at := time.Now().Add(time.Hour).UnixMilli()
+		for i := range keys {
+			key := fmt.Sprint("k", i)
+			switch i % 3 {
+			case 0:
+				h.set(t, key, strings.Repeat("v", i))
+			case 1:
+				h.do(t, key, 0, version.Op{Kind: version.OpSet, Value: []byte("x"), Expiry: version.ExpiryAt, ExpireAtMS: at})
+			default:
+				h.set(t, key, "gone")
+				h.del(t, key)
+			}
+			h.do(t, key, 9, version.Op{Kind: version.OpSet, Value: []byte("hint")})
+		}
+		for range 2 { // then all rows are in tables, and none is cached
+			h.close(t)
+			h = newHost(t, disk, version.Actor(6), func(c *Config) { c.CacheBytes = 1 })
+		}
+		rows := map[string][]byte{}
+		for i := range keys {
+			key := fmt.Sprint("k", i)
+			rec, _, _, err := h.Read([]byte(key), 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			rows[key] = version.EncodeWire(nil, rec)
+		}
+		h.close(t)
+		s := openStore(t, disk, func(c *storage.Config) { c.BlockCacheBytes = 1 << 10 })
+		s.Start()
+		h = hostOn(t, s, disk, 7, func(c *Config) { c.CacheBytes = 1 })
+		h.rot(t, 700)
+		h.check(t, rows)
+
+		owners := &fakeOwners{h: h, rows: rows, send: make(chan struct{})}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- NewMender(h.Replica, owners).Run(ctx) }()
+		time.Sleep(time.Minute)
+		if lost := h.check(t, rows); lost == 0 || !owners.ask {
+			t.Errorf("%d rows are lost, owners asked: %v; want some, and true", lost, owners.ask)
+		}
+		if _, err := h.Count(0, ring.Slots-1); !errors.Is(err, ErrMending) {
+			t.Errorf("count: %v, want ErrMending", err)
+		}
+		close(owners.send)
+		time.Sleep(time.Minute)
+		cancel()
+		if err := errors.Join(<-ended, owners.err); err != nil {
+			t.Error(err)
+		}
+		if holes := s.Holes(); len(holes) > 0 {
+			t.Errorf("holes are left: %x", holes)
+		}
+		if lost := h.check(t, rows); lost > 0 {
+			t.Errorf("%d rows are still lost", lost)
+		}
+		c := look(t, s)
+		if len(c.orphans) > 0 {
+			t.Errorf("expiry index: %v", c.orphans)
+		}
+		graves := 0
+		lo, hi := storage.AllGraves()
+		if err := s.Scan(lo, hi, func(_, _ []byte) bool { graves++; return true }); err != nil || graves != keys/3 {
+			t.Errorf("%d graves, %v; want %d", graves, err, keys/3)
+		}
+		if n, err := h.Count(0, ring.Slots-1); err != nil || n != 2*keys/3 {
+			t.Errorf("count: %d, %v; want %d", n, err, 2*keys/3)
+		}
+		st := h.Stats()
+		if st.LostHints == 0 || st.LostHints+c.hints[9].Rows != keys || st.Hints != c.hints[9].Rows {
+			t.Errorf("%d hints lost, %d counted, %d there of %d", st.LostHints, st.Hints, c.hints[9].Rows, keys)
+		}
+		h.close(t)
+	})
+}
+
+// check reads every row: it is right, or damaged, and never absent. It answers how many
+// are damaged.
+func (h *host) check(t *testing.T, rows map[string][]byte) (damaged int) {
+	t.Helper()
+	for key, want := range rows {
+		rec, _, _, err := h.Read([]byte(key), 0)
+		switch {
+		case errors.Is(err, version.ErrCorrupt):
+			damaged++
+		case err != nil:
+			t.Fatal(err)
+		case string(version.EncodeWire(nil, rec)) != string(want):
+			t.Errorf("%s is another record, absent: %v", key, rec.Absent())
+		}
+	}
+	return damaged
+}
