@@ -20,7 +20,7 @@ const (
 	modelN     = 3
 	modelW     = 2
 	modelR     = 2
-	modelNodes = 11 // founders are the first five
+	modelNodes = 24 // founders are the first five
 )
 
 // breach says what a schedule broke.
@@ -77,6 +77,8 @@ type node struct {
 	id    ring.NodeID
 	up    bool
 	born  bool
+	lazy  bool // hands over slowly
+	out   bool // left, and stopped for good
 	state State
 	view  *View
 	disk  State // what a crash leaves of state
@@ -107,12 +109,14 @@ type op struct {
 	want      set // read: what must be seen
 	seen      set
 	replies   []ring.NodeID
+	slow      bool // its messages take as long as whole transitions
 	over      bool
 }
 
 // message is one on its way; run delivers it.
 type message struct {
 	from, to *node
+	due      int // not before this step
 	run      func()
 }
 
@@ -122,13 +126,16 @@ type world struct {
 	nodes []*node
 	mail  []message
 	rings map[string]*ring.Ring
-	split []bool // side of each node; nil: no split
+	split []bool        // side of each node; nil: no split
+	shy   *node         // its gossip is late
+	dead  []ring.NodeID // that an administrator wanted forgotten
 
 	acked, given [modelUnits]set
 	next         [modelUnits]int
 	bases        map[ID]*Epoch
 	digests      map[ID]uint64
 	counts       counts
+	gentle       bool // little is lost and nearly nothing fails, so that transitions are quick
 	calm         bool // no more trouble: the cluster must come to rest
 	broken       breach
 }
@@ -139,6 +146,7 @@ func nodeID(i int) ring.NodeID { return ring.NodeID(1 + i) }
 
 func newWorld(seed uint64, m *mutant) *world {
 	w := &world{rnd: rand.New(rand.NewPCG(seed, 7)), m: m, rings: map[string]*ring.Ring{}, bases: map[ID]*Epoch{}, digests: map[ID]uint64{}}
+	w.gentle = seed%2 == 0
 	var founders []ring.Record
 	for i := range 5 {
 		founders = append(founders, w.record(i, 1))
@@ -148,6 +156,7 @@ func newWorld(seed uint64, m *mutant) *world {
 		w.nodes = append(w.nodes, n)
 		if i < 5 {
 			n.born, n.up = true, true
+			n.lazy = w.rnd.IntN(3) == 0
 			n.state = New(n.id, founders)
 			w.show(n, n.state)
 		} else {
@@ -252,10 +261,23 @@ func (w *world) apart(a, b *node) bool {
 // send posts a message; it may be lost, come twice, and come late.
 func (w *world) send(from, to *node, run func()) {
 	for range 1 + w.rnd.IntN(10)/9 {
-		if w.calm || w.rnd.IntN(12) > 0 {
-			w.mail = append(w.mail, message{from, to, run})
+		if w.calm || w.gentle || w.rnd.IntN(12) > 0 {
+			w.post(from, to, 0, run)
 		}
 	}
+}
+
+func (w *world) post(from, to *node, delay int, run func()) {
+	w.mail = append(w.mail, message{from, to, w.counts.steps + delay, run})
+}
+
+// sendFor posts a message of a request.
+func (w *world) sendFor(o *op, from, to *node, run func()) {
+	if o.slow && !w.calm {
+		w.post(from, to, w.rnd.IntN(1200), run)
+		return
+	}
+	w.send(from, to, run)
 }
 
 func (w *world) deliver() {
@@ -264,6 +286,9 @@ func (w *world) deliver() {
 	}
 	i := w.rnd.IntN(len(w.mail))
 	m := w.mail[i]
+	if m.due > w.counts.steps {
+		return
+	}
 	last := len(w.mail) - 1
 	w.mail[i], w.mail[last] = w.mail[last], message{}
 	w.mail = w.mail[:last]
@@ -274,6 +299,10 @@ func (w *world) deliver() {
 
 func (w *world) gossip(from, to *node) {
 	in := from.state
+	if !w.calm && (from == w.shy || to == w.shy) {
+		w.post(from, to, w.rnd.IntN(2000), func() { w.merge(to, in) })
+		return
+	}
 	w.send(from, to, func() { w.merge(to, in) })
 }
 
@@ -297,7 +326,7 @@ func (w *world) startWrite(n *node, p int) {
 	if !(v.Coordinate || w.m.eager && n.state.Target().member(n.id) && v.Read().N() > 0) {
 		return
 	}
-	o := &op{node: n, view: v, partition: p, version: w.next[p], sets: w.m.sets(v, p)}
+	o := &op{node: n, view: v, partition: p, version: w.next[p], sets: w.m.sets(v, p), slow: w.rnd.IntN(4) == 0}
 	w.next[p]++
 	n.ops = append(n.ops, o)
 	var told []ring.Stand
@@ -308,7 +337,7 @@ func (w *world) startWrite(n *node, p int) {
 			}
 			told = append(told, st)
 			to := w.at(st.Node)
-			w.send(n, to, func() { w.store(to, o, st) })
+			w.sendFor(o, n, to, func() { w.store(to, o, st) })
 		}
 	}
 }
@@ -325,7 +354,7 @@ func (w *world) store(to *node, o *op, st ring.Stand) {
 	} else {
 		to.hint(hintKey{o.partition, st.For}, b)
 	}
-	w.send(to, o.node, func() { w.stored(o, st) })
+	w.sendFor(o, to, o.node, func() { w.stored(o, st) })
 }
 
 func (n *node) hint(k hintKey, b set) {
@@ -380,11 +409,11 @@ func (w *world) startRead(n *node, p int) {
 	if !(v.Coordinate || w.m.eager && n.state.Target().member(n.id) && v.Read().N() > 0) {
 		return
 	}
-	o := &op{node: n, view: v, read: true, partition: p, want: slices.Clone(w.acked[p])}
+	o := &op{node: n, view: v, read: true, partition: p, want: slices.Clone(w.acked[p]), slow: w.rnd.IntN(4) == 0}
 	n.ops = append(n.ops, o)
 	for _, owner := range v.Read().Owners(p) {
 		to := w.at(owner)
-		w.send(n, to, func() { w.answer(to, o) })
+		w.sendFor(o, n, to, func() { w.answer(to, o) })
 	}
 }
 
@@ -395,7 +424,7 @@ func (w *world) answer(to *node, o *op) {
 		return
 	}
 	got := w.copyOf(to.id, o.partition)
-	w.send(to, o.node, func() { w.answered(o, to.id, got) })
+	w.sendFor(o, to, o.node, func() { w.answered(o, to.id, got) })
 }
 
 func (w *world) copyOf(owner ring.NodeID, p int) set {
@@ -455,7 +484,7 @@ func (w *world) transfer(n *node) {
 	slices.SortFunc(open, func(a, b offer) int {
 		return cmpAll(int(a.partition), b.partition, int(a.holder), int(b.holder), int(a.to), int(b.to))
 	})
-	for _, k := range w.rnd.Perm(len(open))[:min(len(open), 6)] {
+	for _, k := range w.rnd.Perm(len(open))[:min(len(open), 12)] {
 		w.offer(n, open[k], goal)
 	}
 }
@@ -519,7 +548,7 @@ func (w *world) handoff(n *node) {
 		if !to.up || w.rnd.IntN(2) == 0 {
 			continue
 		}
-		w.send(n, to, func() {
+		w.sendFor(&op{slow: w.rnd.IntN(2) == 0}, n, to, func() {
 			to.data[k.partition].add(row)
 			w.send(to, n, func() {
 				if !w.m.dropHints && !n.view.MayDropHint(k.partition, k.owner) {

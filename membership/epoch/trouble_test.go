@@ -21,57 +21,85 @@ func (w *world) pick(ok func(*node) bool) *node {
 	return some[w.rnd.IntN(len(some))]
 }
 
-func up(n *node) bool { return n.born && n.up }
+func up(n *node) bool { return n.born && n.up && !n.out }
+
+// leave lets a node that is out stop for good, once others know that it is.
+func (w *world) leave(n *node) {
+	if !n.view.Out || w.calm {
+		return
+	}
+	for _, x := range w.nodes {
+		if r, _ := x.state.live[0].Record(n.id); x != n && up(x) && r.Removed && len(n.hints) == 0 {
+			n.out = true
+		}
+	}
+}
 
 // step is one event.
 func (w *world) step() {
 	w.counts.steps++
 	n := w.pick(up)
 	if n == nil {
-		w.restart(w.pick(func(n *node) bool { return n.born }))
+		if n = w.pick(func(n *node) bool { return n.born && !n.out }); n != nil {
+			w.restart(n)
+		}
 		return
 	}
+	w.leave(n)
 	switch k := w.rnd.IntN(1000); {
-	case k < 520:
-		for range 4 {
+	case k < 330:
+		for range 6 {
 			w.deliver()
 		}
-	case k < 600:
+	case k < 480:
 		if to := w.pick(up); to != n {
 			w.gossip(n, to)
 		}
-	case k < 700:
+	case k < 560:
 		if !w.calm {
 			w.startWrite(n, w.rnd.IntN(modelUnits))
 		}
-	case k < 790:
+	case k < 650:
 		w.startRead(n, w.rnd.IntN(modelUnits))
 	case k < 840:
-		w.transfer(n)
+		if !n.lazy || w.calm || w.rnd.IntN(6) == 0 {
+			w.transfer(n)
+		}
 	case k < 870:
-		w.handoff(n)
-	case k < 920:
+		if w.calm || w.rnd.IntN(3) == 0 {
+			w.handoff(n)
+		}
+	case k < 890:
 		if len(n.ops) > 0 { // its time is over
-			w.end(n.ops[w.rnd.IntN(len(n.ops))])
+			if o := n.ops[w.rnd.IntN(len(n.ops))]; !o.slow || w.calm || w.rnd.IntN(12) == 0 {
+				w.end(o)
+			}
 		}
 	case k < 960:
 		w.advance(n)
 	case w.calm:
 	case k < 966:
-		w.crash(n)
+		if !w.gentle || w.rnd.IntN(10) == 0 {
+			w.crash(n)
+		}
 	case k < 980:
-		if down := w.pick(func(n *node) bool { return n.born && !n.up }); down != nil {
+		if down := w.pick(func(n *node) bool { return n.born && !n.up && !n.out }); down != nil {
 			w.restart(down)
 		}
 	case k < 984:
 		w.split = nil
-		if w.rnd.IntN(3) == 0 {
+		if !w.gentle && w.rnd.IntN(3) == 0 {
 			w.split = make([]bool, modelNodes)
 			for i := range w.split {
 				w.split[i] = w.rnd.IntN(2) == 0
 			}
 		}
-	case k < 991:
+	case k < 987:
+		w.shy = nil
+		if w.rnd.IntN(3) > 0 {
+			w.shy = n
+		}
+	default:
 		w.administer(n)
 	}
 }
@@ -79,7 +107,7 @@ func (w *world) step() {
 // administer lets an administrator at n change the members. Two of them may do
 // so at once, knowing nothing of each other.
 func (w *world) administer(n *node) {
-	if !n.view.Coordinate {
+	if !n.view.Coordinate || w.gentle && !n.view.Settled && w.rnd.IntN(4) > 0 {
 		return
 	}
 	t := n.state.Target()
@@ -114,11 +142,20 @@ func (w *world) administer(n *node) {
 		records[0].Removed = true
 		records = append(records, fresh...)
 	default: // forget one that is down, or seems to be
-		if some == n.id || len(members) <= modelN || w.at(some).up && !w.apart(n, w.at(some)) {
+		absent := func(x *node) bool { return !x.up || w.apart(n, x) || x == w.shy }
+		gone := w.pick(func(x *node) bool { return x != n && t.member(x.id) && absent(x) })
+		if gone == nil || len(members) <= modelN {
 			return
+		}
+		some = gone.id
+		records[0], _ = t.Record(some)
+		records[0].Counter++
+		if w.rnd.IntN(8) > 0 && slices.ContainsFunc(w.nodes, func(x *node) bool { return w.forgotten(x.id) && !n.state.live[0].forgot(x.id) }) {
+			return // mostly one at a time
 		}
 		records[0].Removed, records[0].Forgotten = true, !w.m.forgetSoftly
 		w.forget(some)
+		w.dead = append(w.dead, some)
 	}
 	if records == nil {
 		return
@@ -136,7 +173,11 @@ func (w *world) join(contact *node) []ring.Record {
 		return nil
 	}
 	n.born, n.up = true, true
+	n.lazy = w.rnd.IntN(3) == 0
 	w.show(n, n.state.Merge(contact.state))
+	if w.rnd.IntN(2) == 0 {
+		w.shy = n
+	}
 	return []ring.Record{w.record(int(n.id)-1, 1)}
 }
 
@@ -204,7 +245,7 @@ func (w *world) restsOnTheDead(acks []ring.Stand) bool {
 
 // needed are the nodes that nobody has forgotten.
 func (w *world) needed(n *node) bool {
-	return n.born && !w.forgotten(n.id)
+	return n.born && !n.out && !w.forgotten(n.id) && !slices.Contains(w.dead, n.id)
 }
 
 // rest ends the trouble, and waits for the cluster to be at rest.
