@@ -107,27 +107,37 @@ func (w *world) step() {
 // administer lets an administrator at n change the members. Two of them may do
 // so at once, knowing nothing of each other.
 func (w *world) administer(n *node) {
-	if !n.view.Coordinate || w.gentle && !n.view.Settled && w.rnd.IntN(4) > 0 {
+	if !n.view.Coordinate || w.gentle && !n.view.Settled && w.rnd.IntN(8) > 0 {
 		return
 	}
 	t := n.state.Target()
 	members := ring.Members(t.records)
+	storage := 0
+	for _, m := range members {
+		if m.Weight > 0 {
+			storage++
+		}
+	}
 	some := members[w.rnd.IntN(len(members))].ID
 	r, _ := t.Record(some)
 	r.Counter++
 	r.TimeMS, r.Admin = int64(w.rnd.IntN(3)), n.id
 	records := []ring.Record{r}
-	switch w.rnd.IntN(8) {
-	case 0, 1, 2: // join
+	kind := w.rnd.IntN(8)
+	if w.gentle && w.rnd.IntN(2) == 0 {
+		kind = 4
+	}
+	switch kind {
+	case 0, 1: // join
 		records = w.join(n)
-	case 3: // remove
-		if len(members) <= modelN {
+	case 2, 3: // remove
+		if storage <= modelN {
 			return
 		}
 		records[0].Removed = true
 	case 4:
-		records[0].Weight = w.rnd.IntN(3)
-		if len(members) <= modelN+1 {
+		records[0].Weight = w.rnd.IntN(2) * (1 + w.rnd.IntN(4))
+		if storage <= modelN+1 && records[0].Weight == 0 {
 			records[0].Weight = 1
 		}
 	case 5: // replace
@@ -144,7 +154,7 @@ func (w *world) administer(n *node) {
 	default: // forget one that is down, or seems to be
 		absent := func(x *node) bool { return !x.up || w.apart(n, x) || x == w.shy }
 		gone := w.pick(func(x *node) bool { return x != n && t.member(x.id) && absent(x) })
-		if gone == nil || len(members) <= modelN {
+		if gone == nil || storage <= modelN {
 			return
 		}
 		some = gone.id
@@ -261,7 +271,7 @@ func (w *world) rest() {
 			w.step()
 			w.deliver()
 		}
-		if w.broken != "" || w.atRest() {
+		if w.void || w.broken != "" || w.atRest() {
 			return
 		}
 	}
@@ -329,11 +339,16 @@ func (w *world) judge() {
 func play(seed uint64, steps int, m *mutant) (*world, breach) {
 	w := newWorld(seed, m)
 	for range steps {
-		if w.step(); w.broken != "" {
+		if w.step(); w.void {
+			return w, ""
+		} else if w.broken != "" {
 			return w, w.broken
 		}
 	}
-	if w.rest(); w.broken == "" {
+	if w.rest(); w.void {
+		return w, ""
+	}
+	if w.broken == "" {
 		w.judge()
 	}
 	return w, w.broken
