@@ -197,3 +197,23 @@ func TestFirstNodeMakesARingOfItself(t *testing.T) {
 		t.Errorf("alone: %v", s)
 	}
 }
+
+// Records that an administrator made are nobody's base, even if they are above it.
+func TestAmendedRecordsAreHandedOverToBeforeTheyAreReadFrom(t *testing.T) {
+	s := cluster(1)[0]
+	base := s.Base().ID()
+	if s = s.Amend([]ring.Record{member(1, 2)}); s.Base().ID() != base || !s.admitted {
+		t.Errorf("amended: %v", s)
+	}
+}
+
+func TestRecordsBeyondTheLimitAreRefused(t *testing.T) {
+	s := cluster(1)[0]
+	var many []ring.Record
+	for i := range ring.MaxMembers {
+		many = append(many, member(ring.NodeID(2+i), 1))
+	}
+	if !s.Amend(many).Equal(s) || !s.Merge(Settled(9, many)).Equal(s) {
+		t.Error("more members than a ring can have were taken in")
+	}
+}

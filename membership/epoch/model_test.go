@@ -88,7 +88,6 @@ type node struct {
 	sent  map[offer]bool
 	goal  ID // of the transfer that sent belongs to
 	done  ID // transfer that is complete
-	doing int
 }
 
 type offer struct {

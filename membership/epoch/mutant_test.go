@@ -10,10 +10,10 @@ import (
 
 // mutant is a way to break the protocol; the zero one is the protocol.
 type mutant struct {
-	name                                                  string
-	saveLate, noStale, eager, dropHints, forgetSoftly     bool
-	ackEarly, sendEarly, flipEarly, retireEarly, newest   bool
-	keepSync, admitSelf, oldRequired, toNew, readAckEarly bool
+	name                                                string
+	saveLate, noStale, eager, dropHints, forgetSoftly   bool
+	ackEarly, sendEarly, flipEarly, retireEarly, newest bool
+	keepSync, admitSelf, toNew, readAckEarly            bool
 }
 
 // advance takes the steps that the mutant takes too early.

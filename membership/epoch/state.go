@@ -131,13 +131,12 @@ func put(said []Tracker, t Tracker) []Tracker {
 
 // Merge takes in another node's state. Only what is certain is taken: records
 // and trackers join; where the other reads from tells a node that is not
-// admitted where everybody is.
+// admitted where everybody is. Records beyond the limits are refused, all of them.
 func (s State) Merge(in State) State {
-	joined := ring.Reconcile(s.Target().records, in.Target().records)
-	if in.self == s.self || len(joined) > MaxRecords || len(ring.Members(joined)) > ring.MaxMembers {
+	target, fits := s.join(in.Target().records)
+	if in.self == s.self || !fits {
 		return s
 	}
-	target := newEpoch(joined)
 	s = s.hearOfSelf(in.Tracker(s.self))
 	if !target.forgot(in.self) {
 		s = s.follow(in, target)
@@ -149,8 +148,22 @@ func (s State) Merge(in State) State {
 
 // Amend takes in records that an administrator made at this node.
 func (s State) Amend(records []ring.Record) State {
-	in := State{live: []*Epoch{newEpoch(ring.Reconcile(nil, records))}}
-	return s.Merge(in)
+	target, fits := s.join(records)
+	if !fits {
+		return s
+	}
+	return s.aim(target)
+}
+
+// join is the epoch of the target's and other records, and whether it is within
+// the limits.
+func (s State) join(records []ring.Record) (*Epoch, bool) {
+	joined := ring.Reconcile(s.Target().records, records)
+	if slices.Equal(joined, s.Target().records) {
+		return s.Target(), true
+	}
+	fits := len(joined) <= MaxRecords && len(ring.Members(joined)) <= ring.MaxMembers
+	return newEpoch(joined), fits
 }
 
 // aim makes an epoch the target. The old target is kept only if this node has

@@ -266,6 +266,11 @@ func (w *world) rest() {
 			w.restart(n)
 		}
 	}
+	for _, x := range w.nodes { // a command that only the dead have heard is given again
+		if n := w.pick(func(n *node) bool { return w.needed(n) && n != x }); n != nil && x.born {
+			w.show(n, n.state.Amend(x.state.Target().records))
+		}
+	}
 	for range 400 {
 		for range 250 {
 			w.step()
