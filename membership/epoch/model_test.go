@@ -543,7 +543,10 @@ func (w *world) handoff(n *node) {
 				}
 			}
 			delete(n.hints, k)
-			return
+			if !w.calm {
+				return
+			}
+			continue
 		}
 		to := w.at(k.owner)
 		if !to.up || w.rnd.IntN(2) == 0 {
@@ -562,7 +565,9 @@ func (w *world) handoff(n *node) {
 				}
 			})
 		})
-		return
+		if !w.calm {
+			return
+		}
 	}
 }
 
