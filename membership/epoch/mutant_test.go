@@ -10,6 +10,7 @@ import (
 
 // mutant is a way to break the protocol; the zero one is the protocol.
 type mutant struct {
+	seed                                                int
 	name                                                string
 	saveLate, noStale, eager, dropHints, forgetSoftly   bool
 	ackEarly, sendEarly, flipEarly, retireEarly, newest bool
