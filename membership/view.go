@@ -4,6 +4,7 @@ import (
 	"net"
 	"strconv"
 
+	"github.com/redynamo/redynamo/membership/epoch"
 	"github.com/redynamo/redynamo/membership/ring"
 )
 
@@ -72,6 +73,7 @@ type View struct {
 	Established bool                     // the constants are final
 	Ring        *ring.Ring               // nil until Established
 	Live        *ring.Live               // the rings in force; the same pointer until they change
+	Epoch       *epoch.View              // what requests and transfers may do; nil until Established
 	Records     []ring.Record            // the winning record of each id, removed ones included
 	Nodes       map[ring.NodeID]NodeInfo // members and live nodes of this cluster, this one included
 	Met         bool                     // since its start this node has heard what others know of it, or waited in vain
