@@ -287,9 +287,10 @@ func (n *Node) buildCoordinator(context.Context) error {
 }
 
 func (n *Node) buildDoors(context.Context) error {
+	admin := newRingAdmin(n, noMover{})
 	for i, door := range []resp.Door{resp.Plain, resp.Cluster} {
 		d, err := resp.New(resp.Config{
-			Door: door, Store: n.coord, Admin: n.publish, Port: port(n.listeners[i]), Password: n.cfg.RequirePass,
+			Door: door, Store: n.coord, Admin: n.publish, Ring: admin, Port: port(n.listeners[i]), Password: n.cfg.RequirePass,
 			TokenKey: func() version.MACKey { return version.MACKey(n.members.View().TokenKey) },
 			Limits:   resp.Limits{MaxClients: n.cfg.MaxClients, MaxValue: n.cfg.MaxValue},
 			Now:      n.cfg.Now, Rand: n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set, Params: n.settings(),
