@@ -30,7 +30,7 @@ var layers = map[string][]string{
 	"replica/handoff":             {"replica/version", "replica/storage", "membership/ring"},
 	// A write knows by how much it changes the digest of its cell.
 	"replica":     {"replica/version", "replica/storage", "membership/ring", "antientropy/merkle"},
-	"membership":  {"membership/ring"},
+	"membership":  {"membership/ring", "membership/epoch"},
 	"antientropy": {"antientropy/merkle", "membership/ring", "replica/version"},
 	"coordinator": {"coordinator/quorum", "membership/ring", "replica/version"},
 	// resp names the coordinator's types and errors, and speaks of slots,

@@ -29,6 +29,7 @@ func scenarios() []scenario {
 		{number: 24, workload: "S+C", fault: "disk of one node stands still", alone: true, needs: []string{"mkfs.ext4"}, run: frozenDisk},
 		{number: 25, workload: "C+T", fault: "clock of one node an hour off, then jumping", run: wrongClock},
 		{number: 26, workload: "L", fault: "none, then 2 and 3 nodes cut from each other", run: plainLoss},
+		{number: 30, workload: "S+C", fault: "rolling restart of all nodes", run: rollingRestart},
 		{number: 39, workload: "S", fault: "cold start with one disk lost", run: coldStart},
 	}
 }

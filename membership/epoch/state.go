@@ -77,6 +77,25 @@ func (s State) Trackers() []Tracker { return s.said }
 // Admitted reports whether everybody waits for this node.
 func (s State) Admitted() bool { return s.admitted }
 
+// Serves reports whether this node may coordinate requests.
+func (s State) Serves() bool {
+	owned := slices.ContainsFunc(s.Base().records, func(r ring.Record) bool { return !r.Removed && r.Weight > 0 })
+	return s.admitted && owned && !s.Target().forgot(s.self)
+}
+
+// Settled reports whether one epoch is live, and this node has said all that there is
+// to say of it.
+func (s State) Settled() bool {
+	own, id := s.Tracker(s.self), s.Target().id
+	_, known := s.Target().Record(s.self)
+	return len(s.live) == 1 && (!known || own.Ack == id && own.Read == id)
+}
+
+// SameView reports whether the views of both states are alike.
+func (s State) SameView(t State) bool {
+	return s.number == t.number && s.granted == t.granted && s.Equal(t)
+}
+
 // Out reports whether this node has left the ring and nobody needs it any more:
 // it may stop for good.
 func (s State) Out() bool {

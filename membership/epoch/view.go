@@ -65,7 +65,7 @@ func (s State) View(build Builder) (*View, error) {
 	v := &View{
 		Number: s.number, Self: s.self,
 		Stamp:      Stamp{Target: s.Target().id, Base: s.Base().id},
-		Coordinate: s.admitted && s.Base().ring.N() > 0,
+		Coordinate: s.Serves(),
 		Forgotten:  s.Target().forgot(s.self),
 		Out:        s.Out(),
 		Settled:    len(s.live) == 1,
@@ -74,7 +74,6 @@ func (s State) View(build Builder) (*View, error) {
 		floor:      s.live[0].id,
 		told:       s.Target(),
 	}
-	v.Coordinate = v.Coordinate && !v.Forgotten
 	if own := s.Tracker(s.self); s.granted == s.Target().id && own.Sync != s.granted {
 		v.Transfer.Target = s.granted
 	}
@@ -89,6 +88,9 @@ func (s State) View(build Builder) (*View, error) {
 	}
 	return v, nil
 }
+
+// Rings are those of the live epochs, the base's first. Do not modify.
+func (v *View) Rings() []*ring.Ring { return v.rings }
 
 // waits says how far each of those is that the change waits for.
 func (s State) waits() (list []Progress) {
