@@ -58,7 +58,8 @@ func (n *Node) admit(_ context.Context, v *membership.View) error {
 	if v.Ring == nil {
 		return nil
 	}
-	here := n.endpoints().PeerAddr()
+	self, _ := v.Node(n.id.node)
+	here := self.Endpoints.PeerAddr()
 	for _, m := range v.Ring.Members() {
 		if info, _ := v.Node(m.ID); m.ID != n.id.node && info.Endpoints.PeerAddr() == here {
 			return fmt.Errorf("%w: node %v is a member and was last at this very address, %s. If its data directory is lost, start this one with --replace-lost %v, or give that member up first with: redynamo ring forget %v; %s",

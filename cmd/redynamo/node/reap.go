@@ -209,8 +209,8 @@ func (n *Node) recoverTask(ctx context.Context) error {
 // other owner that began since.
 func (n *Node) metAll(since time.Time) bool {
 	r := n.members.View().Ring
-	if r == nil || len(r.Members()) < 2 {
-		return false
+	if r == nil || len(r.Members()) < 2 || !slices.ContainsFunc(r.Members(), func(m ring.Member) bool { return m.ID == n.id.node }) {
+		return false // it has not heard yet where it is an owner
 	}
 	for part := range r.Units() {
 		if !r.Owns(n.id.node, part) {
