@@ -70,7 +70,6 @@ type upkeep struct {
 	hints     hintMover
 	responder *antientropy.Responder
 	exchange  *antientropy.Exchanger
-	moves     transfers
 	reaper    *replica.Reaper
 }
 
@@ -260,7 +259,6 @@ func (n *Node) buildMembership(context.Context) error {
 	if n.cfg.ReplaceLost != 0 {
 		expect = 0 // a member of an existing cluster forms none
 	}
-	n.rings.turned = n.turned
 	var err error
 	n.members, err = membership.New(membership.Config{
 		Boot:       membership.Boot{Number: n.id.boots, Incarnation: uint64(n.actor), Reached: n.recovery.opened},
@@ -268,7 +266,7 @@ func (n *Node) buildMembership(context.Context) error {
 		ID: n.id.node, Zone: n.cfg.Zone, Weight: n.cfg.Weight, Params: n.params(),
 		Join: n.cfg.Join, Expect: expect, StageJoin: n.cfg.StageJoin,
 		BindAddr: n.cfg.GossipListen, Transport: n.cfg.GossipTransport, Endpoints: n.endpoints(),
-		Store: metaStore{store: n.store, row: "membership"}, Admit: n.admit, Local: n.inTransition,
+		Store: metaStore{store: n.store, row: "membership"}, Admit: n.admit,
 		Logger: n.cfg.Logger, Metrics: n.set, Now: n.cfg.Now, Rand: n.cfg.Rand, Fast: n.cfg.FastGossip,
 	})
 	return err
@@ -319,7 +317,6 @@ func (n *Node) run() {
 	n.tasks.start(task{"antientropy", n.exchange.Run})
 	n.tasks.start(task{"reaper", n.reaper.Run})
 	n.tasks.start(task{"mender", n.mendTask})
-	n.tasks.start(task{"transfers", n.transferTask})
 	n.tasks.start(task{"recovery", n.recoverTask})
 	for i, d := range n.doors {
 		n.tasks.start(task{"door", func(ctx context.Context) error { return d.Serve(ctx, n.listeners[i]) }})

@@ -12,7 +12,6 @@ import (
 // ringBook keeps the rings that requests go by, those of each view apart, until no
 // request goes by them any more.
 type ringBook struct {
-	turned func(*epoch.View) // is told of a view before requests go by it
 	newest atomic.Pointer[numbered]
 	mu     struct {
 		sync.Mutex
@@ -53,7 +52,6 @@ func (b *ringBook) turn(members *membership.Membership) *coordinator.Rings {
 	default:
 		b.mu.earlier = append(b.mu.earlier, old)
 	}
-	b.turned(v.Epoch)
 	n := &numbered{v.Epoch, coordinator.NewRings(v.Live)}
 	b.newest.Store(n)
 	return n.rings
