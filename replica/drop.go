@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/redynamo/redynamo/membership/ring"
+	"github.com/redynamo/redynamo/replica/storage"
 	"github.com/redynamo/redynamo/replica/version"
 )
 
@@ -42,8 +43,7 @@ func (r *Replica) Drop(ctx context.Context, partition int) (rows int, err error)
 		return 0, fmt.Errorf("replica: drop partition %d: it is not fenced", partition)
 	}
 	// Changes that were let in before the fence closed are in the scan.
-	r.passLocks()
-	if err := r.settled(ctx); err != nil {
+	if err := r.Settle(ctx); err != nil {
 		return 0, err
 	}
 	size := ring.Slots / r.cfg.Units
@@ -66,6 +66,25 @@ func (r *Replica) Drop(ctx context.Context, partition int) (rows int, err error)
 	}
 	r.meters.dropped.Add(rows)
 	return rows, r.settled(ctx)
+}
+
+// Settle returns when all changes are committed, and synced, that were let in before
+// the fences which are closed by now.
+func (r *Replica) Settle(ctx context.Context) error {
+	r.passLocks()
+	return r.settled(ctx)
+}
+
+// Empty reports whether no own row of a partition is committed.
+func (r *Replica) Empty(partition int) (bool, error) {
+	size := ring.Slots / r.cfg.Units
+	empty := true
+	lo, hi := storage.DataRange(ring.Slot(partition*size), 0, ring.Slot(partition*size+size-1))
+	err := r.store.Scan(lo, hi, func(_, _ []byte) bool {
+		empty = false
+		return false
+	})
+	return empty, err
 }
 
 // passLocks returns when nobody is left under a lock taken before: whoever was has
