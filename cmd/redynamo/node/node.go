@@ -27,6 +27,7 @@ import (
 	"github.com/redynamo/redynamo/coordinator"
 	"github.com/redynamo/redynamo/coordinator/admission"
 	"github.com/redynamo/redynamo/membership"
+	"github.com/redynamo/redynamo/membership/epoch"
 	"github.com/redynamo/redynamo/replica"
 	"github.com/redynamo/redynamo/replica/rpc"
 	"github.com/redynamo/redynamo/replica/storage"
@@ -68,9 +69,11 @@ type upkeep struct {
 	admission *admission.Controller
 	back      *workers
 	hints     hintMover
+	drops     *dropper
 	responder *antientropy.Responder
 	exchange  *antientropy.Exchanger
 	reaper    *replica.Reaper
+	settling  settling
 }
 
 // ending is how a node comes to its end.
@@ -215,6 +218,7 @@ func (n *Node) buildReplica(context.Context) error {
 	if err != nil {
 		return err
 	}
+	n.drops = newDropper(n.replica, n.cfg.Units, func() *epoch.View { return n.members.View().Epoch }, func() { n.members.Nudge() }, n.cfg.Logger, n.set)
 	n.hints, err = newHintMover(n)
 	n.local = &localPeer{replica: n.replica, disk: n.disk, budget: n.hints.budget, recovering: n.doubted, fatal: n.fail,
 		why: func(key []byte) string { return n.reaper.Why(key) }}
@@ -312,6 +316,8 @@ func (n *Node) run() {
 	n.base.start(task{"replica", n.replica.Run})
 	n.base.start(task{"handoff receiver", n.hints.receiver.Run})
 	n.tasks.start(task{"handoff", n.hints.sender.Run})
+	n.tasks.start(task{"ownership handoff", n.hints.mover.Run})
+	n.tasks.start(task{"drop", n.drops.Run})
 	n.tasks.start(task{"membership", n.members.Run})
 	n.tasks.start(task{"publisher", n.publish.Run})
 	n.tasks.start(task{"antientropy", n.exchange.Run})
