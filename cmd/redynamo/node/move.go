@@ -91,12 +91,32 @@ func (n *Node) hintMoment() (handoff.Moment, error) {
 	return hintMoment{m}, nil
 }
 
-// transfers describes what this node hands over, for RING TRANSFERS.
-func (n *Node) transfers() (all []resp.RingTransfer) {
-	for _, l := range n.hints.mover.Progress().Lanes {
+// handover is what the administration of the ring is told of this node's hand-over.
+type handover struct{ n *Node }
+
+// Transfers is mover.
+func (h handover) Transfers() (all []resp.RingTransfer) {
+	for _, l := range h.n.hints.mover.Progress().Lanes {
 		all = append(all, resp.RingTransfer{
-			From: n.id.node, To: l.Node, Partitions: l.Partitions, Done: l.Done, Bytes: l.Bytes, State: l.State,
+			From: h.n.id.node, To: l.Node, Partitions: l.Partitions, Done: l.Done, Bytes: l.Bytes, State: l.State,
 		})
 	}
 	return all
+}
+
+// assumedPace is how many bytes a node without clients takes in each second of a
+// hand-over, as long as this node has not seen one.
+const assumedPace = 16 << 20
+
+// Pace is mover: that of the fastest lane of the last hand-over, or what background
+// work may have of the assumed one.
+func (h handover) Pace() float64 {
+	fastest := 0.0
+	for _, l := range h.n.hints.mover.Progress().Lanes {
+		fastest = max(fastest, l.Rate)
+	}
+	if fastest > 0 {
+		return fastest
+	}
+	return assumedPace * h.n.admission.Status().Share
 }

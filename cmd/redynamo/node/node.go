@@ -270,7 +270,7 @@ func (n *Node) buildMembership(context.Context) error {
 		ID: n.id.node, Zone: n.cfg.Zone, Weight: n.cfg.Weight, Params: n.params(),
 		Join: n.cfg.Join, Expect: expect, StageJoin: n.cfg.StageJoin,
 		BindAddr: n.cfg.GossipListen, Transport: n.cfg.GossipTransport, Endpoints: n.endpoints(),
-		Store: metaStore{store: n.store, row: "membership"}, Admit: n.admit,
+		Store: metaStore{store: n.store, row: "membership"}, Admit: n.admit, Local: n.inTransition,
 		Logger: n.cfg.Logger, Metrics: n.set, Now: n.cfg.Now, Rand: n.cfg.Rand, Fast: n.cfg.FastGossip,
 	})
 	return err
@@ -290,7 +290,7 @@ func (n *Node) buildCoordinator(context.Context) error {
 }
 
 func (n *Node) buildDoors(context.Context) error {
-	admin := newRingAdmin(n, noMover{})
+	admin := newRingAdmin(n, handover{n})
 	for i, door := range []resp.Door{resp.Plain, resp.Cluster} {
 		d, err := resp.New(resp.Config{
 			Door: door, Store: n.coord, Admin: n.publish, Ring: admin, Port: port(n.listeners[i]), Password: n.cfg.RequirePass,

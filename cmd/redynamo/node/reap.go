@@ -255,8 +255,8 @@ func (n *Node) recoverTask(ctx context.Context) error {
 // session with every other owner that began since.
 func (n *Node) metAll(since time.Time) bool {
 	v := n.members.View()
-	if v.Live == nil || len(v.Live.Members()) < 2 {
-		return false
+	if v.Live == nil || len(v.Live.Members()) < 2 || !v.Live.Member(n.id.node) {
+		return false // it has not heard yet where it is an owner
 	}
 	for part := range v.Live.Units() {
 		if !v.Live.Owns(n.id.node, part) {

@@ -72,3 +72,11 @@ func (b *ringBook) drained(members *membership.Membership) uint64 {
 	}
 	return b.newest.Load().view.Number
 }
+
+// inTransition is what membership asks: how far this node is in a change of the ring.
+// What is drained is looked at first: a drop that then does not run will not begin
+// before it has seen the new target.
+func (n *Node) inTransition() epoch.Local {
+	drained := n.rings.drained(n.members)
+	return epoch.Local{Drained: drained, Dropping: n.dropping(), Sent: n.sent()}
+}
