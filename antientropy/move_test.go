@@ -64,6 +64,9 @@ func inChange(t *testing.T, n int, cfg Config, f func(c *change)) {
 		for i := range n {
 			records = append(records, record(ring.NodeID(i+1), 1))
 		}
+		for i := range 2 {
+			c.w.add(t, ring.NodeID(n+i+1), cfg) // for join, before anybody looks
+		}
 		for i := range n {
 			id := ring.NodeID(i + 1)
 			c.begin(&changing{c: c, h: c.w.hosts[id], state: epoch.Settled(id, records)})
@@ -82,8 +85,7 @@ func inChange(t *testing.T, n int, cfg Config, f func(c *change)) {
 func (c *change) join(id ring.NodeID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	h := c.w.add(c.t, id, c.cfg)
-	c.begin(&changing{c: c, h: h, state: epoch.New(id, nil).Merge(c.nodes[1].state)})
+	c.begin(&changing{c: c, h: c.w.hosts[id], state: epoch.New(id, nil).Merge(c.nodes[1].state)})
 	c.nodes[1].state = c.nodes[1].state.Amend([]ring.Record{record(id, 1)})
 }
 

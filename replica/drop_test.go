@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -154,5 +155,152 @@ func TestHintsOfAFencedPartitionAreReadAndShown(t *testing.T) {
 	}
 	if _, _, _, err := h.Read(key, 0); !errors.Is(err, ErrFenced) {
 		t.Errorf("own row: %v", err)
+	}
+}
+
+// What is left of a partition that moved away is not compared: the others may have
+// dropped tombstones that it knows nothing of.
+func TestNobodyIsToldOfTheRowsOfAFencedPartition(t *testing.T) {
+	h := newHost(t, vfs.NewMem(), 1, unitsOfFew)
+	defer h.close(t)
+	key := "k"
+	slot, hash := ring.SlotOf([]byte(key)), ring.KeyHash([]byte(key))
+	h.set(t, key, "v")
+	if err := h.Settle(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	h.Fence(h.partition(slot), true)
+	rd, err := h.Reader()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rd.Close()
+	if _, _, _, err := rd.List(nil, merkle.CellOf(slot, hash), 0, 10); !errors.Is(err, ErrFenced) {
+		t.Errorf("list: %v", err)
+	}
+	if _, err := rd.Rows(nil, slot, hash); !errors.Is(err, ErrFenced) {
+		t.Errorf("rows: %v", err)
+	}
+	h.Fence(h.partition(slot), false)
+	if rows, err := rd.Rows(nil, slot, hash); err != nil || len(rows) != 1 {
+		t.Errorf("open again: %d rows, %v", len(rows), err)
+	}
+}
+
+func TestEmptyIsSaidOfWhatIsCommitted(t *testing.T) {
+	h := newHost(t, vfs.NewMem(), 1, unitsOfFew)
+	defer h.close(t)
+	key := "k"
+	partition := h.partition(ring.SlotOf([]byte(key)))
+	want := func(is bool) {
+		t.Helper()
+		for p := range 4 {
+			if got, err := h.Empty(p); err != nil || got != (is || p != partition) {
+				t.Errorf("partition %d is empty: %v, %v", p, got, err)
+			}
+		}
+	}
+	if err := h.take(key, 9, foreign(1, "hint")); err != nil {
+		t.Fatal(err)
+	}
+	want(true)
+	if err := h.take(key, 0, foreign(1, "w")); err != nil {
+		t.Fatal(err)
+	}
+	h.Fence(partition, true)
+	if err := h.Settle(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want(false)
+	if _, err := h.Drop(t.Context(), partition); err != nil {
+		t.Fatal(err)
+	}
+	want(true)
+}
+
+// A drop that was cut off goes on after a restart, with right counters.
+func TestADropThatWasCutOffIsEndedLater(t *testing.T) {
+	disk := vfs.NewMem()
+	ctx, cancel := context.WithCancel(t.Context())
+	paces := 0
+	h := newHost(t, disk, 1, func(c *Config) {
+		unitsOfFew(c)
+		c.Pace = func(ctx context.Context) (func(), error) {
+			if paces++; paces == 2 {
+				cancel()
+			}
+			return func() {}, ctx.Err()
+		}
+	})
+	inIt := 0
+	for i := range 2000 {
+		key := fmt.Sprint("k", i)
+		if h.partition(ring.SlotOf([]byte(key))) == 1 {
+			inIt++
+		}
+		if err := h.take(key, 0, foreign(uint64(i+1), "v")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.Fence(1, true)
+	if rows, err := h.Drop(ctx, 1); !errors.Is(err, context.Canceled) || rows == 0 || rows >= inIt {
+		t.Fatalf("cut off after %d rows of %d: %v", rows, inIt, err)
+	}
+	h.close(t)
+	h = newHost(t, disk, 2, unitsOfFew)
+	defer h.close(t)
+	if empty, err := h.Empty(1); empty || err != nil {
+		t.Fatalf("empty after a part of a drop: %v", err)
+	}
+	h.Fence(1, true)
+	if _, err := h.Drop(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	compare(t, "after the end of a drop", h)
+	if n := h.Stats().Keys; n != int64(2000-inIt) {
+		t.Errorf("%d keys are left of %d", n, 2000-inIt)
+	}
+}
+
+func TestHintsOfOneMomentStayAsTheyWere(t *testing.T) {
+	h := newHost(t, vfs.NewMem(), 1, unitsOfFew)
+	defer h.close(t)
+	for i := range 30 {
+		for target := ring.NodeID(8); target < 10; target++ {
+			if err := h.take(fmt.Sprint("k", i), target, foreign(uint64(i+1), "hint")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	m, err := h.HintMoment()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if err := h.take("later", 7, foreign(99, "hint")); err != nil {
+		t.Fatal(err)
+	}
+	page, err := h.HintPage(8, 0, 0, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range page.Hints {
+		done := make(chan bool, 1)
+		h.DropHint(x.Key, 8, x.Record, func(dropped bool, err error) { done <- dropped && err == nil })
+		if !<-done {
+			t.Fatal("a hint was not dropped")
+		}
+	}
+	if targets, err := m.Targets(); err != nil || len(targets) != 2 || targets[0] != 8 || targets[1] != 9 {
+		t.Errorf("targets %v, %v", targets, err)
+	}
+	n := 0
+	for p := (HintPage{}); !p.Done; n += len(p.Hints) {
+		if p, err = m.Page(8, p.NextSlot, p.NextHash, 50); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n != 30 {
+		t.Errorf("%d hints of 30", n)
 	}
 }

@@ -25,7 +25,7 @@ type reapProof struct{ n *Node }
 // is not this node's to drop.
 func (p reapProof) Settled(partition int, since time.Time) (missing ring.NodeID, ok bool) {
 	v := p.n.members.View()
-	at, is := p.n.settling.since(v)
+	_, at, is := p.n.settling.since(v)
 	if r := v.Ring; r == nil || !is || partition >= r.Units() || !r.Owns(p.n.id.node, partition) {
 		return p.n.id.node, false
 	}
@@ -33,6 +33,12 @@ func (p reapProof) Settled(partition int, since time.Time) (missing ring.NodeID,
 		since = at
 	}
 	return p.n.metOwners(v.Ring.Owners(partition), partition, since)
+}
+
+// Rings is replica.Proof.
+func (p reapProof) Rings() (name uint64, ok bool) {
+	name, _, ok = p.n.settling.since(p.n.members.View())
+	return name, ok
 }
 
 // metOwners reports whether some owners of a partition, but for this node, have had a
@@ -59,12 +65,12 @@ type settling struct {
 	}
 }
 
-// since answers since when a view has been the settled one, at the latest.
-func (s *settling) since(v *membership.View) (at time.Time, ok bool) {
+// since answers the number of a settled view, and since when it has been the present
+// one, at the latest.
+func (s *settling) since(v *membership.View) (number uint64, at time.Time, ok bool) {
 	if !settled(v) {
-		return time.Time{}, false
+		return 0, time.Time{}, false
 	}
-	number := uint64(0)
 	if v.Epoch != nil {
 		number = v.Epoch.Number
 	}
@@ -73,7 +79,7 @@ func (s *settling) since(v *membership.View) (at time.Time, ok bool) {
 	if !s.mu.known || s.mu.number != number {
 		s.mu.known, s.mu.number, s.mu.at = true, number, time.Now()
 	}
-	return s.mu.at, true
+	return number, s.mu.at, true
 }
 
 // hintedTimeout bounds the question for which partitions hints are kept. It is less
