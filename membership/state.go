@@ -250,10 +250,10 @@ func (s state) settle(expect int) state {
 	return s
 }
 
-// open notes that this node may serve from now on, and after every restart: it is
-// waited for, and the first ring of so many members is the only one.
+// open notes that this node may serve from now on, and after every restart: all wait
+// for it, and so many members are read from.
 func (s state) open(expect int) state {
-	if !s.Opened && s.Established && s.Epochs.Serves() && s.Epochs.Settled() &&
+	if !s.Opened && s.Established && s.Epochs.Serves() &&
 		len(ring.Members(s.Epochs.Base().Records())) >= expect {
 		s.Opened = true
 	}
