@@ -240,7 +240,7 @@ func (n *Node) changeRings() *coordinator.Rings {
 	if r := n.rings.Load(); live == nil || r != nil && r.Live == live {
 		return r
 	}
-	r := coordinator.NewRings(live)
+	r := coordinator.NewRings(live, coordinator.Stamp{}, 0)
 	n.rings.Store(r)
 	return r
 }
