@@ -26,7 +26,8 @@ type Exchanger struct {
 	kick chan struct{} // holds a token when a peer or a job is to be looked at
 	mu   struct {
 		sync.Mutex
-		back map[ring.NodeID]bool // came up since Run last looked
+		back    map[ring.NodeID]bool // came up since Run last looked
+		hurried map[ring.NodeID]bool // are due at once
 	}
 }
 
@@ -38,7 +39,7 @@ func New(cfg Config, cluster Cluster, src Source) (*Exchanger, error) {
 	}
 	x := &Exchanger{cfg: cfg, cluster: cluster, src: src, kick: make(chan struct{}, 1)}
 	x.meters = newMeters(cfg.Metrics)
-	x.mu.back = map[ring.NodeID]bool{}
+	x.mu.back, x.mu.hurried = map[ring.NodeID]bool{}, map[ring.NodeID]bool{}
 	return x, nil
 }
 
@@ -46,6 +47,15 @@ func New(cfg Config, cluster Cluster, src Source) (*Exchanger, error) {
 func (x *Exchanger) PeerUp(node ring.NodeID) {
 	x.mu.Lock()
 	x.mu.back[node] = true
+	x.mu.Unlock()
+	x.nudge()
+}
+
+// Hurry has this node exchange with a peer next, whoever of the two would begin. It does
+// not block.
+func (x *Exchanger) Hurry(node ring.NodeID) {
+	x.mu.Lock()
+	x.mu.hurried[node] = true
 	x.mu.Unlock()
 	x.nudge()
 }
@@ -96,10 +106,10 @@ func (x *Exchanger) Run(ctx context.Context) error {
 // returns the next one, nil if there is nobody to exchange with.
 func (x *Exchanger) schedule(turns map[ring.NodeID]*turn) (next *turn) {
 	x.mu.Lock()
-	back := x.mu.back
-	x.mu.back = map[ring.NodeID]bool{}
+	back, hurried := x.mu.back, x.mu.hurried
+	x.mu.back, x.mu.hurried = map[ring.NodeID]bool{}, map[ring.NodeID]bool{}
 	x.mu.Unlock()
-	peers := slices.DeleteFunc(x.peers(), func(n ring.NodeID) bool { return !x.begins(n) })
+	peers := slices.DeleteFunc(x.peers(), func(n ring.NodeID) bool { return !x.begins(n) && !hurried[n] })
 	for node := range turns {
 		if !slices.Contains(peers, node) {
 			delete(turns, node)
@@ -118,6 +128,9 @@ func (x *Exchanger) schedule(turns map[ring.NodeID]*turn) (next *turn) {
 			// Should it have restarted, it begins by itself, and fetches what it lacks:
 			// the other way round both sides' rows would travel.
 			t.due = now.Add(2 * x.cfg.Return)
+		}
+		if hurried[node] && t.failed == 0 && t.due.After(now) {
+			t.due = now
 		}
 		if x.cluster.Up(node) && (next == nil || t.due.Before(next.due)) {
 			next = t

@@ -250,9 +250,11 @@ func (s state) settle(expect int) state {
 	return s
 }
 
-// open notes that this node may serve from now on, and after every restart.
+// open notes that this node may serve from now on, and after every restart: it is
+// waited for, and the first ring of so many members is the only one.
 func (s state) open(expect int) state {
-	if s.Established && s.member(s.From) && s.members() >= expect {
+	if !s.Opened && s.Established && s.Epochs.Serves() && s.Epochs.Settled() &&
+		len(ring.Members(s.Epochs.Base().Records())) >= expect {
 		s.Opened = true
 	}
 	return s

@@ -103,10 +103,13 @@ func upText(up bool) string {
 	return "down"
 }
 
-// stateText is the state of a member: down, recovering or up.
+// stateText is the state of a member: down, recovering, joining, leaving or up.
 func stateText(m RingMember) string {
-	if m.Alive && m.Recovering {
+	switch {
+	case m.Alive && m.Recovering:
 		return "recovering"
+	case m.Alive && m.Moving != "":
+		return m.Moving
 	}
 	return upText(m.Alive)
 }
@@ -130,20 +133,26 @@ func ringStatus(s *session, _ [][]byte, w *Reply) {
 		{"w", strconv.Itoa(st.W)},
 		{"ready", strconv.FormatBool(s.admin().Ready())},
 	}, st.Extra...)
-	w.Map(len(fields) + 1)
+	w.Map(len(fields) + 2)
 	for _, f := range fields {
 		w.BulkString(f.Name)
 		w.BulkString(f.Value)
 	}
-	w.BulkString("members")
-	w.Array(len(st.Members))
-	for _, m := range st.Members {
+	writeMembers(w, "members", st.Members)
+	writeMembers(w, "staged", st.Staged)
+}
+
+func writeMembers(w *Reply, name string, members []RingMember) {
+	w.BulkString(name)
+	w.Array(len(members))
+	for _, m := range members {
 		writeFields(w,
 			Field{"node", m.ID.String()},
 			Field{"address", m.Addr},
 			Field{"zone", m.Zone},
 			Field{"weight", strconv.Itoa(m.Weight)},
 			Field{"state", stateText(m)},
+			Field{"step", m.Step},
 			Field{"partitions", strconv.Itoa(m.Partitions)},
 			Field{"first", strconv.Itoa(m.First)})
 	}

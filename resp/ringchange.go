@@ -16,10 +16,11 @@ type RingAdmin interface {
 	// Plan works out what edits would come to; they are carried out by Apply.
 	Plan(edits []RingEdit, force bool) (RingPlan, error)
 	// Apply commits the plan with the given id, if the ring is still the one that
-	// it was made for.
-	Apply(id string) error
-	// Forget makes the ring go on without a member that will never be back.
-	Forget(node string, force bool) error
+	// it was made for, or what it says is so already.
+	Apply(id string) (already bool, err error)
+	// Forget makes the ring go on without a member that will never be back, if it
+	// does not already.
+	Forget(node string, force bool) (already bool, err error)
 	// Transfers describes the change of the ring that is under way, if one is.
 	Transfers() RingTransfers
 }
@@ -216,11 +217,21 @@ func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", ";
 
 // ringApply carries a plan out.
 func ringApply(s *session, args [][]byte, w *Reply) {
-	if err := s.srv.cfg.Ring.Apply(string(args[2])); err != nil {
+	already, err := s.srv.cfg.Ring.Apply(string(args[2]))
+	ringChanged(w, already, err)
+}
+
+// ringChanged answers a change of the ring. One that was made before is no error,
+// so that a command may be repeated.
+func ringChanged(w *Reply, already bool, err error) {
+	switch {
+	case err != nil:
 		ringFailed(w, err)
-		return
+	case already:
+		w.Simple("OK it is so already")
+	default:
+		w.Simple("OK")
 	}
-	w.Simple("OK")
 }
 
 // ringForget gives a member up.
@@ -230,11 +241,8 @@ func ringForget(s *session, args [][]byte, w *Reply) {
 		w.Error("ERR syntax error, try RING FORGET node [FORCE]")
 		return
 	}
-	if err := s.srv.cfg.Ring.Forget(string(args[2]), force); err != nil {
-		ringFailed(w, err)
-		return
-	}
-	w.Simple("OK")
+	already, err := s.srv.cfg.Ring.Forget(string(args[2]), force)
+	ringChanged(w, already, err)
 }
 
 // ringTransfers answers a map: figures of the change under way, and a map for each

@@ -16,6 +16,7 @@ type fakeRing struct {
 	force bool
 	asked []string
 	fail  error
+	done  bool // what is asked for is so
 }
 
 func (f *fakeRing) Plan(edits []RingEdit, force bool) (RingPlan, error) {
@@ -29,14 +30,14 @@ func (f *fakeRing) Plan(edits []RingEdit, force bool) (RingPlan, error) {
 		errors.Join(err1, err2)
 }
 
-func (f *fakeRing) Apply(id string) error {
+func (f *fakeRing) Apply(id string) (bool, error) {
 	f.asked = append(f.asked, "apply "+id)
-	return f.fail
+	return f.done, f.fail
 }
 
-func (f *fakeRing) Forget(node string, force bool) error {
+func (f *fakeRing) Forget(node string, force bool) (bool, error) {
 	f.asked = append(f.asked, fmt.Sprint("forget ", node, " ", force))
-	return f.fail
+	return f.done, f.fail
 }
 
 func (f *fakeRing) Transfers() RingTransfers {
@@ -100,6 +101,10 @@ func TestRingChangesAreCarriedOutOrExplained(t *testing.T) {
 	if got := strings.Join(d.ring.asked, "; "); got != "apply p1; forget a false; forget a true" {
 		t.Error(got)
 	}
+	d.ring.done = true
+	c.expect("+OK it is so already\r\n", "RING", "APPLY", "p1")
+	c.expect("+OK it is so already\r\n", "RING", "FORGET", "a")
+	d.ring.done = false
 	if got := c.line("RING TRANSFERS"); !strings.HasPrefix(got, "*4\r\n$5\r\nstate\r\n$6\r\nmoving\r\n$9\r\ntransfers\r\n*1\r\n*14\r\n$4\r\nfrom\r\n") {
 		t.Errorf("transfers: %q", got)
 	}
@@ -113,5 +118,19 @@ func TestRingChangesAreCarriedOutOrExplained(t *testing.T) {
 		c.expect(want, "RING", "APPLY", "p1")
 		c.expect(want, "RING", "PLAN", "ADD", "x")
 		c.expect(want, "RING", "FORGET", "x")
+	}
+}
+
+func TestRingStatusTellsWhoComesAndGoes(t *testing.T) {
+	for want, m := range map[string]RingMember{
+		"joining":    {Alive: true, Moving: "joining"},
+		"leaving":    {Alive: true, Moving: "leaving"},
+		"recovering": {Alive: true, Recovering: true, Moving: "joining"},
+		"down":       {Moving: "leaving", Recovering: true},
+		"up":         {Alive: true},
+	} {
+		if got := stateText(m); got != want {
+			t.Errorf("%+v is %s, want %s", m, got, want)
+		}
 	}
 }

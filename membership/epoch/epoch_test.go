@@ -217,3 +217,55 @@ func TestRecordsBeyondTheLimitAreRefused(t *testing.T) {
 		t.Error("more members than a ring can have were taken in")
 	}
 }
+
+func TestViewTellsWhoIsWaitedFor(t *testing.T) {
+	states := cluster(3)
+	if v := mustView(t, states[0]); len(v.Waits) != 0 {
+		t.Fatalf("settled, and waits for %v", v.Waits)
+	}
+	states = talk(append(states, New(4, nil).Merge(states[0])))
+	states[0] = states[0].Amend([]ring.Record{member(4, 1)})
+	states = talk(states)
+	text := func(i int) string {
+		b := ""
+		for _, p := range mustView(t, states[i]).Waits {
+			b += p.Node.String()[15:]
+			for _, step := range []struct {
+				done bool
+				name string
+			}{{p.Acked, "a"}, {p.Synced, "s"}, {p.Read, "r"}} {
+				if step.done {
+					b += step.name
+				}
+			}
+			b += " "
+		}
+		return b
+	}
+	if got := text(1); got != "1 2 3 4 " {
+		t.Errorf("at first: %q", got)
+	}
+	states[2] = states[2].Advance(Local{Drained: 1 << 30})
+	states = talk(states)
+	if got := text(1); got != "1 2 3a 4 " {
+		t.Errorf("when one has acked: %q", got)
+	}
+	target := states[0].Target().ID()
+	for i := range states {
+		states[i] = states[i].Advance(Local{Drained: 1 << 30})
+	}
+	states = talk(states)
+	for i := range states[:3] {
+		states[i] = states[i].Advance(Local{Drained: 1 << 30, Sent: target})
+	}
+	states = talk(states)
+	if got := text(1); got != "1as 2as 3as 4a " {
+		t.Errorf("when all but one have handed over: %q", got)
+	}
+	states[3] = states[3].Advance(Local{Drained: 1 << 30, Sent: target})
+	states = talk(states)
+	states[0] = states[0].Advance(Local{Drained: 1 << 30, Sent: target})
+	if got := text(0); got != "1asr 2as 3as 4asr " {
+		t.Errorf("when two read there: %q", got)
+	}
+}

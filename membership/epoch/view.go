@@ -14,6 +14,15 @@ type Transfer struct {
 	Target ID // to be answered as Local.Sent; zero if nothing is to be done now
 }
 
+// Progress is how far a node has come on the way to the target, as far as this
+// one has heard.
+type Progress struct {
+	Node   ring.NodeID
+	Acked  bool // it writes to the target's owners
+	Synced bool // what it held for them was handed over
+	Read   bool // it reads from the target's owners and from no others
+}
+
 // View is what requests and background work see of a State: immutable, loaded
 // once by each. Requests keep Number until they have their outcome, for
 // Local.Drained.
@@ -26,6 +35,9 @@ type View struct {
 	Out        bool     // it has left and may stop for good
 	Settled    bool     // one epoch is live
 	Transfer   Transfer // what is to be handed over
+	// Waits are the nodes that the change waits for, sorted by id; none in a
+	// settled view.
+	Waits []Progress
 
 	rings  []*ring.Ring // of the live epochs: the base's first, the target's last, no two of equal owners everywhere
 	target *ring.Ring
@@ -70,6 +82,7 @@ func (s State) View(build Builder) (*View, error) {
 			v.rings = append(v.rings, e.ring)
 		}
 	}
+	v.Waits = s.waits()
 	for _, e := range s.live[s.base:] {
 		v.known = append(v.known, e.id)
 	}
@@ -78,6 +91,21 @@ func (s State) View(build Builder) (*View, error) {
 
 // Rings are those of the live epochs, the base's first. Do not modify.
 func (v *View) Rings() []*ring.Ring { return v.rings }
+
+// waits says how far each of those is that the change waits for.
+func (s State) waits() (list []Progress) {
+	if len(s.live) == 1 {
+		return nil
+	}
+	target := s.Target().id
+	for _, id := range s.Required() {
+		t := s.Tracker(id)
+		list = append(list, Progress{
+			Node: id, Acked: t.Ack == target, Synced: t.Sync == target || s.Base().id == target, Read: t.Read == target,
+		})
+	}
+	return list
+}
 
 // Read is the ring to read from.
 func (v *View) Read() *ring.Ring { return v.rings[0] }

@@ -223,27 +223,7 @@ type cluster struct{ n *Node }
 func (c cluster) Live() *ring.Live { return c.n.members.View().Live }
 
 // Rings is coordinator.Cluster.
-func (c cluster) Rings() *coordinator.Rings {
-	live := c.Live()
-	if r := c.n.rings.Load(); r != nil && r.Live == live {
-		return r
-	}
-	return c.n.changeRings()
-}
-
-// changeRings makes the rings that requests go by from now on: the newest, however
-// long the caller has slept since it looked.
-func (n *Node) changeRings() *coordinator.Rings {
-	n.changing.Lock()
-	defer n.changing.Unlock()
-	live := n.members.View().Live
-	if r := n.rings.Load(); live == nil || r != nil && r.Live == live {
-		return r
-	}
-	r := coordinator.NewRings(live, coordinator.Stamp{}, 0)
-	n.rings.Store(r)
-	return r
-}
+func (c cluster) Rings() *coordinator.Rings { return c.n.rings.of(c.n.members) }
 
 func (c cluster) Self() ring.NodeID { return c.n.id.node }
 

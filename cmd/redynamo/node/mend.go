@@ -39,7 +39,7 @@ func (o mendOwners) Whole(ctx context.Context, h storage.Hole, since time.Time) 
 		if last < ring.Slot(slot) || ring.Slot(lastSlot) < first || !r.Owns(o.n.id.node, part) {
 			continue // the rows of a partition that is another's are not this node's to keep
 		}
-		if _, ok := reapProof(o).Settled(part, since); !ok {
+		if _, ok := o.n.met(part, since); !ok {
 			return false
 		}
 		for _, owner := range r.Owners(part) {

@@ -51,8 +51,7 @@ type Node struct {
 	pool     *rpc.Pool
 	server   *rpc.Server
 	members  *membership.Membership
-	rings    atomic.Pointer[coordinator.Rings] // of the view of members; see changeRings
-	changing sync.Mutex                        // held while rings is replaced
+	rings    ringBook
 	coord    *coordinator.Coordinator
 	doors    []*resp.Server
 	publish  *publisher
@@ -71,6 +70,7 @@ type upkeep struct {
 	hints     hintMover
 	responder *antientropy.Responder
 	exchange  *antientropy.Exchanger
+	moves     transfers
 	reaper    *replica.Reaper
 }
 
@@ -260,6 +260,7 @@ func (n *Node) buildMembership(context.Context) error {
 	if n.cfg.ReplaceLost != 0 {
 		expect = 0 // a member of an existing cluster forms none
 	}
+	n.rings.turned = n.turned
 	var err error
 	n.members, err = membership.New(membership.Config{
 		Boot:       membership.Boot{Number: n.id.boots, Incarnation: uint64(n.actor), Reached: n.recovery.opened},
@@ -267,7 +268,7 @@ func (n *Node) buildMembership(context.Context) error {
 		ID: n.id.node, Zone: n.cfg.Zone, Weight: n.cfg.Weight, Params: n.params(),
 		Join: n.cfg.Join, Expect: expect, StageJoin: n.cfg.StageJoin,
 		BindAddr: n.cfg.GossipListen, Transport: n.cfg.GossipTransport, Endpoints: n.endpoints(),
-		Store: metaStore{store: n.store, row: "membership"}, Admit: n.admit,
+		Store: metaStore{store: n.store, row: "membership"}, Admit: n.admit, Local: n.inTransition,
 		Logger: n.cfg.Logger, Metrics: n.set, Now: n.cfg.Now, Rand: n.cfg.Rand, Fast: n.cfg.FastGossip,
 	})
 	return err
@@ -287,9 +288,10 @@ func (n *Node) buildCoordinator(context.Context) error {
 }
 
 func (n *Node) buildDoors(context.Context) error {
+	admin := newRingAdmin(n, noMover{})
 	for i, door := range []resp.Door{resp.Plain, resp.Cluster} {
 		d, err := resp.New(resp.Config{
-			Door: door, Store: n.coord, Admin: n.publish, Port: port(n.listeners[i]), Password: n.cfg.RequirePass,
+			Door: door, Store: n.coord, Admin: n.publish, Ring: admin, Port: port(n.listeners[i]), Password: n.cfg.RequirePass,
 			TokenKey: func() version.MACKey { return version.MACKey(n.members.View().TokenKey) },
 			Limits:   resp.Limits{MaxClients: n.cfg.MaxClients, MaxValue: n.cfg.MaxValue},
 			Now:      n.cfg.Now, Rand: n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set, Params: n.settings(),
@@ -317,6 +319,7 @@ func (n *Node) run() {
 	n.tasks.start(task{"antientropy", n.exchange.Run})
 	n.tasks.start(task{"reaper", n.reaper.Run})
 	n.tasks.start(task{"mender", n.mendTask})
+	n.tasks.start(task{"transfers", n.transferTask})
 	n.tasks.start(task{"recovery", n.recoverTask})
 	for i, d := range n.doors {
 		n.tasks.start(task{"door", func(ctx context.Context) error { return d.Serve(ctx, n.listeners[i]) }})

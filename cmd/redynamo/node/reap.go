@@ -18,17 +18,26 @@ import (
 type reapProof struct{ n *Node }
 
 // Settled is replica.Proof. A row that this node does not own is settled with
-// nobody: it is not this node's to drop.
+// nobody: it is not this node's to drop. While the ring changes nothing is.
 func (p reapProof) Settled(partition int, since time.Time) (missing ring.NodeID, ok bool) {
-	r := p.n.members.View().Ring
-	if r == nil || partition >= r.Units() || !r.Owns(p.n.id.node, partition) {
+	if !p.n.atRest(since) {
 		return p.n.id.node, false
 	}
+	return p.n.met(partition, since)
+}
+
+// met reports whether this node, an owner of a partition, has had a session with every
+// other owner that began since; if not, it names one that is missing.
+func (n *Node) met(partition int, since time.Time) (missing ring.NodeID, ok bool) {
+	r := n.members.View().Ring
+	if r == nil || partition >= r.Units() || !r.Owns(n.id.node, partition) {
+		return n.id.node, false
+	}
 	for _, owner := range r.Owners(partition) {
-		if owner == p.n.id.node {
+		if owner == n.id.node {
 			continue
 		}
-		if began, met := p.n.exchange.Session(partition, owner); !met || !began.After(since) {
+		if began, met := n.exchange.Session(partition, owner); !met || !began.After(since) {
 			return owner, false
 		}
 	}
@@ -200,14 +209,14 @@ func (n *Node) recoverTask(ctx context.Context) error {
 // other owner that began since.
 func (n *Node) metAll(since time.Time) bool {
 	r := n.members.View().Ring
-	if r == nil || len(r.Members()) < 2 {
-		return false
+	if r == nil || len(r.Members()) < 2 || !slices.ContainsFunc(r.Members(), func(m ring.Member) bool { return m.ID == n.id.node }) {
+		return false // it has not heard yet where it is an owner
 	}
 	for part := range r.Units() {
 		if !r.Owns(n.id.node, part) {
 			continue
 		}
-		if _, ok := (reapProof{n}).Settled(part, since); !ok {
+		if _, ok := n.met(part, since); !ok {
 			return false
 		}
 	}

@@ -123,8 +123,8 @@ func (h handler) ServeCount(m rpc.CountRequest, meta rpc.Meta, reply func(rpc.Co
 	h.n.local.Count(req, func(n int64, err error) { reply(rpc.CountReply{Keys: n}, toWire(err)) })
 }
 
-// ServeStatus tells a node that wants to join whether moving data would be
-// needed.
+// ServeStatus tells who answers here: a node that starts asks whether another
+// process runs as it.
 func (h handler) ServeStatus(_ rpc.StatusRequest, meta rpc.Meta, reply func(rpc.StatusReply, error)) {
 	h.n.local.later(meta.Deadline, func(err error) {
 		if err != nil {
