@@ -59,7 +59,7 @@ const (
 // looked at first: a drop that then does not run does not begin before the node has
 // seen the new target.
 func (n *Node) inTransition() epoch.Local {
-	l := epoch.Local{Drained: n.rings.drained(n.members)}
+	l := epoch.Local{Drained: n.drained()}
 	l.Dropping = n.moves.dropping.Load()
 	if id := n.moves.sent.Load(); id != nil {
 		l.Sent = *id
