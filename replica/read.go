@@ -95,7 +95,7 @@ func (r *Replica) Rows(key []byte) ([]Row, error) {
 	for _, target := range append([]ring.NodeID{0}, r.hints.targets()...) {
 		rec, _, _, err := r.Read(key, target)
 		if errors.Is(err, ErrFenced) {
-			continue // what is left there is nobody's
+			continue // it is no own row
 		}
 		if err != nil {
 			return rows, err
@@ -119,7 +119,7 @@ func (r *Replica) Joined(key []byte, target ring.NodeID) (rec version.Record, ha
 	for _, t := range append(targets, 0) {
 		row, _, _, err := r.Read(key, t)
 		if errors.Is(err, ErrFenced) {
-			continue // a fallback need not own the key
+			continue // it is no own row
 		}
 		if err != nil {
 			return version.Record{}, 0, err

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-	"github.com/schollz/progressbar/v3"
 )
 
 // ringCmd is a thin client of the RING commands of a node.
@@ -21,7 +20,7 @@ type ringCmd struct {
 	Status  ringStatusCmd  `cmd:"" help:"Show the members and what they own."`
 	Plan    ringPlanCmd    `cmd:"" help:"Show what a change would move; it is applied by its id."`
 	Apply   ringApplyCmd   `cmd:"" help:"Carry out a plan."`
-	Add     ringAddCmd     `cmd:"" help:"Make nodes members."`
+	Add     ringAddCmd     `cmd:"" help:"Make nodes members that were started with --no-auto-join."`
 	Remove  ringRemoveCmd  `cmd:"" help:"Have members give what they hold to others, and leave."`
 	Replace ringReplaceCmd `cmd:"" help:"Put a node into the place of a member."`
 	Forget  ringForgetCmd  `cmd:"" help:"Give up a member that will never be back, with what only it held."`
@@ -53,6 +52,15 @@ func (a ringAddr) ask(ctx context.Context, words ...string) (any, error) {
 		args = append(args, w)
 	}
 	return c.Do(ctx, args...).Result()
+}
+
+// told says what came of a change. One that was made before answers so.
+func (a ringAddr) told(con *console, answer any) {
+	if answer != "OK" {
+		fmt.Fprintln(con.out, "nothing was to be done: it is so already")
+		return
+	}
+	fmt.Fprintf(con.out, "applied; follow it with: redynamo ring watch --addr %s\n", a.Addr)
 }
 
 // reply is an answer that is a map.
@@ -133,7 +141,18 @@ func (c *ringStatusCmd) Run(ctx context.Context, con *console) error {
 	if change := r.text("change"); change != "" {
 		fmt.Fprintf(con.out, "change: %s\n", change)
 	}
-	return table(con.out, r.rows("members"), "node", "address", "zone", "weight", "state", "partitions", "first")
+	columns := []string{"node", "address", "zone", "weight", "state", "partitions", "first"}
+	if r.text("change") != "" {
+		columns = append(columns, "step")
+	}
+	if err := table(con.out, r.rows("members"), columns...); err != nil {
+		return err
+	}
+	if staged := r.rows("staged"); len(staged) > 0 {
+		fmt.Fprint(con.out, "\nno members yet (redynamo ring add, ring replace):\n")
+		return table(con.out, staged, "node", "address", "zone")
+	}
+	return nil
 }
 
 type ringPlanCmd struct {
@@ -189,10 +208,11 @@ type ringApplyCmd struct {
 
 // Run carries a plan out.
 func (c *ringApplyCmd) Run(ctx context.Context, con *console) error {
-	if _, err := c.ask(ctx, "APPLY", c.Plan); err != nil {
+	answer, err := c.ask(ctx, "APPLY", c.Plan)
+	if err != nil {
 		return err
 	}
-	fmt.Fprintf(con.out, "applied; follow it with: redynamo ring watch --addr %s\n", c.Addr)
+	c.told(con, answer)
 	return nil
 }
 
@@ -235,7 +255,7 @@ func (c *ringChange) confirm(con *console) error {
 
 type ringAddCmd struct {
 	ringChange
-	Node   []string `arg:"" help:"Nodes that were started with --join, by id or address."`
+	Node   []string `arg:"" help:"Nodes that were started with --join and --no-auto-join, by id or address."`
 	Weight int      `help:"Their relative capacity." default:"100"`
 }
 
@@ -261,7 +281,7 @@ func (c *ringRemoveCmd) Run(ctx context.Context, con *console) error {
 type ringReplaceCmd struct {
 	ringChange
 	Old string `arg:"" help:"The member to be replaced."`
-	New string `arg:"" help:"The node that takes its place."`
+	New string `arg:"" help:"The node that takes its place; it was started with --join and --no-auto-join."`
 }
 
 // Run replaces the node.
@@ -284,45 +304,10 @@ func (c *ringForgetCmd) Run(ctx context.Context, con *console) error {
 	if c.Force {
 		words = append(words, "FORCE")
 	}
-	_, err := c.ask(ctx, words...)
-	return err
-}
-
-type ringWatchCmd struct {
-	ringAddr
-	Interval time.Duration `help:"Between two looks." default:"500ms"`
-}
-
-// Run follows the change of the ring until it is over.
-func (c *ringWatchCmd) Run(ctx context.Context, con *console) error {
-	client := c.dial()
-	defer client.Close()
-	bar := progressbar.NewOptions64(1, progressbar.OptionSetWriter(con.err), progressbar.OptionSetDescription("partitions"),
-		progressbar.OptionSetPredictTime(true), progressbar.OptionShowCount())
-	last := ""
-	for {
-		answer, err := client.Do(ctx, "RING", "TRANSFERS").Result()
-		if err != nil {
-			return err
-		}
-		r, ok := asReply(answer)
-		if !ok {
-			return fmt.Errorf("RING TRANSFERS answers %T, is this a redynamo node?", answer)
-		}
-		if state := r.text("state"); state != last {
-			fmt.Fprintf(con.out, "%s\n", state)
-			last = state
-		}
-		if last == "stable" {
-			_ = bar.Finish() // only a picture
-			return nil
-		}
-		bar.ChangeMax64(max(r.number("partitions"), 1))
-		_ = bar.Set64(r.number("partitions-done")) // only a picture
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(c.Interval):
-		}
+	answer, err := c.ask(ctx, words...)
+	if err != nil {
+		return err
 	}
+	c.told(con, answer)
+	return nil
 }

@@ -137,6 +137,7 @@ var wireErrors = []struct{ local, wire, heard error }{
 	{coordinator.ErrLost, rpc.ErrTimeout, coordinator.ErrLost},
 	{coordinator.ErrLost, rpc.ErrClosed, coordinator.ErrLost},
 	{coordinator.ErrNotOwner, rpc.ErrLoading, coordinator.ErrNotOwner},
+	{replica.ErrFenced, rpc.ErrLoading, coordinator.ErrNotOwner},
 }
 
 // fromWire turns an error of the protocol into the coordinator's word for it.

@@ -15,7 +15,6 @@ import (
 // ringBook keeps the rings that requests go by, those of each view apart, until no
 // request goes by them any more.
 type ringBook struct {
-	turned func(*epoch.View) // is told of a view before requests go by it
 	newest atomic.Pointer[numbered]
 	mu     struct {
 		sync.Mutex
@@ -66,7 +65,6 @@ func (b *ringBook) turn(members *membership.Membership) *numbered {
 	default:
 		b.mu.earlier = append(b.mu.earlier, earlier{old.view.Number, old.rings.Idle})
 	}
-	b.turned(v.Epoch)
 	n := &numbered{v.Epoch, coordinator.NewRings(v.Live, coordinator.Stamp(v.Epoch.Stamp.Bytes()), v.Epoch.Number)}
 	b.newest.Store(n)
 	return n
@@ -154,4 +152,12 @@ func (n *Node) hearTask(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// inTransition is what membership asks: how far this node is in a change of the ring.
+// What is drained is looked at first: a drop that then does not run will not begin
+// before it has seen the new target.
+func (n *Node) inTransition() epoch.Local {
+	drained := n.drained()
+	return epoch.Local{Drained: drained, Dropping: n.dropping(), Sent: n.sent()}
 }
