@@ -74,7 +74,7 @@ func newInstant(b *testing.B) (*Coordinator, *instant) {
 		c.peers[i].c = c
 	}
 	base, err := ring.New(ring.Params{}, []ring.Member{{ID: 1, Weight: 1}, {ID: 2, Weight: 1}, {ID: 3, Weight: 1}})
-	if c.rings = NewRings(ring.NewLive(base)); err != nil {
+	if c.rings = NewRings(ring.NewLive(base), Stamp{}, 0); err != nil {
 		b.Fatal(err)
 	}
 	coord, err := New(Config{}, c, c)

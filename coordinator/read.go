@@ -259,7 +259,7 @@ func (r *read) send(ask quorum.Ask, slot *readSlot) {
 	peer.Read(ReadRequest{
 		Key: r.q.key, For: ask.Stand.For,
 		Have: ask.Have, HaveAny: ask.Mode == quorum.IfDiffer, DigestOnly: ask.Mode == quorum.Digest,
-		Deadline: r.deadline,
+		Stamp: r.q.rings.Stamp, Deadline: r.deadline,
 	}, slot.fn)
 }
 
@@ -346,7 +346,7 @@ func (r *read) began() time.Time { return r.deadline.Add(-r.q.timeout) }
 func (r *read) end() {
 	c := r.c
 	if stale := r.mu.Repairs(nil); len(stale) > 0 {
-		c.repairOwners(r.q.key, r.mu.Record(), r.began(), stale)
+		c.repairOwners(r.q.rings, r.q.key, r.mu.Record(), r.began(), stale)
 	}
 	r.q.rings.leave()
 	r.q = readQuery{}

@@ -163,7 +163,7 @@ func (w *write) send(s quorum.Send, slot *mergeSlot, deadline time.Time) {
 	}
 	peer.Merge(MergeRequest{
 		Key: w.key, For: s.Stand.For, Record: w.enc,
-		Durable: !w.c.cfg.FsyncOne, Optional: s.Optional, Deadline: deadline,
+		Durable: !w.c.cfg.FsyncOne, Optional: s.Optional, Stamp: w.rings.Stamp, Deadline: deadline,
 	}, slot.fn)
 }
 
@@ -195,6 +195,9 @@ func (w *write) slotLocked(s quorum.Send) *mergeSlot {
 // done takes the outcome of one message.
 func (s *mergeSlot) done(err error) {
 	s.w.countHint(s.stand, err)
+	if s.stand.Node != s.w.self.Node {
+		s.w.rings.settle(err, s.w.c.cfg.MessageAge)
+	}
 	s.w.outcome(s.index, err)
 }
 
@@ -210,7 +213,7 @@ func (w *write) outcome(index int, err error) {
 	switch {
 	case err == nil:
 		w.mu.Ack(index)
-	case errors.Is(err, ErrOverloaded):
+	case errors.Is(err, ErrOverloaded), errors.Is(err, ErrStaleEpoch):
 		w.mu.Fail(index, quorum.Refused)
 	case errors.Is(err, ErrHintBudget):
 		w.c.count.hintsShed.Inc()

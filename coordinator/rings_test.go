@@ -30,7 +30,7 @@ func TestAWriteReachesTheOwnersInEveryLiveRing(t *testing.T) {
 		r := newRig(t, 8, Config{})
 		base, next := r.ringOf(5), r.ringOf(8)
 		r.ring = base
-		r.rings.Store(NewRings(ring.NewLive(base, next)))
+		r.rings.Store(NewRings(ring.NewLive(base, next), Stamp{}, 0))
 		moved := 0
 		for i := range 60 {
 			key := fmt.Sprint("k", i)
@@ -71,7 +71,7 @@ func TestAWriteThatOnlyTheBaseHasIsNotAcknowledged(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.ring = base
-		r.rings.Store(NewRings(ring.NewLive(base, next)))
+		r.rings.Store(NewRings(ring.NewLive(base, next), Stamp{}, 0))
 		for _, id := range r.ids[3:] {
 			r.nodes[id].set(deaf)
 		}
@@ -113,7 +113,7 @@ func TestRingsAreIdleOnceTheirLastRequestHasEnded(t *testing.T) {
 			ended <- err
 		}()
 		synctest.Wait()
-		r.rings.Store(NewRings(ring.NewLive(r.ring, r.ringOf(4))))
+		r.rings.Store(NewRings(ring.NewLive(r.ring, r.ringOf(4)), Stamp{}, 0))
 		if old.Idle() {
 			t.Error("idle while two requests are under way")
 		}

@@ -182,7 +182,7 @@ func (s *scan) run(ctx context.Context, w wave) error {
 	_, lastSlot := s.ring.SlotsOf(w.to)
 	ask := ScanRange{
 		FromSlot: uint16(s.at.slot), FromHash: s.at.hash, ToSlot: lastSlot,
-		Limit: s.limit(), Deadline: s.c.deadlineOf(ctx),
+		Limit: s.limit(), Stamp: s.rings.Stamp, Deadline: s.c.deadlineOf(ctx),
 	}
 	pages, err := gather(ctx, len(w.nodes), func(i int, done func(ScanReply, error)) {
 		if peer := s.c.cluster.Peer(w.nodes[i]); peer != nil {

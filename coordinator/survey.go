@@ -55,7 +55,7 @@ func (c *Coordinator) survey(ctx context.Context, ranges func(*ring.Ring) []Slot
 		deadline := c.deadlineOf(ctx)
 		counts, err := gather(ctx, len(nodes), func(i int, done func(int64, error)) {
 			if peer := c.cluster.Peer(nodes[i]); peer != nil {
-				peer.Count(CountRequest{Ranges: joined(shares[i]), Deadline: deadline}, done)
+				peer.Count(CountRequest{Ranges: joined(shares[i]), Stamp: rings.Stamp, Deadline: deadline}, done)
 				return
 			}
 			done(0, ErrUnreachable)
@@ -161,7 +161,7 @@ func (c *Coordinator) Inspect(ctx context.Context, key []byte) ([]Inspection, er
 			done(nil, ErrUnreachable)
 			return
 		}
-		peer.Inspect(InspectRequest{Key: key, Deadline: deadline}, done)
+		peer.Inspect(InspectRequest{Key: key, Stamp: rings.Stamp, Deadline: deadline}, done)
 	})
 	if err != nil {
 		return nil, err

@@ -98,6 +98,12 @@ func TestAFencedPartitionAnswersNothing(t *testing.T) {
 	if err := h.take(key, 9, foreign(2, "hint")); err != nil {
 		t.Errorf("a hint for another node: %v", err)
 	}
+	if rec, _, err := h.Joined([]byte(key), 9); err != nil || len(rec.Versions) != 1 || string(rec.Versions[0].Value) != "hint" {
+		t.Errorf("as a fallback it answers %v, %v, want the hint alone", rec, err)
+	}
+	if rows, err := h.Rows([]byte(key)); err != nil || len(rows) != 1 || rows[0].For != 9 {
+		t.Errorf("rows: %v, %v", rows, err)
+	}
 	h.Fence(partition, false)
 	if got := h.get(t, key); got != "v" {
 		t.Errorf("open again: %q", got)

@@ -133,6 +133,20 @@ func appendRecord(dst []byte, r ring.Record) []byte {
 	return binary.BigEndian.AppendUint64(dst, uint64(r.Admin))
 }
 
+// Bytes is the stamp as it travels.
+func (s Stamp) Bytes() (b [32]byte) {
+	for i, n := range [...]uint64{s.Target.Sum, s.Target.Digest, s.Base.Sum, s.Base.Digest} {
+		binary.BigEndian.PutUint64(b[8*i:], n)
+	}
+	return b
+}
+
+// StampOf is the inverse of Bytes.
+func StampOf(b [32]byte) Stamp {
+	at := func(i int) uint64 { return binary.BigEndian.Uint64(b[8*i:]) }
+	return Stamp{Target: ID{at(0), at(1)}, Base: ID{at(2), at(3)}}
+}
+
 func checksum(b []byte) []byte {
 	return binary.BigEndian.AppendUint32(nil, crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)))
 }

@@ -100,3 +100,14 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+func TestAStampIsItsBytes(t *testing.T) {
+	s := Stamp{Target: ID{0x0102030405060708, 0x1112131415161718}, Base: ID{0x2122232425262728, 0x3132333435363738}}
+	b := s.Bytes()
+	if got, want := hex.EncodeToString(b[:]), "01020304050607081112131415161718"+"21222324252627283132333435363738"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	if StampOf(b) != s {
+		t.Errorf("%v, want %v", StampOf(b), s)
+	}
+}

@@ -112,4 +112,5 @@
 //	         u64 counter, i64 time in ms, u64 admin
 //	tracker  u64 id, u64 version, then ack, sync, base, read: each
 //	         u8 index of a live epoch, or 255, u64 sum, u64 digest
+//	stamp    of the target and of the base: u64 sum, u64 digest
 package epoch

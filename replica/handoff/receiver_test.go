@@ -293,3 +293,24 @@ func TestConfigReportsEveryFaultAtOnce(t *testing.T) {
 		t.Errorf("receiver: %v", err)
 	}
 }
+
+// Nobody asks when it arrives, since that says nothing about when its turn comes.
+func TestWhatIsVoidWhenItsTurnComesIsNotTaken(t *testing.T) {
+	rows := &slowRows{}
+	receive(t, ReceiverConfig{}, rows, grants(100), func(r *Receiver) {
+		void := errors.New("void")
+		asked, ended := 0, make(chan error, 1)
+		m := Message{Rows: []Row{{Key: []byte("a")}}, Refuse: func() error { asked++; return void }}
+		r.Deliver(m, time.Time{}, func(_ int, err error) { ended <- err })
+		if err := <-ended; !errors.Is(err, void) || asked != 1 || len(rows.keys) != 0 {
+			t.Errorf("%v, asked %d times, took %v", err, asked, rows.keys)
+		}
+		m.Refuse = func() error { return nil }
+		r.Deliver(m, time.Time{}, func(_ int, err error) { ended <- err })
+		synctest.Wait()
+		rows.pending[0](nil)
+		if err := <-ended; err != nil {
+			t.Errorf("when nothing is against it: %v", err)
+		}
+	})
+}

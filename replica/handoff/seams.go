@@ -76,6 +76,9 @@ type Message struct {
 	For     ring.NodeID // 0: the receiver's own rows; else hints for that owner
 	Durable bool
 	Rows    []Row
+	// Refuse says of a message that came why its rows must not be taken any more; it is
+	// asked when their turn has come. Nil refuses nothing.
+	Refuse func() error
 }
 
 // Peer delivers to one node. done is called exactly once, from any goroutine:

@@ -216,7 +216,7 @@ func (p *publisher) Identity() resp.Identity {
 func (p *publisher) Ready() bool {
 	select {
 	case <-p.ready:
-		return true
+		return p.n.members.View().Ready // not if the ring does without this node
 	default:
 		return false
 	}
@@ -315,7 +315,13 @@ func (n *Node) notReady() error {
 	if v.Ring == nil {
 		return errors.New("loading: no cluster has been found or formed yet")
 	}
-	return fmt.Errorf("loading: %d of %d expected members have joined", len(v.Ring.Members()), n.cfg.Expect)
+	if hasLeft(v) {
+		return errors.New("loading: " + leftText)
+	}
+	if have := len(v.Ring.Members()); have < n.cfg.Expect {
+		return fmt.Errorf("loading: %d of %d expected members have joined", have, n.cfg.Expect)
+	}
+	return errors.New("loading: this node is not part of the ring, or not every other one knows yet that it is")
 }
 
 // impairment is what a node that serves cannot do.

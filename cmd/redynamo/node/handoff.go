@@ -81,26 +81,29 @@ type handoffCluster struct{ cluster }
 
 func (c handoffCluster) Peer(id nodeID) handoff.Peer {
 	if p := c.n.pool.Get(id); p != nil {
-		return deliverer{p}
+		return deliverer{p, c.n.epochs}
 	}
 	return nil
 }
 
 // deliverer makes the node-to-node protocol look like a handoff's Peer.
-type deliverer struct{ p *rpc.Peer }
+type deliverer struct {
+	p      *rpc.Peer
+	epochs func() rpc.Epochs
+}
 
 func (d deliverer) Deliver(m handoff.Message, deadline time.Time, done func(int, error)) {
 	req := rpc.DeliverRequest{For: m.For, Durable: m.Durable, Rows: make([]rpc.DeliverRow, len(m.Rows))}
 	for i, row := range m.Rows {
 		req.Rows[i] = rpc.DeliverRow{Key: row.Key, Record: row.Record}
 	}
-	d.p.Deliver(req, rpc.Options{Deadline: deadline, Class: rpc.Background}, func(r rpc.DeliverReply, err error) {
+	d.p.Deliver(req, rpc.Options{Deadline: deadline, Class: rpc.Background, Epochs: d.epochs()}, func(r rpc.DeliverReply, err error) {
 		done(int(r.Credit), deliverError(err))
 	})
 }
 
 // transient are the errors that say nothing of the rows of a message.
-var transient = []error{rpc.ErrUnreachable, rpc.ErrOverloaded, rpc.ErrTimeout, rpc.ErrClosed, rpc.ErrLoading}
+var transient = []error{rpc.ErrUnreachable, rpc.ErrOverloaded, rpc.ErrTimeout, rpc.ErrClosed, rpc.ErrLoading, rpc.ErrStaleEpoch}
 
 // deliverError marks an answer of the peer that is about the rows.
 func deliverError(err error) error {
@@ -118,7 +121,12 @@ func deliverError(err error) error {
 // ServeDeliver takes in what another node has kept.
 func (h handler) ServeDeliver(m rpc.DeliverRequest, meta rpc.Meta, reply func(rpc.DeliverReply, error)) {
 	h.n.exchange.Heard(meta.From)
-	in := handoff.Message{For: m.For, Durable: m.Durable, Rows: make([]handoff.Row, len(m.Rows))}
+	in := handoff.Message{For: m.For, Durable: m.Durable, Rows: make([]handoff.Row, len(m.Rows)), Refuse: func() error {
+		if h.n.stale(meta.From, meta.Epochs, false) {
+			return rpc.ErrStaleEpoch
+		}
+		return nil
+	}}
 	for i, row := range m.Rows {
 		in.Rows[i] = handoff.Row{Key: row.Key, Record: row.Record}
 	}

@@ -53,6 +53,7 @@ type Node struct {
 	server   *rpc.Server
 	members  *membership.Membership
 	rings    ringBook
+	hearing  hearing
 	coord    *coordinator.Coordinator
 	doors    []*resp.Server
 	publish  *publisher
@@ -106,7 +107,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	n := &Node{
 		cfg: cfg, set: metrics.NewSet(), started: cfg.Now(), end: ending{done: make(chan struct{})},
 		base: newSupervisor(), tasks: newSupervisor(), disk: newWorkers(diskWorkers, diskQueue),
-		upkeep: upkeep{back: newWorkers(backWorkers, backQueue)},
+		hearing: newHearing(), upkeep: upkeep{back: newWorkers(backWorkers, backQueue)},
 	}
 	for n.actor == 0 {
 		n.actor = version.Actor(cfg.Rand())
@@ -220,7 +221,7 @@ func (n *Node) buildReplica(context.Context) error {
 	}
 	n.drops = newDropper(n.replica, n.cfg.Units, func() *epoch.View { return n.members.View().Epoch }, func() { n.members.Nudge() }, n.cfg.Logger, n.set)
 	n.hints, err = newHintMover(n)
-	n.local = &localPeer{replica: n.replica, disk: n.disk, budget: n.hints.budget, recovering: n.doubted, fatal: n.fail,
+	n.local = &localPeer{replica: n.replica, disk: n.disk, budget: n.hints.budget, recovering: n.doubted, stale: n.stale, fatal: n.fail,
 		why: func(key []byte) string { return n.reaper.Why(key) }}
 	return err
 }
@@ -231,7 +232,7 @@ func (n *Node) buildPeers(context.Context) error {
 	n.pool, err = rpc.NewPool(rpc.PoolConfig{
 		Node: n.id.node, ClusterID: clusterID, Dial: n.cfg.Network.Dial,
 		MaxFrameBytes: n.cfg.frameBytes(), MaxCallBytes: max(32<<20, n.cfg.frameBytes()),
-		OnChange: n.peerChanged, MessageAge: n.cfg.MessageAge,
+		OnChange: n.peerChanged, OnStale: n.hearing.take, MessageAge: n.cfg.MessageAge,
 		Rand: n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set,
 	})
 	if err != nil {
@@ -239,6 +240,7 @@ func (n *Node) buildPeers(context.Context) error {
 	}
 	n.server, err = rpc.NewServer(rpc.ServerConfig{
 		Node: n.id.node, ClusterID: clusterID, Handler: handler{n}, MessageAge: n.cfg.MessageAge,
+		Stale: n.stale, EpochState: func() []byte { return n.members.EpochState() },
 		MaxFrameBytes: n.cfg.frameBytes(), MaxCallBytes: max(256<<20, n.cfg.frameBytes()<<rpc.Background), MaxBacklogBytes: n.cfg.frameBytes(),
 		Logger: n.cfg.Logger, Metrics: n.set,
 	})
@@ -280,7 +282,7 @@ func (n *Node) buildCoordinator(context.Context) error {
 	var err error
 	n.coord, err = coordinator.New(coordinator.Config{
 		R: n.cfg.R, W: n.cfg.W, ReadTimeout: n.cfg.RequestTimeout, WriteTimeout: n.cfg.RequestTimeout,
-		MaxAge:   n.cfg.MessageAge / 2,
+		MaxAge: n.cfg.MessageAge / 2, MessageAge: n.cfg.MessageAge,
 		FsyncOne: n.cfg.Fsync == storage.FsyncOne, Recovering: n.doubted,
 		Ended: func(took time.Duration) { n.admission.Ended(admission.Client, took) },
 		Now:   n.cfg.Now, Rand: n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set,
@@ -319,6 +321,7 @@ func (n *Node) run() {
 	n.tasks.start(task{"ownership handoff", n.hints.mover.Run})
 	n.tasks.start(task{"drop", n.drops.Run})
 	n.tasks.start(task{"membership", n.members.Run})
+	n.tasks.start(task{"epochs", n.hearTask})
 	n.tasks.start(task{"publisher", n.publish.Run})
 	n.tasks.start(task{"antientropy", n.exchange.Run})
 	n.tasks.start(task{"reaper", n.reaper.Run})
