@@ -87,7 +87,8 @@ func (n *Node) transferTask(ctx context.Context) error {
 				grant, began = v.Transfer.Target, time.Now()
 			}
 			if done := n.handOver(v, began); done {
-				n.moves.sent.Store(&grant)
+				sent := grant // of its own: grant is the next one's soon
+				n.moves.sent.Store(&sent)
 				n.members.Nudge()
 			} else {
 				pause = time.After(transferPause)
