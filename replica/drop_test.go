@@ -133,3 +133,26 @@ func TestNoRowComesBackBehindADrop(t *testing.T) {
 		h.Fence(partition, false)
 	}
 }
+
+// A node that owns nothing of a partition may stand in for an owner of it.
+func TestHintsOfAFencedPartitionAreReadAndShown(t *testing.T) {
+	h := newHost(t, vfs.NewMem(), 1, unitsOfFew)
+	defer h.close(t)
+	key := []byte("k")
+	h.Fence(h.partition(ring.SlotOf(key)), true)
+	done := make(chan error, 1)
+	h.Merge(key, 9, foreign(3, "kept"), true, func(err error) { done <- err })
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	rows, err := h.Rows(key)
+	if err != nil || len(rows) != 1 || rows[0].For != 9 {
+		t.Errorf("rows: %+v, %v", rows, err)
+	}
+	if _, hash, err := h.Joined(key, 9); err != nil || hash == 0 {
+		t.Errorf("joined: %x, %v", hash, err)
+	}
+	if _, _, _, err := h.Read(key, 0); !errors.Is(err, ErrFenced) {
+		t.Errorf("own row: %v", err)
+	}
+}

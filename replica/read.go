@@ -94,6 +94,9 @@ func (r *Replica) Rows(key []byte) ([]Row, error) {
 	var rows []Row
 	for _, target := range append([]ring.NodeID{0}, r.hints.targets()...) {
 		rec, _, _, err := r.Read(key, target)
+		if errors.Is(err, ErrFenced) {
+			continue // it is no own row
+		}
 		if err != nil {
 			return rows, err
 		}
@@ -115,6 +118,9 @@ func (r *Replica) Joined(key []byte, target ring.NodeID) (rec version.Record, ha
 	}
 	for _, t := range append(targets, 0) {
 		row, _, _, err := r.Read(key, t)
+		if errors.Is(err, ErrFenced) {
+			continue // it is no own row
+		}
 		if err != nil {
 			return version.Record{}, 0, err
 		}
