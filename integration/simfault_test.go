@@ -587,6 +587,7 @@ type session struct {
 	views map[string]view
 	sent  int
 	pick  func(rng *rand.Rand, not int) int // draws the next node; nil draws from all
+	fault error                             // of the last operation that failed
 }
 
 // view is what a session holds of a key: a token, and what it stands for.
@@ -646,6 +647,7 @@ func (s *session) fateOf(err error) fate {
 	if err == nil {
 		return acked
 	}
+	s.fault = err
 	s.leave()
 	var said replyError
 	if !errors.As(err, &said) {

@@ -163,22 +163,20 @@ func (r *ringClient) run() {
 		case p < 65:
 			r.twice("VCTX.GET", func() error { return r.readShared(key) })
 		case p < 94 || r.views[key].token == "":
-			r.twice("VCTX.SET", func() error { return errOf(r.put(key)) })
+			r.twice("VCTX.SET", func() error { return r.errOf(r.put(key)) })
 		default:
-			r.twice("VCTX.DEL", func() error { return errOf(r.remove(key)) })
+			r.twice("VCTX.DEL", func() error { return r.errOf(r.remove(key)) })
 		}
 	}
 	r.leave()
 }
 
-// errNotMade says that a write was not acknowledged; the history knows the rest.
-var errNotMade = replyError("not acknowledged")
-
-func errOf(f fate) error {
+// errOf is why a write was not acknowledged, if it was not.
+func (r *ringClient) errOf(f fate) error {
 	if f == acked {
 		return nil
 	}
-	return errNotMade
+	return r.fault
 }
 
 // twice does something, and once more through another node if it fails.
