@@ -26,8 +26,7 @@ type Exchanger struct {
 	kick chan struct{} // holds a token when a peer or a job is to be looked at
 	mu   struct {
 		sync.Mutex
-		back    map[ring.NodeID]bool // came up since Run last looked
-		hurried map[ring.NodeID]bool // are due at once
+		back map[ring.NodeID]bool // came up since Run last looked
 	}
 }
 
@@ -39,7 +38,7 @@ func New(cfg Config, cluster Cluster, src Source) (*Exchanger, error) {
 	}
 	x := &Exchanger{cfg: cfg, cluster: cluster, src: src, kick: make(chan struct{}, 1)}
 	x.meters = newMeters(cfg.Metrics)
-	x.mu.back, x.mu.hurried = map[ring.NodeID]bool{}, map[ring.NodeID]bool{}
+	x.mu.back = map[ring.NodeID]bool{}
 	return x, nil
 }
 
@@ -47,15 +46,6 @@ func New(cfg Config, cluster Cluster, src Source) (*Exchanger, error) {
 func (x *Exchanger) PeerUp(node ring.NodeID) {
 	x.mu.Lock()
 	x.mu.back[node] = true
-	x.mu.Unlock()
-	x.nudge()
-}
-
-// Hurry has this node exchange with a peer next, whoever of the two would begin. It does
-// not block.
-func (x *Exchanger) Hurry(node ring.NodeID) {
-	x.mu.Lock()
-	x.mu.hurried[node] = true
 	x.mu.Unlock()
 	x.nudge()
 }
@@ -106,10 +96,10 @@ func (x *Exchanger) Run(ctx context.Context) error {
 // returns the next one, nil if there is nobody to exchange with.
 func (x *Exchanger) schedule(turns map[ring.NodeID]*turn) (next *turn) {
 	x.mu.Lock()
-	back, hurried := x.mu.back, x.mu.hurried
-	x.mu.back, x.mu.hurried = map[ring.NodeID]bool{}, map[ring.NodeID]bool{}
+	back := x.mu.back
+	x.mu.back = map[ring.NodeID]bool{}
 	x.mu.Unlock()
-	peers := slices.DeleteFunc(x.peers(), func(n ring.NodeID) bool { return !x.begins(n) && !hurried[n] })
+	peers := slices.DeleteFunc(x.peers(), func(n ring.NodeID) bool { return !x.begins(n) })
 	for node := range turns {
 		if !slices.Contains(peers, node) {
 			delete(turns, node)
@@ -128,9 +118,6 @@ func (x *Exchanger) schedule(turns map[ring.NodeID]*turn) (next *turn) {
 			// Should it have restarted, it begins by itself, and fetches what it lacks:
 			// the other way round both sides' rows would travel.
 			t.due = now.Add(2 * x.cfg.Return)
-		}
-		if hurried[node] && t.failed == 0 && t.due.After(now) {
-			t.due = now
 		}
 		if x.cluster.Up(node) && (next == nil || t.due.Before(next.due)) {
 			next = t
@@ -176,7 +163,7 @@ const maxBackoff = 8
 
 // takeTurn exchanges all shared partitions with one peer.
 func (x *Exchanger) takeTurn(ctx context.Context, t *turn) {
-	_, err := x.exchange(ctx, t.node, 0, ring.Slots-1)
+	_, err := x.turnOf(ctx, t.node)
 	switch {
 	case errors.Is(err, ErrBusy):
 		t.due = time.Now().Add(x.spread(x.cfg.Settle))
@@ -200,12 +187,40 @@ func (x *Exchanger) takeTurn(ctx context.Context, t *turn) {
 // errNoPeer says that there is nobody to exchange with.
 var errNoPeer = errors.New("antientropy: the peer is unknown or away")
 
-// exchange runs one exchange with a peer over some slots and enters it in the
-// ledger.
-func (x *Exchanger) exchange(ctx context.Context, node ring.NodeID, first, last ring.Slot) (Tally, error) {
+// turnOf compares all partitions that a peer and this node own in the base. What is to
+// move to a peer in a change of rings is brought by whoever sees to the change.
+func (x *Exchanger) turnOf(ctx context.Context, node ring.NodeID) (Tally, error) {
 	r := x.cluster.Live()
+	if r == nil {
+		return Tally{}, errNoPeer
+	}
+	if !x.enterOwn(node) {
+		return Tally{}, ErrBusy
+	}
+	defer x.leaveOwn()
+	return x.compare(ctx, node, ring.NewLive(r.Base), 0, ring.Slots-1)
+}
+
+// Exchange compares the partitions that the slots are in with another owner in any
+// live ring, now, and answers what it came to. It waits while this node is in another
+// session; ErrBusy means that the peer is.
+func (x *Exchanger) Exchange(ctx context.Context, node ring.NodeID, first, last ring.Slot) (Tally, error) {
+	if err := x.awaitOwn(ctx, node); err != nil {
+		return Tally{}, err
+	}
+	defer x.leaveOwn()
+	r := x.cluster.Live()
+	if r == nil {
+		return Tally{}, errNoPeer
+	}
+	return x.compare(ctx, node, r, first, last)
+}
+
+// compare runs one exchange with a peer over some slots of the partitions that both
+// own in some of the rings, and enters it in the ledger.
+func (x *Exchanger) compare(ctx context.Context, node ring.NodeID, r *ring.Live, first, last ring.Slot) (Tally, error) {
 	peer := x.cluster.Peer(node)
-	if r == nil || peer == nil || !x.cluster.Up(node) {
+	if peer == nil || !x.cluster.Up(node) {
 		return Tally{}, errNoPeer
 	}
 	parts := shared(r, x.cluster.Self(), node, first, last)

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/redynamo/redynamo/membership/ring"
+	"github.com/redynamo/redynamo/replica/storage"
 	"github.com/redynamo/redynamo/replica/version"
 )
 
@@ -34,32 +35,17 @@ func (r *Replica) fenced(slot ring.Slot) bool { return r.fences[r.partition(slot
 // dropPage is how many rows are dropped between two looks at the context.
 const dropPage = 256
 
-// Drop removes every own row of fenced partitions, with what the indexes and
-// counters have of them, and answers how many there were once that is durable. It
+// Drop removes every own row of a fenced partition, with what the indexes and
+// counters have of it, and answers how many there were once that is durable. It
 // may be repeated. Hints are no own rows: they stay until they are delivered.
-func (r *Replica) Drop(ctx context.Context, partitions ...int) (rows int, err error) {
-	for _, p := range partitions {
-		if !r.Fenced(p) {
-			return 0, fmt.Errorf("replica: drop partition %d: it is not fenced", p)
-		}
+func (r *Replica) Drop(ctx context.Context, partition int) (rows int, err error) {
+	if !r.Fenced(partition) {
+		return 0, fmt.Errorf("replica: drop partition %d: it is not fenced", partition)
 	}
 	// Changes that were let in before the fence closed are in the scan.
-	r.passLocks()
-	if err := r.settled(ctx); err != nil {
+	if err := r.Settle(ctx); err != nil {
 		return 0, err
 	}
-	for _, p := range partitions {
-		n, err := r.dropPartition(ctx, p)
-		if rows += n; err != nil {
-			return rows, err
-		}
-	}
-	r.meters.dropped.Add(rows)
-	return rows, r.settled(ctx)
-}
-
-// dropPartition queues the removal of the rows of one.
-func (r *Replica) dropPartition(ctx context.Context, partition int) (rows int, err error) {
 	size := ring.Slots / r.cfg.Units
 	slot, last, hash := ring.Slot(partition*size), ring.Slot(partition*size+size-1), uint32(0)
 	for done := false; !done; {
@@ -78,7 +64,27 @@ func (r *Replica) dropPartition(ctx context.Context, partition int) (rows int, e
 		rows += len(page.Entries)
 		slot, hash, done = page.NextSlot, page.NextHash, page.Done
 	}
-	return rows, nil
+	r.meters.dropped.Add(rows)
+	return rows, r.settled(ctx)
+}
+
+// Settle returns when all changes are committed, and synced, that were let in before
+// the fences which are closed by now.
+func (r *Replica) Settle(ctx context.Context) error {
+	r.passLocks()
+	return r.settled(ctx)
+}
+
+// Empty reports whether no own row of a partition is committed.
+func (r *Replica) Empty(partition int) (bool, error) {
+	size := ring.Slots / r.cfg.Units
+	empty := true
+	lo, hi := storage.DataRange(ring.Slot(partition*size), 0, ring.Slot(partition*size+size-1))
+	err := r.store.Scan(lo, hi, func(_, _ []byte) bool {
+		empty = false
+		return false
+	})
+	return empty, err
 }
 
 // passLocks returns when nobody is left under a lock taken before: whoever was has

@@ -288,6 +288,11 @@ func (p *Reaper) drop(ctx context.Context, now time.Time) error {
 		if err != nil {
 			return err
 		}
+		if _, ok := p.proof.Settled(p.r.partition(g.slot), g.seen); !ok {
+			p.unprove(key) // the owners have changed meanwhile
+			end()
+			continue
+		}
 		err = p.r.reap(key, g)
 		end()
 		if err != nil {
@@ -298,6 +303,15 @@ func (p *Reaper) drop(ctx context.Context, now time.Time) error {
 		p.mu.Unlock()
 	}
 	return p.r.drained(ctx)
+}
+
+// unprove lets the proof of a grave begin anew.
+func (p *Reaper) unprove(key string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if g := p.mu.graves[key]; g != nil {
+		g.proven, g.free = time.Time{}, time.Time{}
+	}
 }
 
 // askHints asks for which of the proven graves no hint is kept.

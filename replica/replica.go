@@ -111,21 +111,11 @@ func (r *Replica) prepareCount() error {
 
 // findTargets opens an account for every target with hint rows.
 func (r *Replica) findTargets() error {
-	lo, hi := storage.AllHints()
-	for {
-		found := false
-		err := r.store.Scan(lo, hi, func(row, _ []byte) bool {
-			if target, _, _, _, ok := storage.ParseHintKey(row); ok {
-				r.hints.open(ring.NodeID(target), 0, 0)
-				_, lo = storage.HintRange(target, 0, 0) // behind its last row
-				found = true
-			}
-			return false
-		})
-		if err != nil || !found {
-			return err
-		}
+	targets, err := hintTargets(r.store.Scan)
+	for _, target := range targets {
+		r.hints.open(target, 0, 0)
 	}
+	return err
 }
 
 // Run counts the rows if a clean close has not left their number, drops expired

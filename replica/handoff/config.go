@@ -38,6 +38,10 @@ type Config struct {
 	// dealt with. Default: at once.
 	Pace func(ctx context.Context) (end func(), err error)
 
+	// Handed reports whether this node's hints were handed over as rings of that
+	// number ask for: Mover.Handed. Default: never.
+	Handed func(number uint64) bool
+
 	Now     func() time.Time // wall clock, by which hints have an age; time.Now
 	Rand    func() uint64    // spreads the waits; math/rand/v2
 	Logger  *slog.Logger     // discards if nil
@@ -57,6 +61,9 @@ func (c Config) withDefaults() Config {
 	def(&c.MaxRejected, 16)
 	if c.Pace == nil {
 		c.Pace = func(context.Context) (func(), error) { return func() {}, nil }
+	}
+	if c.Handed == nil {
+		c.Handed = func(uint64) bool { return false }
 	}
 	if c.Now == nil {
 		c.Now = time.Now

@@ -63,8 +63,8 @@ type Taker interface {
 
 // Cluster is what a Sender knows of the other nodes. It answers from memory.
 type Cluster interface {
-	// Ring returns the current ring, nil while there is none.
-	Live() *ring.Live
+	// Rings returns the current rings.
+	Rings() Rings
 	// Up reports whether a node seems to be alive.
 	Up(node ring.NodeID) bool
 	// Peer returns the way to a node, nil if it is unknown.

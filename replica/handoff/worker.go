@@ -111,7 +111,9 @@ func (s *Sender) passEnded(t *target) outcome {
 
 // step works on one page of rows and reports whether it was the last.
 func (s *Sender) step(ctx context.Context, t *target) (done bool, err error) {
-	current := s.cluster.Live()
+	rings := s.enter(t)
+	defer s.leave(t)
+	current := rings.Live
 	if current == nil {
 		return false, ErrNotReady
 	}
@@ -129,8 +131,8 @@ func (s *Sender) step(ctx context.Context, t *target) (done bool, err error) {
 	if err := s.move(ctx, t, moving); err != nil {
 		return false, err
 	}
-	if len(stay) > 0 && s.reachable(current, t.id) {
-		if err := s.keepFor(ctx, current, t, stay); err != nil {
+	if s.reachable(current, t.id) {
+		if stay, err = s.keepFor(ctx, rings, t, stay); err != nil {
 			return false, err
 		}
 		if sent, err := s.send(ctx, t, stay); err != nil {
@@ -188,19 +190,25 @@ func sortRows(current *ring.Live, target, self ring.NodeID, rows []Row) (stay []
 	return stay, moving
 }
 
-// keepFor notes rows for the nodes that are to own their keys, too, before their
-// target gets them: it may have given those nodes all it had already.
-func (s *Sender) keepFor(ctx context.Context, current *ring.Live, t *target, rows []Row) error {
-	if len(current.Beside) == 0 {
-		return nil
+// keepFor notes rows for the nodes that are to have them, too, before their target
+// gets them, and answers those that it may get now.
+func (s *Sender) keepFor(ctx context.Context, rings Rings, t *target, rows []Row) (ready []Row, err error) {
+	if rings.Plan == nil {
+		return rows, nil
 	}
-	all := newGather()
+	all, handed := newGather(), s.cfg.Handed(rings.Number)
+	var copies []ring.NodeID
 	for _, row := range rows {
-		partition := current.Partition(row.Slot)
-		if !current.Base.Owns(t.id, partition) {
-			continue // the target is one of those, and gives nothing away yet
+		var wait bool
+		copies, wait = rings.copies(copies[:0], rings.Live.Partition(row.Slot), t.id)
+		if wait && !handed {
+			continue
 		}
-		for _, owner := range current.Gained(nil, partition) {
+		ready = append(ready, row)
+		if wait {
+			continue // those who are to have it have it
+		}
+		for _, owner := range copies {
 			if owner == s.cfg.Self {
 				owner = 0
 			}
@@ -208,9 +216,9 @@ func (s *Sender) keepFor(ctx context.Context, current *ring.Live, t *target, row
 		}
 	}
 	if err := all.wait(ctx); err != nil {
-		return fmt.Errorf("handoff: keep hints for coming owners: %w", err)
+		return nil, fmt.Errorf("handoff: keep hints for coming owners: %w", err)
 	}
-	return nil
+	return ready, nil
 }
 
 // move merges rows into the own ones and into the hints for their owners, and

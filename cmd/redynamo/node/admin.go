@@ -137,6 +137,8 @@ func (p *publisher) Run(ctx context.Context) error {
 		p.connect(v)
 		p.heed(v, gossiped)
 		p.n.hints.sender.Wake() // owners may be others now
+		p.n.hints.mover.Wake()
+		p.n.drops.wake()
 		p.rebuild(version)
 		if v.Ready {
 			p.opened.Do(func() { close(p.ready) })

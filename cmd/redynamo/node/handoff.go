@@ -18,6 +18,7 @@ import (
 // hintMover is the two halves of hint delivery, and the bound on what is kept.
 type hintMover struct {
 	sender   *handoff.Sender
+	mover    *handoff.Mover
 	receiver *handoff.Receiver
 	budget   *handoff.Budget
 }
@@ -32,9 +33,16 @@ func newHintMover(n *Node) (m hintMover, err error) {
 		return m, err
 	}
 	m.sender, err = handoff.NewSender(handoff.Config{
-		Self: n.id.node, Pace: n.pace(admission.Send),
+		Self: n.id.node, Pace: n.pace(admission.Send), Handed: func(number uint64) bool { return n.hints.mover.Handed(number) },
 		Now: n.cfg.Now, Rand: n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set,
 	}, hintBook{n.replica}, n.replica, handoffCluster{cluster{n}}, m.budget)
+	if err != nil {
+		return m, err
+	}
+	m.mover, err = handoff.NewMover(handoff.MoverConfig{
+		Self: n.id.node, Pace: n.pace(admission.Send), Sent: func() { n.members.Nudge() },
+		Rand: n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set,
+	}, handoffCluster{cluster{n}}, n.replica, exchanges{n}, n.hintMoment)
 	return m, err
 }
 
@@ -52,11 +60,16 @@ func (b hintBook) Totals() []handoff.Total {
 
 func (b hintBook) Page(target nodeID, slot ring.Slot, hash uint32, maxBytes int) (handoff.Page, error) {
 	p, err := b.r.HintPage(target, slot, hash, maxBytes)
+	return pageOf(p), err
+}
+
+// pageOf gives a page the words of handoff.
+func pageOf(p replica.HintPage) handoff.Page {
 	page := handoff.Page{NextSlot: p.NextSlot, NextHash: p.NextHash, Done: p.Done, Unreadable: p.Unreadable}
 	for _, h := range p.Hints {
 		page.Rows = append(page.Rows, handoff.Row(h))
 	}
-	return page, err
+	return page
 }
 
 func (b hintBook) Drop(key []byte, target nodeID, record []byte, done func(bool, error)) {
@@ -124,6 +137,7 @@ var receiveErrors = []struct{ local, wire error }{
 	{handoff.ErrBusy, rpc.ErrOverloaded},
 	{handoff.ErrLate, rpc.ErrTimeout},
 	{replica.ErrLate, rpc.ErrTimeout},
+	{replica.ErrFenced, rpc.ErrLoading}, // it is being emptied, and will be open
 	{handoff.ErrNotReady, rpc.ErrLoading},
 	{handoff.ErrNotOwner, rpc.ErrNotOwner},
 	{storage.ErrClosed, rpc.ErrLoading}, // it is stopping, and will be back

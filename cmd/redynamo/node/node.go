@@ -27,6 +27,7 @@ import (
 	"github.com/redynamo/redynamo/coordinator"
 	"github.com/redynamo/redynamo/coordinator/admission"
 	"github.com/redynamo/redynamo/membership"
+	"github.com/redynamo/redynamo/membership/epoch"
 	"github.com/redynamo/redynamo/replica"
 	"github.com/redynamo/redynamo/replica/rpc"
 	"github.com/redynamo/redynamo/replica/storage"
@@ -68,10 +69,11 @@ type upkeep struct {
 	admission *admission.Controller
 	back      *workers
 	hints     hintMover
+	drops     *dropper
 	responder *antientropy.Responder
 	exchange  *antientropy.Exchanger
-	moves     transfers
 	reaper    *replica.Reaper
+	settling  settling
 }
 
 // ending is how a node comes to its end.
@@ -216,6 +218,7 @@ func (n *Node) buildReplica(context.Context) error {
 	if err != nil {
 		return err
 	}
+	n.drops = newDropper(n.replica, n.cfg.Units, func() *epoch.View { return n.members.View().Epoch }, func() { n.members.Nudge() }, n.cfg.Logger, n.set)
 	n.hints, err = newHintMover(n)
 	n.local = &localPeer{replica: n.replica, disk: n.disk, budget: n.hints.budget, recovering: n.doubted, fatal: n.fail,
 		why: func(key []byte) string { return n.reaper.Why(key) }}
@@ -260,7 +263,6 @@ func (n *Node) buildMembership(context.Context) error {
 	if n.cfg.ReplaceLost != 0 {
 		expect = 0 // a member of an existing cluster forms none
 	}
-	n.rings.turned = n.turned
 	var err error
 	n.members, err = membership.New(membership.Config{
 		Boot:       membership.Boot{Number: n.id.boots, Incarnation: uint64(n.actor), Reached: n.recovery.opened},
@@ -288,7 +290,7 @@ func (n *Node) buildCoordinator(context.Context) error {
 }
 
 func (n *Node) buildDoors(context.Context) error {
-	admin := newRingAdmin(n, noMover{})
+	admin := newRingAdmin(n, handover{n})
 	for i, door := range []resp.Door{resp.Plain, resp.Cluster} {
 		d, err := resp.New(resp.Config{
 			Door: door, Store: n.coord, Admin: n.publish, Ring: admin, Port: port(n.listeners[i]), Password: n.cfg.RequirePass,
@@ -314,12 +316,13 @@ func (n *Node) run() {
 	n.base.start(task{"replica", n.replica.Run})
 	n.base.start(task{"handoff receiver", n.hints.receiver.Run})
 	n.tasks.start(task{"handoff", n.hints.sender.Run})
+	n.tasks.start(task{"ownership handoff", n.hints.mover.Run})
+	n.tasks.start(task{"drop", n.drops.Run})
 	n.tasks.start(task{"membership", n.members.Run})
 	n.tasks.start(task{"publisher", n.publish.Run})
 	n.tasks.start(task{"antientropy", n.exchange.Run})
 	n.tasks.start(task{"reaper", n.reaper.Run})
 	n.tasks.start(task{"mender", n.mendTask})
-	n.tasks.start(task{"transfers", n.transferTask})
 	n.tasks.start(task{"recovery", n.recoverTask})
 	for i, d := range n.doors {
 		n.tasks.start(task{"door", func(ctx context.Context) error { return d.Serve(ctx, n.listeners[i]) }})

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/redynamo/redynamo/coordinator"
+	"github.com/redynamo/redynamo/replica"
 	"github.com/redynamo/redynamo/replica/rpc"
 	"github.com/redynamo/redynamo/replica/storage"
 	"github.com/redynamo/redynamo/replica/version"
@@ -133,6 +134,7 @@ var wireErrors = []struct{ local, wire, heard error }{
 	{coordinator.ErrLost, rpc.ErrTimeout, coordinator.ErrLost},
 	{coordinator.ErrLost, rpc.ErrClosed, coordinator.ErrLost},
 	{coordinator.ErrNotOwner, rpc.ErrLoading, coordinator.ErrNotOwner},
+	{replica.ErrFenced, rpc.ErrLoading, coordinator.ErrNotOwner},
 }
 
 // fromWire turns an error of the protocol into the coordinator's word for it.

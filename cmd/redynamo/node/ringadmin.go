@@ -57,12 +57,6 @@ type mover interface {
 	Pace() float64
 }
 
-// noMover is a node that hands nothing over.
-type noMover struct{}
-
-func (noMover) Transfers() []resp.RingTransfer { return nil }
-func (noMover) Pace() float64                  { return 0 }
-
 // keptPlan is a plan that may still be applied.
 type keptPlan struct {
 	id      string

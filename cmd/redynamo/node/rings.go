@@ -12,7 +12,6 @@ import (
 // ringBook keeps the rings that requests go by, those of each view apart, until no
 // request goes by them any more.
 type ringBook struct {
-	turned func(*epoch.View) // is told of a view before requests go by it
 	newest atomic.Pointer[numbered]
 	mu     struct {
 		sync.Mutex
@@ -53,7 +52,6 @@ func (b *ringBook) turn(members *membership.Membership) *coordinator.Rings {
 	default:
 		b.mu.earlier = append(b.mu.earlier, old)
 	}
-	b.turned(v.Epoch)
 	n := &numbered{v.Epoch, coordinator.NewRings(v.Live)}
 	b.newest.Store(n)
 	return n.rings
@@ -73,4 +71,12 @@ func (b *ringBook) drained(members *membership.Membership) uint64 {
 		return b.mu.earlier[0].view.Number
 	}
 	return b.newest.Load().view.Number
+}
+
+// inTransition is what membership asks: how far this node is in a change of the ring.
+// What is drained is looked at first: a drop that then does not run will not begin
+// before it has seen the new target.
+func (n *Node) inTransition() epoch.Local {
+	drained := n.rings.drained(n.members)
+	return epoch.Local{Drained: drained, Dropping: n.dropping(), Sent: n.sent()}
 }
