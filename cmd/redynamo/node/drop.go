@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -92,6 +93,9 @@ func (d *dropper) step(ctx context.Context) error {
 	v := d.view()
 	if v == nil {
 		return nil
+	}
+	if units := v.Read().Units(); units != d.units {
+		return fmt.Errorf("the rings have %d partitions, the store has %d", units, d.units)
 	}
 	if d.dropping.Load() { // what was begun is ended, whatever the view says by now
 		if err := d.dropClosed(ctx, nil); err != nil {
