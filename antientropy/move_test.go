@@ -519,3 +519,28 @@ func TestHintsForADeadOwnerReachTheNewOnes(t *testing.T) {
 		c.whole(hinted, 2)
 	})
 }
+
+// Everybody gives to everybody, one at a time, and nobody waits for ever.
+func TestALeavingNodeIsTakenOverByAllOthers(t *testing.T) {
+	inChange(t, 7, slow(), func(c *change) {
+		keys := c.fill(2000)
+		began := time.Now()
+		c.amend(ring.Record{Member: ring.Member{ID: 7, PlaceID: 7, Weight: 100}, Counter: 2, Admin: 1, Removed: true})
+		c.settled(6)
+		c.whole(keys, 1)
+		all, distinct := 0, 0
+		for _, h := range c.w.hosts {
+			rows, once := h.broughtRows()
+			all, distinct = all+rows, distinct+once
+		}
+		if distinct < 500 || all*10 > distinct*11 {
+			t.Errorf("%d rows were brought for %d", all, distinct)
+		}
+		if took := time.Since(began); took > 5*time.Minute {
+			t.Errorf("it took %v", took)
+		}
+		if !c.viewOf(7).Out {
+			t.Error("the node that left is still needed")
+		}
+	})
+}
