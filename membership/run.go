@@ -242,6 +242,9 @@ func (l *loop) advance(next state) error {
 	if next.ready() && !old.ready() {
 		l.log.Info("this node is ready", "members", next.members())
 	}
+	if !next.ready() && old.ready() {
+		l.log.Info("this node serves no more", "epochs", next.Epochs, "before", old.Epochs)
+	}
 	for _, r := range next.changedRecords(old) {
 		l.log.Info("member record", "node", r.ID, "zone", r.Zone, "weight", r.Weight, "removed", r.Removed)
 	}

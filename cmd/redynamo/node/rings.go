@@ -105,8 +105,9 @@ func (r *replaced) drained(newest uint64) uint64 {
 	return newest
 }
 
-// drained is epoch.Local's: the newest view such that nothing goes by an earlier one.
-func (n *Node) drained() uint64 { return n.rings.drained(n.members) }
+// drained is epoch.Local's: the newest view such that nothing goes by an earlier one,
+// neither a request nor a hint on its way home.
+func (n *Node) drained() uint64 { return min(n.rings.drained(n.members), n.hints.sender.Oldest()) }
 
 // stale reports whether a request of another node must be refused, since it goes by
 // epochs that are over or its sender was given up. A node without a view knows nothing
