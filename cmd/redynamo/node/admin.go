@@ -134,6 +134,9 @@ func (p *publisher) Run(ctx context.Context) error {
 	warned, gossiped, left := "", map[nodeID]bool{}, false
 	for version := uint64(1); ; version++ {
 		v, changed := p.n.members.Changes()
+		if v.Established && v.Units != p.n.cfg.Units {
+			return fmt.Errorf("the cluster has %d partitions, fixed when it was created: start this node with --units %d", v.Units, v.Units)
+		}
 		p.connect(v)
 		p.heed(v, gossiped)
 		p.n.hints.sender.Wake() // owners may be others now

@@ -38,12 +38,15 @@ type dropper struct {
 	nudge func() // told when dropping has ended
 	log   *slog.Logger
 
+	grace time.Duration // a view is settled for so long before anything is closed
+
 	kick     chan struct{} // holds one wish to look at the view
 	dropping atomic.Bool
 	left     atomic.Int64 // partitions to be emptied
 	// Only Run knows these. Invariant: of a closed partition it is known whether it is
 	// empty, or dropping is set.
 	empty []bool // closed, and empty
+	rest  rest   // the settled view that was seen last
 	done  bool   // everything that a view asks for
 	seen  uint64 // the number of that view
 }
@@ -105,6 +108,10 @@ func (d *dropper) step(ctx context.Context) error {
 	if d.done && v.Number == d.seen {
 		return nil
 	}
+	if v.Settled && !d.rested(v) {
+		d.reopen(v)
+		return nil
+	}
 	if v.Settled && !d.close(v) {
 		d.wake() // another view has come
 		return nil
@@ -114,16 +121,40 @@ func (d *dropper) step(ctx context.Context) error {
 			return err
 		}
 	}
+	d.reopen(v)
+	if d.ended() {
+		d.done, d.seen = true, v.Number
+	}
+	return nil
+}
+
+// dropGrace is the grace of a node. Nobody reads by the rings of before when a view is
+// settled, but some node may not have heard of that yet, and owes its writes to their
+// owners, too.
+const dropGrace = 5 * time.Second
+
+// rest is a settled view and when it was first seen.
+type rest struct {
+	number uint64
+	since  time.Time
+}
+
+// rested reports whether a settled view has lasted.
+func (d *dropper) rested(v *epoch.View) bool {
+	if d.rest.number != v.Number || d.rest.since.IsZero() {
+		d.rest = rest{v.Number, time.Now()}
+	}
+	return time.Since(d.rest.since) >= d.grace
+}
+
+// reopen opens what the view holds, and is empty.
+func (d *dropper) reopen(v *epoch.View) {
 	for p := range d.units {
 		if d.empty[p] && v.Holds(p) {
 			d.empty[p] = false
 			d.rows.Fence(p, false)
 		}
 	}
-	if d.ended() {
-		d.done, d.seen = true, v.Number
-	}
-	return nil
 }
 
 // close fences what is not held in a settled view, unless the view has been replaced.

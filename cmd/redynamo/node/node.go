@@ -220,6 +220,7 @@ func (n *Node) buildReplica(context.Context) error {
 		return err
 	}
 	n.drops = newDropper(n.replica, n.cfg.Units, func() *epoch.View { return n.members.View().Epoch }, func() { n.members.Nudge() }, n.cfg.Logger, n.set)
+	n.drops.grace = dropGrace
 	n.hints, err = newHintMover(n)
 	n.local = &localPeer{replica: n.replica, disk: n.disk, budget: n.hints.budget, recovering: n.doubted, stale: n.stale, fatal: n.fail,
 		why: func(key []byte) string { return n.reaper.Why(key) }}
