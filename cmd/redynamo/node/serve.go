@@ -80,7 +80,9 @@ func (h handler) ServeWrite(m rpc.WriteRequest, meta rpc.Meta, reply func(rpc.Wr
 		reply(rpc.WriteReply{}, rpc.ErrUnsupported)
 		return
 	}
-	if !h.n.members.View().Ready {
+	// A new owner is handed writes as soon as others read by it, which is before the
+	// ring is at rest and this node opens its doors.
+	if cluster(h).Rings() == nil {
 		reply(rpc.WriteReply{}, rpc.ErrLoading)
 		return
 	}
