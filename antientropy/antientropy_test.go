@@ -16,7 +16,7 @@ import (
 // exchangeAll runs one exchange from a to b.
 func exchangeAll(t *testing.T, a, b *host) Tally {
 	t.Helper()
-	tally, err := a.x.exchange(t.Context(), b.id, 0, ring.Slots-1)
+	tally, err := a.x.Exchange(t.Context(), b.id, 0, ring.Slots-1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +126,7 @@ func TestRowsAreReadAfterTheWaitAndNotBefore(t *testing.T) {
 	var b *host
 	a, b = pair(t, Config{Settle: time.Nanosecond, Pace: pace})
 	a.put("k", 1)
-	if _, err := a.x.exchange(t.Context(), b.id, 0, ring.Slots-1); err != nil {
+	if _, err := a.x.Exchange(t.Context(), b.id, 0, ring.Slots-1); err != nil {
 		t.Fatal(err)
 	}
 	if waits == 0 || b.state("k") != a.state("k") {
@@ -140,7 +140,7 @@ func TestRowsThatWereFetchedLongAgoAreNotMerged(t *testing.T) {
 			a, b := pair(t, Config{Settle: time.Nanosecond})
 			b.put("k", 1)
 			b.answers = took // and this side is not there to see its deadline pass
-			_, err := a.x.exchange(t.Context(), b.id, 0, ring.Slots-1)
+			_, err := a.x.Exchange(t.Context(), b.id, 0, ring.Slots-1)
 			if is := a.state("k") == b.state("k"); is != merged || merged != (err == nil) {
 				t.Errorf("after %v: merged %v, %v", took, is, err)
 			}
@@ -164,7 +164,7 @@ func TestSessionsAreProofsForBothSidesAndOnlyWhenTheySucceed(t *testing.T) {
 		}
 		none("at first")
 		b.fail = errors.New("no answer")
-		if _, err := a.x.exchange(t.Context(), b.id, 0, ring.Slots-1); !errors.Is(err, b.fail) {
+		if _, err := a.x.Exchange(t.Context(), b.id, 0, ring.Slots-1); !errors.Is(err, b.fail) {
 			t.Errorf("exchange: %v", err)
 		}
 		none("after a failure")

@@ -25,10 +25,16 @@
 //
 // Of two nodes one begins their exchanges, by a rule on their ids; after a start
 // every node begins one with each other owner, since it is the one that may lack
-// something. It runs one at a time. Each peer has its turn every Interval, in a random
+// something. A node is in one session at a time, whoever began it: brought rows by
+// two at once, it would be brought the same ones. Each peer has its turn every Interval, in a random
 // place of it, and at once when it has been away and some time has passed for its
 // hints to arrive. Repair asks for a pass over some slots now. A failed exchange is
 // repeated after a growing pause.
+//
+// These turns compare what both nodes own in the base. What is to move in a change of
+// rings is for Exchange, which compares what both own in any live ring; so does Repair,
+// for a node that has lost something must get it back in all of them. The epoch of a
+// session tells both sides which of the two it is.
 //
 // # What a session proves
 //

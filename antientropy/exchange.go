@@ -443,9 +443,9 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// shared returns the partitions that both nodes own, ascending, within some
-// slots.
-func shared(r *ring.Ring, a, b ring.NodeID, first, last ring.Slot) (parts []int) {
+// shared returns the partitions that both nodes own, in whatever rings, ascending,
+// within some slots.
+func shared(r *ring.Live, a, b ring.NodeID, first, last ring.Slot) (parts []int) {
 	for p := range r.Units() {
 		lo, hi := r.SlotsOf(p)
 		if hi >= first && lo <= last && r.Owns(a, p) && r.Owns(b, p) {

@@ -126,9 +126,9 @@ func (x *Exchanger) schedule(turns map[ring.NodeID]*turn) (next *turn) {
 	return next
 }
 
-// peers are the other members of the ring.
+// peers are the other members of the rings.
 func (x *Exchanger) peers() (nodes []ring.NodeID) {
-	r := x.cluster.Ring()
+	r := x.cluster.Live()
 	if r == nil {
 		return nil
 	}
@@ -163,7 +163,7 @@ const maxBackoff = 8
 
 // takeTurn exchanges all shared partitions with one peer.
 func (x *Exchanger) takeTurn(ctx context.Context, t *turn) {
-	_, err := x.exchange(ctx, t.node, 0, ring.Slots-1)
+	_, err := x.turnOf(ctx, t.node)
 	switch {
 	case errors.Is(err, ErrBusy):
 		t.due = time.Now().Add(x.spread(x.cfg.Settle))
@@ -187,12 +187,40 @@ func (x *Exchanger) takeTurn(ctx context.Context, t *turn) {
 // errNoPeer says that there is nobody to exchange with.
 var errNoPeer = errors.New("antientropy: the peer is unknown or away")
 
-// exchange runs one exchange with a peer over some slots and enters it in the
-// ledger.
-func (x *Exchanger) exchange(ctx context.Context, node ring.NodeID, first, last ring.Slot) (Tally, error) {
-	r := x.cluster.Ring()
+// turnOf compares all partitions that a peer and this node own in the base. What is to
+// move to a peer in a change of rings is brought by whoever sees to the change.
+func (x *Exchanger) turnOf(ctx context.Context, node ring.NodeID) (Tally, error) {
+	r := x.cluster.Live()
+	if r == nil {
+		return Tally{}, errNoPeer
+	}
+	if !x.enterOwn(node) {
+		return Tally{}, ErrBusy
+	}
+	defer x.leaveOwn()
+	return x.compare(ctx, node, ring.NewLive(r.Base), 0, ring.Slots-1)
+}
+
+// Exchange compares the partitions that the slots are in with another owner in any
+// live ring, now, and answers what it came to. It waits while this node is in another
+// session; ErrBusy means that the peer is.
+func (x *Exchanger) Exchange(ctx context.Context, node ring.NodeID, first, last ring.Slot) (Tally, error) {
+	if err := x.awaitOwn(ctx, node); err != nil {
+		return Tally{}, err
+	}
+	defer x.leaveOwn()
+	r := x.cluster.Live()
+	if r == nil {
+		return Tally{}, errNoPeer
+	}
+	return x.compare(ctx, node, r, first, last)
+}
+
+// compare runs one exchange with a peer over some slots of the partitions that both
+// own in some of the rings, and enters it in the ledger.
+func (x *Exchanger) compare(ctx context.Context, node ring.NodeID, r *ring.Live, first, last ring.Slot) (Tally, error) {
 	peer := x.cluster.Peer(node)
-	if r == nil || peer == nil || !x.cluster.Up(node) {
+	if peer == nil || !x.cluster.Up(node) {
 		return Tally{}, errNoPeer
 	}
 	parts := shared(r, x.cluster.Self(), node, first, last)

@@ -1,6 +1,7 @@
 package antientropy
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"sync"
@@ -15,6 +16,8 @@ type ledger struct {
 		sync.Mutex
 		sessions map[ring.NodeID][]time.Time // by partition
 		opened   map[ring.NodeID]opened      // by peers, and not at their end
+		own      ring.NodeID                 // with whom this node has begun one; 0: nobody
+		waiting  int                         // those here that wait to begin one
 	}
 }
 
@@ -67,9 +70,9 @@ type opened struct {
 }
 
 // ServeBegin notes that a peer begins a session. Only members of the ring are
-// noted, so there are few. While another peer's session goes on it answers
-// ErrBusy: a node that lacks much would be brought the same rows by everybody at
-// once.
+// noted, so there are few. While another session goes on, or somebody here waits to
+// begin one, it answers ErrBusy: a node that lacks much would be brought the same rows
+// by everybody at once. Of two that begin with each other at once, one is refused.
 //
 // A peer that begins anew has given a session up. Its end may be on the way all
 // the same, and would be taken for the end of this one: so what comes to an end
@@ -81,11 +84,10 @@ func (x *Exchanger) ServeBegin(from ring.NodeID, s Session) error {
 	l := &x.ledger
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	now := time.Now()
-	for other, o := range l.mu.opened {
-		if other != from && now.Sub(o.heard) < lease {
-			return ErrBusy
-		}
+	self, now := x.cluster.Self(), time.Now()
+	meets := l.mu.own == from && begins(from, self)
+	if l.mu.own != 0 && !meets || l.mu.waiting > 0 || x.servesLocked(from, now) {
+		return ErrBusy
 	}
 	if l.mu.opened == nil {
 		l.mu.opened = map[ring.NodeID]opened{}
@@ -95,6 +97,57 @@ func (x *Exchanger) ServeBegin(from ring.NodeID, s Session) error {
 		began = given.began
 	}
 	l.mu.opened[from] = opened{s, began, now}
+	return nil
+}
+
+// servesLocked reports whether the session of some peer but one goes on. One that has
+// gone away may begin anew.
+func (x *Exchanger) servesLocked(but ring.NodeID, now time.Time) bool {
+	for other, o := range x.ledger.mu.opened {
+		if other != but && now.Sub(o.heard) < lease && x.cluster.Up(other) {
+			return true
+		}
+	}
+	return false
+}
+
+// enterOwn reports whether this node may begin a session with a peer, which it then
+// has begun until leaveOwn. It is in one session at a time, whoever began it.
+func (x *Exchanger) enterOwn(node ring.NodeID) bool {
+	l := &x.ledger
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.mu.own != 0 || x.servesLocked(0, time.Now()) {
+		return false
+	}
+	l.mu.own = node
+	return true
+}
+
+// leaveOwn ends what enterOwn began.
+func (x *Exchanger) leaveOwn() {
+	x.ledger.mu.Lock()
+	defer x.ledger.mu.Unlock()
+	x.ledger.mu.own = 0
+}
+
+// ownPause is the time between two looks whether a session may begin here.
+const ownPause = 20 * time.Millisecond
+
+// awaitOwn is enterOwn once that is possible. Nobody else's session begins meanwhile.
+func (x *Exchanger) awaitOwn(ctx context.Context, node ring.NodeID) error {
+	wait := func(n int) {
+		x.ledger.mu.Lock()
+		defer x.ledger.mu.Unlock()
+		x.ledger.mu.waiting += n
+	}
+	wait(1)
+	defer wait(-1)
+	for !x.enterOwn(node) {
+		if err := sleep(ctx, ownPause); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -109,6 +162,18 @@ func (x *Exchanger) Heard(from ring.NodeID) {
 	}
 }
 
+// compared returns the rings whose owners a session compares: by its epoch these are
+// all live ones, or the base alone; nil if it is about others.
+func compared(live *ring.Live, epoch uint64) *ring.Live {
+	switch {
+	case live == nil || live.Epoch() == epoch:
+		return live
+	case live.Base.Epoch() == epoch:
+		return ring.NewLive(live.Base)
+	}
+	return nil
+}
+
 // ServeEnd enters a session that a peer has brought to its end, and calls done
 // when all that it has brought is durable here. A session that began in another
 // run of this node, or under another ring, proves nothing here; it ended well all
@@ -120,7 +185,7 @@ func (x *Exchanger) ServeEnd(from ring.NodeID, s Session, done func(error)) {
 	delete(l.mu.opened, from)
 	l.mu.Unlock()
 	x.src.Barrier(func(err error) {
-		if r := x.cluster.Ring(); err == nil && known && o.session == s && r != nil && r.Epoch() == s.Epoch {
+		if r := compared(x.cluster.Live(), s.Epoch); err == nil && known && o.session == s && r != nil {
 			l.enter(from, r.Units(), shared(r, x.cluster.Self(), from, s.First, s.Last), o.began)
 		}
 		done(err)

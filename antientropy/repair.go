@@ -76,12 +76,12 @@ func (x *Exchanger) work(ctx context.Context) bool {
 	node := j.mu.ask[0]
 	first, last := j.mu.now.First, j.mu.now.Last
 	j.mu.Unlock()
-	tally, err := x.exchange(ctx, node, first, last)
+	tally, err := x.Exchange(ctx, node, first, last)
 	for tries := 0; errors.Is(err, ErrBusy) && tries < repairTries; tries++ {
 		if sleep(ctx, x.cfg.Settle) != nil {
 			return false
 		}
-		tally, err = x.exchange(ctx, node, first, last)
+		tally, err = x.Exchange(ctx, node, first, last)
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -67,6 +67,8 @@ type host struct {
 	calls    map[string]int
 	answers  time.Duration // how long a fetch from it takes
 	barriers int
+	brought  map[string]int // merges by key: rows that others brought or that were fetched
+	live     *ring.Live     // nil: the world's ring alone
 }
 
 // world is a cluster of hosts with one ring.
@@ -107,14 +109,22 @@ func newWorld(t *testing.T, n int, cfg Config) *world {
 		t.Fatal(err)
 	}
 	for _, m := range members {
-		h := &host{t: t, id: m.ID, world: w, rows: map[string]set{}, calls: map[string]int{}}
-		h.r = NewResponder(h)
-		if h.x, err = New(cfg, h, h); err != nil {
-			t.Fatal(err)
-		}
-		w.hosts[m.ID] = h
+		w.add(t, m.ID, cfg)
 	}
 	return w
+}
+
+// add makes one more host.
+func (w *world) add(t *testing.T, id ring.NodeID, cfg Config) *host {
+	t.Helper()
+	h := &host{t: t, id: id, world: w, rows: map[string]set{}, calls: map[string]int{}, brought: map[string]int{}}
+	h.r = NewResponder(h)
+	var err error
+	if h.x, err = New(cfg, h, h); err != nil {
+		t.Fatal(err)
+	}
+	w.hosts[id] = h
+	return h
 }
 
 // put joins numbers into a row of the host alone.
@@ -157,6 +167,9 @@ func (h *host) DigestVersions(first, last ring.Slot) (sum uint64) {
 }
 
 func (h *host) Merge(key, record []byte, _ time.Time, done func(error)) {
+	h.mu.Lock()
+	h.brought[string(key)]++
+	h.mu.Unlock()
 	h.put(string(key), slices.Collect(maps.Keys(decodeSet(record)))...)
 	done(nil)
 }
@@ -222,28 +235,44 @@ func (r hostReader) Rows(dst []Row, at Position) ([]Row, error) {
 
 func (r hostReader) Close() error { return nil }
 
-func (h *host) Ring() *ring.Ring         { return h.world.ring }
+func (h *host) Live() *ring.Live {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.live != nil {
+		return h.live
+	}
+	return ring.NewLive(h.world.ring)
+}
+
 func (h *host) Self() ring.NodeID        { return h.id }
 func (h *host) Up(node ring.NodeID) bool { return !h.world.isDown(node) }
 
 func (h *host) Peer(node ring.NodeID) Peer {
 	if other := h.world.hosts[node]; other != nil {
-		return link{from: h.id, to: other}
+		return link{from: h.id, to: other, x: other.exchanger()}
 	}
 	return nil
 }
 
-// link is the way from one host to another.
+// exchanger is that of the present process.
+func (h *host) exchanger() *Exchanger {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.x
+}
+
+// link is the way from one host to the process of another.
 type link struct {
 	from ring.NodeID
 	to   *host
+	x    *Exchanger
 }
 
 func (l link) called(what string) error {
 	l.to.mu.Lock()
 	defer l.to.mu.Unlock()
 	l.to.calls[what]++
-	if l.to.world.isDown(l.to.id) {
+	if l.to.world.isDown(l.to.id) || l.to.x != l.x {
 		return errors.New("down")
 	}
 	return l.to.fail
@@ -293,7 +322,7 @@ func (l link) Begin(_ context.Context, s Session) error {
 	if err := l.called("begin"); err != nil {
 		return err
 	}
-	return l.to.x.ServeBegin(l.from, s)
+	return l.x.ServeBegin(l.from, s)
 }
 
 func (l link) End(_ context.Context, s Session) error {
@@ -301,7 +330,7 @@ func (l link) End(_ context.Context, s Session) error {
 		return err
 	}
 	var out error
-	l.to.x.ServeEnd(l.from, s, func(err error) { out = err })
+	l.x.ServeEnd(l.from, s, func(err error) { out = err })
 	return out
 }
 

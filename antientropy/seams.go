@@ -118,8 +118,8 @@ type ListAnswer struct {
 
 // Cluster is what is known of the other nodes. Its methods do not block.
 type Cluster interface {
-	// Ring returns the current ring, nil while there is none.
-	Ring() *ring.Ring
+	// Live returns the rings in force, nil while there are none.
+	Live() *ring.Live
 	// Self is this node.
 	Self() ring.NodeID
 	// Up reports whether a node seems to be alive.

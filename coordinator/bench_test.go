@@ -10,7 +10,7 @@ import (
 
 // instant is a cluster of three whose nodes answer within the call.
 type instant struct {
-	ring  *ring.Ring
+	rings *Rings
 	peers [3]instantPeer
 	self  ring.NodeID
 	later bool     // answer in flush, not within the call
@@ -57,7 +57,7 @@ func (c *instant) flush() {
 
 func (p *instantPeer) Latency() time.Duration { return time.Millisecond }
 
-func (c *instant) Ring() *ring.Ring        { return c.ring }
+func (c *instant) Rings() *Rings           { return c.rings }
 func (c *instant) Up(ring.NodeID) bool     { return true }
 func (c *instant) Peer(n ring.NodeID) Peer { return &c.peers[n-1] }
 func (c *instant) Self() ring.NodeID       { return c.self }
@@ -73,8 +73,8 @@ func newInstant(b *testing.B) (*Coordinator, *instant) {
 	for i := range c.peers {
 		c.peers[i].c = c
 	}
-	var err error
-	if c.ring, err = ring.New(ring.Params{}, []ring.Member{{ID: 1, Weight: 1}, {ID: 2, Weight: 1}, {ID: 3, Weight: 1}}); err != nil {
+	base, err := ring.New(ring.Params{}, []ring.Member{{ID: 1, Weight: 1}, {ID: 2, Weight: 1}, {ID: 3, Weight: 1}})
+	if c.rings = NewRings(ring.NewLive(base), Stamp{}, 0); err != nil {
 		b.Fatal(err)
 	}
 	coord, err := New(Config{}, c, c)

@@ -23,6 +23,9 @@ type Config struct {
 	// MaxAge is how long after its beginning a request may still send a message, and
 	// the longest timeout of one; 30 s. Whatever it read or minted goes out by then.
 	MaxAge time.Duration
+	// MessageAge is how long after it was sent a message can be carried out by a peer
+	// that has not answered it; 60 s.
+	MessageAge time.Duration
 	// MinHedge is the least time a read waits before it asks one more owner;
 	// 2 ms. The most is half the timeout.
 	MinHedge time.Duration
@@ -59,6 +62,7 @@ func (c Config) withDefaults() Config {
 	def(&c.WriteTimeout, 2*time.Second)
 	def(&c.HintTimeout, 5*time.Second)
 	def(&c.MaxAge, 30*time.Second)
+	def(&c.MessageAge, time.Minute)
 	def(&c.MinHedge, 2*time.Millisecond)
 	def(&c.MinDoubt, 10*time.Millisecond)
 	def(&c.MaxInFlight, 1<<16)
@@ -106,6 +110,7 @@ func (c Config) validate() error {
 	positive("write timeout", int64(c.WriteTimeout))
 	positive("hint timeout", int64(c.HintTimeout))
 	positive("max age", int64(c.MaxAge))
+	positive("message age", int64(c.MessageAge))
 	positive("min hedge", int64(c.MinHedge))
 	positive("min doubt", int64(c.MinDoubt))
 	positive("max in flight", int64(c.MaxInFlight))

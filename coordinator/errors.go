@@ -48,8 +48,14 @@ var (
 	ErrHintBudget = errors.New("coordinator: too much is kept for that owner")
 
 	// ErrNotOwner: the node asked cannot coordinate this write (it is stopping,
-	// or cannot read its copy); nothing was written, another owner may be asked.
+	// or cannot read its copy), or as far as it knows it is no owner of the key and
+	// holds nothing of it. Nothing was written; another owner may be asked.
 	ErrNotOwner = errors.New("coordinator: the node asked cannot coordinate the key")
+
+	// ErrStaleEpoch: the node asked goes by later rings than this one, or this one
+	// was given up as dead. Nothing was stored. No other node keeps the copy instead:
+	// what this node takes for the owners may be none.
+	ErrStaleEpoch = errors.New("coordinator: the node asked goes by later rings")
 )
 
 // UncertainError ends a write that was stored somewhere, or may have been, on

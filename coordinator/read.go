@@ -19,7 +19,7 @@ func (c *Coordinator) Read(key []byte, o ReadOptions, done func(ReadResult, erro
 		return
 	}
 	c.count.reads.Inc()
-	q := readQuery{key: key, r: o.R, timeout: o.Timeout, ring: c.cluster.Ring(), client: true}
+	q := readQuery{key: key, r: o.R, timeout: o.Timeout, rings: c.enter(), client: true}
 	if o.Min != nil {
 		q.min = o.Min.Context
 	}
@@ -32,9 +32,9 @@ type readQuery struct {
 	r       int
 	min     version.Context
 	timeout time.Duration
-	ring    *ring.Ring
-	homes   bool // only owners count
-	client  bool // a client asks, and not the coordinator for a write
+	rings   *Rings // entered; left when the read has ended
+	homes   bool   // only owners count
+	client  bool   // a client asks, and not the coordinator for a write
 }
 
 // read is one read under way.
@@ -67,10 +67,10 @@ type readSlot struct {
 	fn    func(ReadReply, error)
 }
 
-// read starts a read. Requires: the caller took a place with inFlight, which
-// the read gives back.
+// read starts a read. Requires: the caller took a place with inFlight and entered
+// the rings, which the read gives back.
 func (c *Coordinator) read(q readQuery, done func(ReadResult, error)) {
-	if q.ring == nil || q.ring.N() == 0 {
+	if q.rings == nil {
 		c.count.readFailures.Inc()
 		done(ReadResult{}, ErrNoReadQuorum)
 		c.release()
@@ -85,11 +85,11 @@ func (c *Coordinator) read(q readQuery, done func(ReadResult, error)) {
 	}
 	q.timeout = min(q.timeout, c.cfg.MaxAge)
 	r.q, r.done, r.deadline = q, done, time.Now().Add(q.timeout)
-	r.stands = q.ring.Walk(r.stands[:0], r.partition(), c.up)
+	r.stands = q.rings.Base.Walk(r.stands[:0], r.partition(), c.up)
 	if q.homes {
 		r.stands = slices.DeleteFunc(r.stands, func(s ring.Stand) bool { return s.For != 0 })
 	}
-	need := capped(q.r, c.cfg.R, q.ring)
+	need := capped(q.r, c.cfg.R, q.rings.Base)
 	slowest := c.prefer(r.stands, need)
 	r.hedge = min(max(slowest, c.cfg.MinHedge), q.timeout/2)
 
@@ -108,7 +108,7 @@ func capped(asked, byDefault int, r *ring.Ring) int {
 	return min(asked, r.N())
 }
 
-func (r *read) partition() int { return r.q.ring.Partition(ring.SlotOf(r.q.key)) }
+func (r *read) partition() int { return r.q.rings.Partition(ring.SlotOf(r.q.key)) }
 
 // prefer puts the local copy first, then the other owners by latency, then the
 // fallbacks, and returns the highest latency among the owners in the first need
@@ -259,7 +259,7 @@ func (r *read) send(ask quorum.Ask, slot *readSlot) {
 	peer.Read(ReadRequest{
 		Key: r.q.key, For: ask.Stand.For,
 		Have: ask.Have, HaveAny: ask.Mode == quorum.IfDiffer, DigestOnly: ask.Mode == quorum.Digest,
-		Deadline: r.deadline,
+		Stamp: r.q.rings.Stamp, Deadline: r.deadline,
 	}, slot.fn)
 }
 
@@ -310,7 +310,7 @@ func (r *read) spares() []ring.NodeID {
 	if r.q.homes {
 		return nil
 	}
-	return r.c.liveFallbacks(r.q.ring, r.partition())
+	return r.c.liveFallbacks(r.q.rings.Base, r.partition())
 }
 
 func (c *Coordinator) liveFallbacks(rg *ring.Ring, partition int) []ring.NodeID {
@@ -346,8 +346,9 @@ func (r *read) began() time.Time { return r.deadline.Add(-r.q.timeout) }
 func (r *read) end() {
 	c := r.c
 	if stale := r.mu.Repairs(nil); len(stale) > 0 {
-		c.repairOwners(r.q.key, r.mu.Record(), r.began(), stale)
+		c.repairOwners(r.q.rings, r.q.key, r.mu.Record(), r.began(), stale)
 	}
+	r.q.rings.leave()
 	r.q = readQuery{}
 	r.mu.Reset(0, nil, nil)
 	r.mu.running, r.mu.answered, r.mu.expired, r.mu.lastErr = false, false, false, nil

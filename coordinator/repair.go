@@ -47,8 +47,9 @@ func (r *repairer) end(k repairKey, size int) {
 }
 
 // repairOwners sends record to the owners that a read found stale. The client
-// that began then has its answer already; nobody waits for this.
-func (c *Coordinator) repairOwners(key []byte, record version.Record, began time.Time, stale []quorum.Repair) {
+// that began then has its answer already; nobody waits for this. Requires: the caller
+// has entered the rings.
+func (c *Coordinator) repairOwners(rings *Rings, key []byte, record version.Record, began time.Time, stale []quorum.Repair) {
 	d := &c.count.divergence
 	d.reads.Inc()
 	enc := version.EncodeWire(nil, record)
@@ -62,8 +63,9 @@ func (c *Coordinator) repairOwners(key []byte, record version.Record, began time
 		d.repairs.Inc()
 		d.missed(s, c.cfg.Now())
 		c.inFlight.Add(1)
+		rings.join()
 		peer.Merge(MergeRequest{
-			Key: key, Record: enc, Durable: !c.cfg.FsyncOne,
+			Key: key, Record: enc, Durable: !c.cfg.FsyncOne, Stamp: rings.Stamp,
 			Deadline: c.tailDeadline(began), Class: ClassRepair,
 		}, func(err error) {
 			if err != nil {
@@ -71,7 +73,11 @@ func (c *Coordinator) repairOwners(key []byte, record version.Record, began time
 			} else {
 				d.repairsDone.Inc()
 			}
+			if s.Node != c.cluster.Self() {
+				rings.settle(err, c.cfg.MessageAge)
+			}
 			c.repair.end(k, len(enc))
+			rings.leave()
 			c.release()
 		})
 	}

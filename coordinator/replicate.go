@@ -37,10 +37,11 @@ func (w *write) run() {
 			w.mu.Unlock()
 			w.send(send, slot, deadline)
 		case writeSpares:
+			in, _ := w.mu.NeedsSpares()
 			w.mu.Unlock()
-			spares := w.c.liveFallbacks(w.ring, w.partition)
+			spares := w.c.liveFallbacks(w.owed[in], w.partition)
 			w.mu.Lock()
-			w.mu.Spares(spares)
+			w.mu.Spares(in, spares)
 			continue
 		case writeAnswer:
 			res, err := w.resultLocked()
@@ -87,7 +88,7 @@ func (w *write) nextLocked() (writeAction, quorum.Send) {
 		return writeAnswer, quorum.Send{}
 	}
 	switch {
-	case !w.mu.noop && w.mu.NeedsSpares():
+	case !w.mu.noop && w.needsSparesLocked():
 		return writeSpares, quorum.Send{}
 	case w.mu.answered && w.mu.refs == 0:
 		return writeEnd, quorum.Send{}
@@ -95,6 +96,11 @@ func (w *write) nextLocked() (writeAction, quorum.Send) {
 		w.armLocked()
 	}
 	return writeWait, quorum.Send{}
+}
+
+func (w *write) needsSparesLocked() bool {
+	_, needs := w.mu.NeedsSpares()
+	return needs
 }
 
 func (w *write) decidedLocked() bool {
@@ -157,7 +163,7 @@ func (w *write) send(s quorum.Send, slot *mergeSlot, deadline time.Time) {
 	}
 	peer.Merge(MergeRequest{
 		Key: w.key, For: s.Stand.For, Record: w.enc,
-		Durable: !w.c.cfg.FsyncOne, Optional: s.Optional, Deadline: deadline,
+		Durable: !w.c.cfg.FsyncOne, Optional: s.Optional, Stamp: w.rings.Stamp, Deadline: deadline,
 	}, slot.fn)
 }
 
@@ -189,6 +195,9 @@ func (w *write) slotLocked(s quorum.Send) *mergeSlot {
 // done takes the outcome of one message.
 func (s *mergeSlot) done(err error) {
 	s.w.countHint(s.stand, err)
+	if s.stand.Node != s.w.self.Node {
+		s.w.rings.settle(err, s.w.c.cfg.MessageAge)
+	}
 	s.w.outcome(s.index, err)
 }
 
@@ -204,7 +213,7 @@ func (w *write) outcome(index int, err error) {
 	switch {
 	case err == nil:
 		w.mu.Ack(index)
-	case errors.Is(err, ErrOverloaded):
+	case errors.Is(err, ErrOverloaded), errors.Is(err, ErrStaleEpoch):
 		w.mu.Fail(index, quorum.Refused)
 	case errors.Is(err, ErrHintBudget):
 		w.c.count.hintsShed.Inc()

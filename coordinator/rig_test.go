@@ -27,7 +27,9 @@ const (
 	dyingDeaf         // as deaf, but shows signs of life first
 	overloaded
 	full
-	broken // answers with an error
+	broken   // answers with an error
+	fenced   // is no owner, as far as it knows
+	outdated // says that the others are
 )
 
 var errBroken = errors.New("rig: broken disk")
@@ -36,6 +38,7 @@ var errBroken = errors.New("rig: broken disk")
 type rig struct {
 	t     testing.TB
 	ring  *ring.Ring
+	rings atomic.Pointer[Rings]
 	ids   []ring.NodeID
 	nodes map[ring.NodeID]*node
 
@@ -67,7 +70,8 @@ type node struct {
 		reads    []ReadRequest
 		forwards []ForwardRequest
 		scans    int
-		proofs   int // how often it was asked for a sign of life
+		stamps   []Stamp // of all messages for rows
+		proofs   int     // how often it was asked for a sign of life
 	}
 }
 
@@ -89,6 +93,7 @@ func newRig(t testing.TB, size int, cfg Config) *rig {
 	if r.ring, err = ring.New(ring.Params{Units: 64}, members); err != nil {
 		t.Fatal(err)
 	}
+	r.rings.Store(NewRings(ring.NewLive(r.ring), Stamp{}, 0))
 	for _, id := range r.ids {
 		n := &node{id: id, rig: r}
 		n.mu.rows, n.mu.down = map[row]version.Record{}, map[ring.NodeID]bool{}
@@ -183,7 +188,7 @@ func value(rec version.Record) string {
 }
 
 // Cluster.
-func (n *node) Ring() *ring.Ring  { return n.rig.ring }
+func (n *node) Rings() *Rings     { return n.rig.rings.Load() }
 func (n *node) Self() ring.NodeID { return n.id }
 func (n *node) Up(id ring.NodeID) bool {
 	n.mu.Lock()
@@ -231,6 +236,10 @@ func (l link) carryBy(f fault, deadline time.Time, act func(), answer func(error
 		answer(ErrDiskFull)
 	case broken:
 		answer(errBroken)
+	case fenced:
+		answer(ErrNotOwner)
+	case outdated:
+		answer(ErrStaleEpoch)
 	case silent, dying:
 		act()
 		late()
@@ -249,7 +258,15 @@ func (l link) carryBy(f fault, deadline time.Time, act func(), answer func(error
 	}
 }
 
+// stamped notes the stamp of a message.
+func (l link) stamped(s Stamp) {
+	l.to.mu.Lock()
+	l.to.mu.stamps = append(l.to.mu.stamps, s)
+	l.to.mu.Unlock()
+}
+
 func (l link) Read(req ReadRequest, done func(ReadReply, error)) {
+	l.stamped(req.Stamp)
 	var out ReadReply
 	l.carry(req.Deadline, func() {
 		if l.from == l.to {
@@ -277,6 +294,7 @@ func (l link) Read(req ReadRequest, done func(ReadReply, error)) {
 }
 
 func (l link) Merge(req MergeRequest, done func(error)) {
+	l.stamped(req.Stamp)
 	refused := false
 	l.to.mu.Lock()
 	f := l.to.mu.fault
@@ -342,6 +360,7 @@ func (l link) Write(req ForwardRequest, done func(WriteResult, error)) {
 }
 
 func (l link) Scan(req ScanRange, done func(ScanReply, error)) {
+	l.stamped(req.Stamp)
 	var out ScanReply
 	l.carry(req.Deadline, func() { out = l.to.page(req) }, func(err error) { done(out, err) })
 }
@@ -373,6 +392,7 @@ func (n *node) page(req ScanRange) ScanReply {
 }
 
 func (l link) Count(req CountRequest, done func(int64, error)) {
+	l.stamped(req.Stamp)
 	total := int64(0)
 	l.carry(req.Deadline, func() {
 		l.to.mu.Lock()
@@ -389,6 +409,7 @@ func (l link) Count(req CountRequest, done func(int64, error)) {
 }
 
 func (l link) Inspect(req InspectRequest, done func([]Inspection, error)) {
+	l.stamped(req.Stamp)
 	var out []Inspection
 	l.carry(req.Deadline, func() {
 		l.to.mu.Lock()

@@ -30,10 +30,12 @@ func (c *Coordinator) Scan(ctx context.Context, req ScanRequest) (ScanPage, erro
 		return ScanPage{}, ErrOverloaded
 	}
 	defer c.release()
-	s := scan{c: c, ring: c.cluster.Ring(), owned: req.Owned, want: req.Count, window: scanFirst}
-	if s.ring == nil || s.ring.N() == 0 {
+	rings := c.enter()
+	if rings == nil {
 		return ScanPage{}, ErrNoReadQuorum
 	}
+	defer rings.leave()
+	s := scan{c: c, rings: rings, ring: rings.Base, owned: req.Owned, want: req.Count, window: scanFirst}
 	if s.want <= 0 {
 		s.want = scanDefaultLen
 	}
@@ -81,7 +83,8 @@ func (p position) cursor() uint64 {
 // scan is one Scan call.
 type scan struct {
 	c      *Coordinator
-	ring   *ring.Ring
+	rings  *Rings
+	ring   *ring.Ring // the base of rings
 	owned  bool
 	want   int
 	window int // partitions to cover next; grows while little is found
@@ -179,7 +182,7 @@ func (s *scan) run(ctx context.Context, w wave) error {
 	_, lastSlot := s.ring.SlotsOf(w.to)
 	ask := ScanRange{
 		FromSlot: uint16(s.at.slot), FromHash: s.at.hash, ToSlot: lastSlot,
-		Limit: s.limit(), Deadline: s.c.deadlineOf(ctx),
+		Limit: s.limit(), Stamp: s.rings.Stamp, Deadline: s.c.deadlineOf(ctx),
 	}
 	pages, err := gather(ctx, len(w.nodes), func(i int, done func(ScanReply, error)) {
 		if peer := s.c.cluster.Peer(w.nodes[i]); peer != nil {
@@ -277,7 +280,8 @@ func (w *wave) asked(r *ring.Ring, slot uint16, i int) bool {
 func (s *scan) settle(ctx context.Context, keys [][]byte) error {
 	answers, err := gather(ctx, len(keys), func(i int, done func(ReadResult, error)) {
 		s.c.inFlight.Add(1)
-		s.c.read(readQuery{key: keys[i], ring: s.ring}, done)
+		s.rings.join()
+		s.c.read(readQuery{key: keys[i], rings: s.rings}, done)
 	})
 	if err != nil {
 		return err

@@ -18,12 +18,16 @@ const (
 	ClassBackground              // nobody waits
 )
 
+// Stamp says by which epochs a request goes, in the words of package epoch. Each of its
+// messages for rows carries it, so that a node which knows better can refuse.
+type Stamp [32]byte
+
 // Cluster is what the coordinator knows of the other nodes. Its methods are
 // called on the hot path: they answer from memory and never block.
 type Cluster interface {
-	// Ring returns the current ring, nil while there is none. It is asked once
-	// per request.
-	Ring() *ring.Ring
+	// Rings returns the live rings, nil while this node may not coordinate requests;
+	// the same pointer until they change. A request goes by one to its end.
+	Rings() *Rings
 	// Up reports whether node seems to be alive. The local node is always up.
 	Up(node ring.NodeID) bool
 	// Peer returns the way to node, nil if it is unknown. Peer(Self()) is the
@@ -82,6 +86,7 @@ type ReadRequest struct {
 	Have       uint64      // state hash that the caller holds; meaningful if HaveAny
 	HaveAny    bool
 	DigestOnly bool // answer with the state hash and no record
+	Stamp      Stamp
 	Deadline   time.Time
 	Class      Class
 }
@@ -102,6 +107,7 @@ type MergeRequest struct {
 	Record   []byte
 	Durable  bool
 	Optional bool // the write can do without this hint: it may be refused with ErrHintBudget
+	Stamp    Stamp
 	Deadline time.Time
 	Class    Class
 }
@@ -121,6 +127,7 @@ type ScanRange struct {
 	FromHash uint32
 	ToSlot   uint16
 	Limit    int // entries wanted; a page may hold more, to end between two positions
+	Stamp    Stamp
 	Deadline time.Time
 }
 
@@ -149,12 +156,14 @@ type SlotRange struct{ First, Last uint16 }
 // CountRequest asks for the number of live keys in some slots.
 type CountRequest struct {
 	Ranges   []SlotRange
+	Stamp    Stamp
 	Deadline time.Time
 }
 
 // InspectRequest asks for every copy of one key at one node.
 type InspectRequest struct {
 	Key      []byte
+	Stamp    Stamp
 	Deadline time.Time
 }
 

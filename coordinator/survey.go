@@ -39,10 +39,12 @@ func (c *Coordinator) survey(ctx context.Context, ranges func(*ring.Ring) []Slot
 		return 0, ErrOverloaded
 	}
 	defer c.release()
-	r := c.cluster.Ring()
-	if r == nil || r.N() == 0 {
+	rings := c.enter()
+	if rings == nil {
 		return 0, ErrNoReadQuorum
 	}
+	defer rings.leave()
+	r := rings.Base
 	total, left := int64(0), ranges(r)
 	var failed []ring.NodeID
 	for range surveyTries {
@@ -53,7 +55,7 @@ func (c *Coordinator) survey(ctx context.Context, ranges func(*ring.Ring) []Slot
 		deadline := c.deadlineOf(ctx)
 		counts, err := gather(ctx, len(nodes), func(i int, done func(int64, error)) {
 			if peer := c.cluster.Peer(nodes[i]); peer != nil {
-				peer.Count(CountRequest{Ranges: joined(shares[i]), Deadline: deadline}, done)
+				peer.Count(CountRequest{Ranges: joined(shares[i]), Stamp: rings.Stamp, Deadline: deadline}, done)
 				return
 			}
 			done(0, ErrUnreachable)
@@ -144,10 +146,12 @@ func (c *Coordinator) Inspect(ctx context.Context, key []byte) ([]Inspection, er
 		return nil, ErrOverloaded
 	}
 	defer c.release()
-	r := c.cluster.Ring()
-	if r == nil || r.N() == 0 {
+	rings := c.enter()
+	if rings == nil {
 		return nil, ErrNoReadQuorum
 	}
+	defer rings.leave()
+	r := rings.Base
 	p := r.Partition(ring.SlotOf(key))
 	nodes := slices.Concat(r.Owners(p), c.liveFallbacks(r, p))
 	deadline := c.deadlineOf(ctx)
@@ -157,7 +161,7 @@ func (c *Coordinator) Inspect(ctx context.Context, key []byte) ([]Inspection, er
 			done(nil, ErrUnreachable)
 			return
 		}
-		peer.Inspect(InspectRequest{Key: key, Deadline: deadline}, done)
+		peer.Inspect(InspectRequest{Key: key, Stamp: rings.Stamp, Deadline: deadline}, done)
 	})
 	if err != nil {
 		return nil, err

@@ -50,8 +50,10 @@ type write struct {
 	op        version.Op
 	done      func(WriteResult, error)
 	r, w      int
-	forwarded bool // came from another node: must not leave this one
-	ring      *ring.Ring
+	forwarded bool         // came from another node: must not leave this one
+	rings     *Rings       // entered; left when the write has ended
+	ring      *ring.Ring   // the base of rings
+	owed      []*ring.Ring // those whose owners must get it: the base first
 	partition int
 	began     time.Time
 	start     time.Time // of the present attempt
@@ -68,7 +70,7 @@ type write struct {
 
 	mu struct {
 		sync.Mutex
-		quorum.Write
+		quorum.Writes
 		refs     int  // callbacks outstanding, the timer's included
 		running  bool // some goroutine is in run
 		noop     bool // the operation changed nothing, and nothing is to be sent
@@ -121,15 +123,14 @@ func (c *Coordinator) write(key []byte, op version.Op, o WriteOptions, forwarded
 	w := c.newWrite()
 	w.key, w.op, w.done, w.forwarded = key, op, done, forwarded
 	w.began = time.Now()
-	w.ring = c.cluster.Ring()
-	if w.ring == nil || w.ring.N() == 0 {
+	if w.rings = c.enter(); w.rings == nil {
 		w.finish(WriteResult{}, ErrNoReplicas)
 		return
 	}
 	if o.Timeout <= 0 {
 		o.Timeout = c.cfg.WriteTimeout
 	}
-	w.start = w.began
+	w.ring, w.start = w.rings.Base, w.began
 	w.deadline = w.start.Add(min(o.Timeout, c.cfg.MaxAge))
 	w.partition = w.ring.Partition(ring.SlotOf(key))
 	w.r, w.w = capped(o.R, c.cfg.R, w.ring), capped(o.W, c.cfg.W, w.ring)
@@ -144,7 +145,7 @@ func (w *write) up(node ring.NodeID) bool {
 // route finds the coordinator and hands the write to it.
 func (w *write) route() {
 	w.stands = w.ring.Walk(w.stands[:0], w.partition, w.alive)
-	if len(w.stands) < w.w || w.exclusive() && w.liveOwners() < max(w.r, w.w) {
+	if len(w.stands) < w.w || w.exclusive() && w.liveOwners() < max(w.r, w.w) || w.tooFewBeside() {
 		w.refuse()
 		return
 	}
@@ -158,6 +159,14 @@ func (w *write) route() {
 		return
 	}
 	w.c.scout(others, w.start.Add(w.deadline.Sub(w.start)/2), w.onFound)
+}
+
+// tooFewBeside reports whether a ring beside the base has not the live nodes that
+// the write needs there.
+func (w *write) tooFewBeside() bool {
+	return slices.ContainsFunc(w.rings.Beside, func(r *ring.Ring) bool {
+		return len(r.Walk(nil, w.partition, w.alive)) < min(w.w, r.N())
+	})
 }
 
 // exclusive reports whether the operation wants a home quorum: a SET that
@@ -324,8 +333,9 @@ func (w *write) coordinate(self ring.Stand) {
 		return
 	}
 	w.c.inFlight.Add(1) // the read's own place: its tail may outlast the write
+	w.rings.join()
 	w.c.read(readQuery{
-		key: w.key, r: w.r, ring: w.ring, homes: w.exclusive(), timeout: patience,
+		key: w.key, r: w.r, rings: w.rings, homes: w.exclusive(), timeout: patience,
 	}, w.onRead)
 }
 
@@ -351,6 +361,7 @@ func (w *write) readDone(res ReadResult, err error) {
 func (w *write) mint(base version.Record) {
 	w.mu.Lock()
 	w.mu.Reset(w.w, w.self, w.stands, w.ring.Owners(w.partition))
+	w.oweLocked()
 	w.mu.refs, w.mu.running = 1, true // callbacks only feed until enc is there
 	w.mu.Unlock()
 
@@ -364,6 +375,26 @@ func (w *write) mint(base version.Record) {
 	w.mu.Lock()
 	w.mu.noop = w.promisesNothing(out)
 	w.run()
+}
+
+// oweLocked adds the owners in the rings beside the base. Each of those rings is to
+// have as many copies as the base: when one of them becomes the base, reads rely on
+// that.
+func (w *write) oweLocked() {
+	w.owed = append(w.owed[:0], w.ring)
+	for _, r := range w.rings.Beside {
+		same := func(o *ring.Ring) bool { return sameOwners(o.Owners(w.partition), r.Owners(w.partition)) }
+		if r.N() == 0 || slices.ContainsFunc(w.owed, same) {
+			continue
+		}
+		w.owed = append(w.owed, r)
+		w.mu.Beside(min(w.w, r.N()), r.Walk(nil, w.partition, w.alive), r.Owners(w.partition))
+	}
+}
+
+// sameOwners reports whether two lists name the same nodes.
+func sameOwners(a, b []ring.NodeID) bool {
+	return len(a) == len(b) && !slices.ContainsFunc(a, func(id ring.NodeID) bool { return !slices.Contains(b, id) })
 }
 
 // promisesNothing reports whether the operation changed nothing and its answer
@@ -428,6 +459,11 @@ func (c *Coordinator) countOutcome(err error) {
 // recycle returns the object to its pool. Requires: no callback is outstanding.
 func (w *write) recycle() {
 	c := w.c
+	if w.rings != nil {
+		w.rings.leave()
+	}
+	clear(w.owed)
+	w.rings, w.owed = nil, w.owed[:0]
 	w.key, w.op, w.done, w.ring, w.enc, w.denied = nil, version.Op{}, nil, nil, nil, nil
 	w.result = WriteResult{}
 	w.dead, w.busy = w.dead[:0], w.busy[:0]

@@ -20,6 +20,7 @@ const module = "github.com/redynamo/redynamo/"
 var layers = map[string][]string{
 	"replica/version":             {},
 	"membership/ring":             {},
+	"membership/epoch":            {"membership/ring"},
 	"antientropy/merkle":          {},
 	"coordinator/quorum":          {"membership/ring", "replica/version"},
 	"coordinator/admission/share": {},
@@ -29,7 +30,7 @@ var layers = map[string][]string{
 	"replica/handoff":             {"replica/version", "replica/storage", "membership/ring"},
 	// A write knows by how much it changes the digest of its cell.
 	"replica":     {"replica/version", "replica/storage", "membership/ring", "antientropy/merkle"},
-	"membership":  {"membership/ring"},
+	"membership":  {"membership/ring", "membership/epoch"},
 	"antientropy": {"antientropy/merkle", "membership/ring", "replica/version"},
 	"coordinator": {"coordinator/quorum", "membership/ring", "replica/version"},
 	// resp names the coordinator's types and errors, and speaks of slots,
@@ -47,7 +48,7 @@ var layers = map[string][]string{
 }
 
 // kernels are arithmetic: time and randomness are arguments, and nothing waits.
-var kernels = []string{"replica/version", "membership/ring", "antientropy/merkle", "coordinator/quorum", "coordinator/admission/share"}
+var kernels = []string{"replica/version", "membership/ring", "membership/epoch", "antientropy/merkle", "coordinator/quorum", "coordinator/admission/share"}
 
 // bannedInKernels names what would let a kernel wait, look at the world or be
 // changed from two sides at once.

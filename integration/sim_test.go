@@ -66,7 +66,27 @@ func newTunedSimCluster(t *testing.T, seed uint64, nodes int, tune func(*node.Co
 	for i := range c.nodes {
 		c.awaitReady(i)
 	}
+	c.awaitRest()
 	return c
+}
+
+// awaitRest waits until no node knows of a ring beside the one that it reads by.
+func (c *simCluster) awaitRest() {
+	c.t.Helper()
+	for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		stable := 0
+		for i := range c.nodes {
+			if fieldsOf(c.must(i, "RING", "STATUS"))["state"] == "stable" {
+				stable++
+			}
+		}
+		if stable == len(c.nodes) {
+			return
+		}
+		if time.Since(began) > time.Minute {
+			c.t.Fatalf("seed %d: the ring is at rest at %d of %d nodes", c.seed, stable, len(c.nodes))
+		}
+	}
 }
 
 func (c *simCluster) start(i int) {

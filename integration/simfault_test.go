@@ -586,6 +586,8 @@ type session struct {
 	cl    *simClient
 	views map[string]view
 	sent  int
+	pick  func(rng *rand.Rand, not int) int // draws the next node; nil draws from all
+	fault error                             // of the last operation that failed
 }
 
 // view is what a session holds of a key: a token, and what it stands for.
@@ -607,7 +609,12 @@ func (s *session) leave() {
 	if s.cl != nil {
 		_ = s.cl.conn.Close() // broken, in doubt or of no more use
 	}
-	s.cl, s.at = nil, s.rng.IntN(len(s.c.nodes))
+	s.cl = nil
+	if s.pick != nil {
+		s.at = s.pick(s.rng, s.at)
+		return
+	}
+	s.at = s.rng.IntN(len(s.c.nodes))
 }
 
 func (s *session) pause() {
@@ -640,6 +647,7 @@ func (s *session) fateOf(err error) fate {
 	if err == nil {
 		return acked
 	}
+	s.fault = err
 	s.leave()
 	var said replyError
 	if !errors.As(err, &said) {
@@ -725,7 +733,7 @@ func (s *session) value() string {
 	return fmt.Sprintf("%d-%d", s.id, s.sent)
 }
 
-func (s *session) put(key string) {
+func (s *session) put(key string) fate {
 	v := s.views[key]
 	nodes, words := s.quorum()
 	a := &attempt{value: s.value(), past: v.past, nodes: nodes, when: s.where()}
@@ -740,6 +748,7 @@ func (s *session) put(key string) {
 			s.c.crossCheck(s.h, "right after "+a.String()+" to "+key)
 		}
 	}
+	return f
 }
 
 // removeTwice deletes and, if the outcome is unknown and now and then anyway,

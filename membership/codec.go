@@ -10,6 +10,7 @@ import (
 	"net"
 	"strconv"
 
+	"github.com/redynamo/redynamo/membership/epoch"
 	"github.com/redynamo/redynamo/membership/ring"
 )
 
@@ -20,18 +21,17 @@ const (
 	maxHostBytes = 253 // the longest DNS name
 )
 
-// maxRecords bounds a state: members and removed nodes together.
-const maxRecords = 4096
-
 // stateVersion and metaVersion begin every encoded state and meta.
 const (
-	stateVersion = 2
+	stateVersion = 3
 	metaVersion  = 2
 )
 
-// plainVersion is that of states and metas whose announcements say nothing of
-// boots. They are still read.
-const plainVersion = 1
+// Versions that are still read.
+const (
+	plainVersion = 1 // of states and metas whose announcements say nothing of boots
+	fixedVersion = 2 // of states of clusters whose ring could not be changed
+)
 
 const (
 	flagEstablished = 1 << iota
@@ -59,9 +59,15 @@ func appendState(dst []byte, s state) []byte {
 	dst = append(dst, s.TokenKey[:]...)
 	dst = binary.BigEndian.AppendUint32(dst, uint32(s.Units))
 	dst = append(dst, byte(s.N))
-	dst = binary.BigEndian.AppendUint16(dst, uint16(len(s.Records)))
-	for _, r := range s.Records {
-		dst = appendRecord(dst, r)
+	if s.Established {
+		epochs := s.Epochs.Append(nil)
+		dst = binary.BigEndian.AppendUint32(dst, uint32(len(epochs)))
+		dst = append(dst, epochs...)
+	} else {
+		dst = binary.BigEndian.AppendUint16(dst, uint16(len(s.Records)))
+		for _, r := range s.Records {
+			dst = appendRecord(dst, r)
+		}
 	}
 	dst = binary.BigEndian.AppendUint16(dst, uint16(len(s.Known)))
 	for _, a := range s.Known {
@@ -80,7 +86,7 @@ func decodeState(b []byte) (state, error) {
 	if len(b) < 5 {
 		return state{}, fmt.Errorf("%w: %d bytes", ErrCorrupt, len(b))
 	}
-	if b[0] != stateVersion && b[0] != plainVersion {
+	if b[0] < plainVersion || b[0] > stateVersion {
 		return state{}, fmt.Errorf("%w: state version %d, this program knows %d", ErrCorrupt, b[0], stateVersion)
 	}
 	body, tail := b[:len(b)-4], b[len(b)-4:]
@@ -98,9 +104,35 @@ func decodeState(b []byte) (state, error) {
 	s.Units, s.N = int(d.uint32()), int(d.byte())
 	d.check(s.Units >= 1 && s.Units <= ring.Slots && bits.OnesCount(uint(s.Units)) == 1, "units")
 	d.check(s.N >= 1 && s.N <= ring.MaxN, "n")
-	s.Records = d.records()
+	if s.Established && b[0] == stateVersion {
+		s = d.epochs(s)
+	} else {
+		s.Records = d.records()
+	}
 	s.Known = d.announcements()
-	return s, d.end()
+	if err := d.end(); err != nil {
+		return state{}, err
+	}
+	if s.Established && b[0] != stateVersion {
+		s = s.at(epoch.Settled(s.From, s.Records))
+	}
+	return s, nil
+}
+
+// epochs reads the epochs of a state.
+func (d *decoder) epochs(s state) state {
+	size := d.uint32()
+	d.check(uint64(size) <= uint64(len(d.b)), "truncated")
+	if d.err != nil {
+		return s
+	}
+	e, err := epoch.Decode(d.take(int(size)))
+	if err != nil {
+		d.err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+		return s
+	}
+	d.check(e.Self() == s.From, "epochs of another node")
+	return s.at(e)
 }
 
 func appendRecord(dst []byte, r ring.Record) []byte {
@@ -117,13 +149,32 @@ func appendRecord(dst []byte, r ring.Record) []byte {
 	return append(dst, 0)
 }
 
-// digest summarises records: equal for equal histories.
-func digest(records []ring.Record) uint64 {
+// digest summarises what all nodes of a cluster come to agree on: the records, and how
+// far each node has come.
+func digest(s state) uint64 {
 	h := fnv.New64a()
 	var b []byte
-	for _, r := range records {
+	for _, r := range s.Records {
 		b = appendRecord(b[:0], r)
 		_, _ = h.Write(b) // a hash never fails
+	}
+	if !s.Established {
+		return h.Sum64()
+	}
+	id := func(id epoch.ID) {
+		b = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(b, id.Sum), id.Digest)
+	}
+	b = b[:0]
+	id(s.Epochs.Target().ID())
+	_, _ = h.Write(b)
+	for _, t := range s.Epochs.Trackers() {
+		b = binary.BigEndian.AppendUint64(b[:0], uint64(t.ID))
+		b = binary.BigEndian.AppendUint64(b, t.Version)
+		id(t.Ack)
+		id(t.Sync)
+		id(t.Base)
+		id(t.Read)
+		_, _ = h.Write(b)
 	}
 	return h.Sum64()
 }
@@ -236,7 +287,7 @@ func (d *decoder) end() error {
 // node and in order, so that equal states are equal bytes.
 func (d *decoder) records() []ring.Record {
 	n := int(d.uint16())
-	d.check(n <= maxRecords, "too many records")
+	d.check(n <= epoch.MaxRecords, "too many records")
 	var all []ring.Record
 	for last := ring.NodeID(0); len(all) < n && d.err == nil; {
 		r := ring.Record{Member: ring.Member{ID: d.id(), PlaceID: d.id(), Weight: int(d.uint16()), Zone: d.text(maxZoneBytes)}}
@@ -245,6 +296,7 @@ func (d *decoder) records() []ring.Record {
 		r.Removed = flags == flagRemoved
 		d.check(r.ID > last, "records out of order")
 		d.check(r.Weight <= ring.MaxWeight, "weight")
+		d.check(r.Counter > 0 && r.Counter <= epoch.MaxCounter, "counter")
 		d.check(flags&^flagRemoved == 0, "record flags")
 		last = r.ID
 		all = append(all, r)
@@ -254,7 +306,7 @@ func (d *decoder) records() []ring.Record {
 
 func (d *decoder) announcements() []announcement {
 	n := int(d.uint16())
-	d.check(n <= maxRecords+1, "too many announcements")
+	d.check(n <= epoch.MaxRecords+1, "too many announcements")
 	var all []announcement
 	for last := ring.NodeID(0); len(all) < n && d.err == nil; {
 		a := d.announcement()

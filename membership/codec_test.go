@@ -5,11 +5,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/hashicorp/memberlist"
 
+	"github.com/redynamo/redynamo/membership/epoch"
 	"github.com/redynamo/redynamo/membership/ring"
 )
 
@@ -51,11 +53,18 @@ func sampleState() state {
 			Counter: 2, TimeMS: 1700000000001, Admin: 0x1111111111111111, Removed: true},
 	}
 	s.Known = []announcement{sampleAnnouncement()}
+	return s.at(epoch.Settled(s.From, s.Records))
+}
+
+// formingState is sampleState before it was established.
+func formingState() state {
+	s := sampleState()
+	s.Established, s.Opened, s.Epochs, s.Records = false, false, epoch.State{}, slices.Clone(s.Records)
 	return s
 }
 
 func TestStateBytesAreFrozen(t *testing.T) {
-	want := golden(t, "state_v2.hex")
+	want := golden(t, "state_v3.hex")
 	if got := appendState(nil, sampleState()); !bytes.Equal(got, want) {
 		t.Errorf("encoded\n%x, want\n%x", got, want)
 	}
@@ -81,6 +90,9 @@ func TestStatesAndMetasOfTheReleaseBeforeAreRead(t *testing.T) {
 	plain.Boot, plain.Recovering = Boot{}, false
 	want := sampleState()
 	want.Known = []announcement{plain}
+	if got, err := decodeState(golden(t, "state_v2.hex")); err != nil || !got.equal(sampleState()) {
+		t.Errorf("decoded %+v, %v", got, err)
+	}
 	if got, err := decodeState(golden(t, "state_v1.hex")); err != nil || !got.equal(want) {
 		t.Errorf("decoded %+v, %v", got, err)
 	}
@@ -124,9 +136,11 @@ func TestStatesNoNodeCouldHaveAreRefused(t *testing.T) {
 		"a record of node zero":    func(s *state) { s.Records[0].ID = 0 },
 		"weight over the limit":    func(s *state) { s.Records[0].Weight = ring.MaxWeight + 1 },
 		"zone over the limit":      func(s *state) { s.Records[0].Zone = strings.Repeat("z", maxZoneBytes+1) },
+		"a record never made":      func(s *state) { s.Records[0].Counter = 0 },
+		"counter over the limit":   func(s *state) { s.Records[0].Counter = epoch.MaxCounter + 1 },
 		"announced node zero":      func(s *state) { s.Known[0].ID = 0 },
 	} {
-		s := sampleState()
+		s := formingState()
 		change(&s)
 		if _, err := decodeState(appendState(nil, s)); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("%s: %v", name, err)
@@ -136,6 +150,7 @@ func TestStatesNoNodeCouldHaveAreRefused(t *testing.T) {
 
 func FuzzState(f *testing.F) {
 	f.Add(appendState(nil, sampleState()))
+	f.Add(appendState(nil, formingState()))
 	f.Add(appendState(nil, state{From: 1, Constants: Constants{Units: 1, N: 1}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) > 4 { // past the checksum, where decoding is put to the test

@@ -12,6 +12,7 @@ import (
 	"github.com/VictoriaMetrics/metrics"
 	"github.com/hashicorp/memberlist"
 
+	"github.com/redynamo/redynamo/membership/epoch"
 	"github.com/redynamo/redynamo/membership/ring"
 )
 
@@ -50,6 +51,9 @@ type Config struct {
 	// An error that wraps ErrRefused ends Run; any other is tried again. Nil
 	// admits always.
 	Admit func(ctx context.Context, v *View) error
+	// Local tells how far this node is in a transition. It is asked often while one goes
+	// on. Nil is a node without requests and without data.
+	Local func() epoch.Local
 	// Resolve finds the addresses of a host name; the machine's resolver.
 	Resolve func(ctx context.Context, host string) ([]net.IP, error)
 
@@ -157,6 +161,7 @@ type timing struct {
 	nag                 time.Duration // between log lines about waiting
 	reach               time.Duration // between tellings of how far the log has come
 	meet                time.Duration // a starting node waits this long for a word of another
+	transition          time.Duration // between looks at how far this node is, while the ring changes
 	yield               time.Duration // a settled process gives a later boot of its id this long to yield
 }
 
@@ -169,6 +174,7 @@ func (c Config) timing() timing {
 			forming: 100 * time.Millisecond, settle: 200 * time.Millisecond,
 			rejoin: 2 * time.Second, rejoinVar: time.Second, relocate: 500 * time.Millisecond,
 			admit: 200 * time.Millisecond, nag: 10 * time.Second, reach: 2 * time.Second, meet: 5 * time.Second, yield: time.Second,
+			transition: 5 * time.Millisecond,
 		}
 	}
 	return timing{
@@ -178,5 +184,6 @@ func (c Config) timing() timing {
 		forming: time.Second, settle: time.Second,
 		rejoin: 10 * time.Second, rejoinVar: 5 * time.Second, relocate: 2 * time.Second,
 		admit: time.Second, nag: 10 * time.Second, reach: 10 * time.Second, meet: 5 * time.Second, yield: 5 * time.Second,
+		transition: 50 * time.Millisecond,
 	}
 }

@@ -63,9 +63,11 @@
 //
 // # Joining later
 //
-// A node that adopted an established cluster asks Config.Admit before it adds
-// its record, because data cannot be moved yet. Its flags for constants give
-// way, with a warning.
+// A node that adopted an established cluster asks Config.Admit and then adds its
+// record, as an administrator would. Its flags for constants give way, with a
+// warning. Package epoch says how the ring changes then, and when the node is ready.
+// A founder and its first records go through the same: all rings of a cluster stand
+// above an empty one.
 //
 // # Data directories that were put back, and copies
 //
@@ -97,12 +99,13 @@
 //
 // All numbers are big-endian. A text is its length in one byte and its bytes.
 //
-//	state     u8 version = 2
+//	state     u8 version = 3
 //	          u8 flags: 1 established, 2 opened (only on disk: was ready once)
 //	          u64 node whose state it is
 //	          16 B cluster id, 16 B token key
 //	          u32 units, u8 n
-//	          u16 count, then records in order of id
+//	          once established: u32 bytes, then the epochs (package epoch),
+//	          before: u16 count, then records in order of id
 //	          u16 count, then announcements in order of id
 //	          u32 CRC-32C of all before it
 //	record    u64 id, u64 place id, u16 weight, text zone (64 bytes at most),
@@ -111,10 +114,12 @@
 //	ment      u8 flags: 1 recovering; u16 format, u16 ports: plain, cluster,
 //	          peer, admin, gossip; text zone (64), text host (253)
 //	meta      u8 version = 2, u8 flags: 1 established, 16 B cluster id,
-//	          u64 digest of the records, announcement (at most 398 B in all)
+//	          u64 digest of the records and of how far each node has come,
+//	          announcement (at most 398 B in all)
 //
 // Version 1 of both, whose announcements lack what stands between the first
-// two semicolons, is still read.
+// two semicolons, is still read, and so is version 2 of a state, which has records
+// in place of epochs: its cluster never changed its ring.
 //
 // # Who calls what
 //

@@ -2,7 +2,6 @@ package membership
 
 import (
 	"cmp"
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/hashicorp/memberlist"
 
+	"github.com/redynamo/redynamo/membership/epoch"
 	"github.com/redynamo/redynamo/membership/ring"
 )
 
@@ -21,8 +21,9 @@ var (
 	// ErrRefused says that this node may not add itself to the ring; Run ends
 	// with it. Config.Admit wraps it when members already hold data.
 	ErrRefused = errors.New("membership: refused by the cluster")
-	// ErrRingFixed says that the ring of a cluster cannot be changed yet.
-	ErrRingFixed = errors.New("membership: changing the ring is not supported yet")
+	// ErrNotTaken says that records of an administrator were not taken in, because
+	// others overtake them or there are too many.
+	ErrNotTaken = errors.New("membership: the ring was changed meanwhile, or is full")
 	// ErrSuperseded says that another process runs as this node, with a copy of
 	// its data directory. Run ends with it.
 	ErrSuperseded = errors.New("membership: another process runs as this node")
@@ -39,12 +40,15 @@ type Membership struct {
 	inbox    *inbox
 	delegate *delegate
 	current  atomic.Pointer[published]
-	alive    atomic.Int64 // live nodes, this one included
+	alive    atomic.Int64  // live nodes, this one included
+	orders   chan order    // for the goroutine of Run
+	kick     chan struct{} // holds a token when Config.Local may say something new
 
 	// The rest belongs to New, and from then on to the goroutine of Run.
 	state  state
-	digest uint64     // of the state's records
-	ring   *ring.Ring // of the state, or the last one that could be computed
+	digest uint64      // of the state
+	epoch  *epoch.View // of the state
+	live   *ring.Live  // the rings of that
 	self   announcement
 	former Endpoints // of the run before
 	met    bool      // see View.Met
@@ -57,6 +61,7 @@ type Membership struct {
 type published struct {
 	view    *View
 	wire    []byte // the state, for exchanges: never more than is persisted
+	epochs  []byte // its epochs, for nodes that are behind; nil until established
 	meta    []byte // the announcement, for memberlist
 	ip      net.IP
 	port    uint16
@@ -72,7 +77,7 @@ func New(cfg Config) (*Membership, error) {
 	}
 	m := &Membership{
 		cfg: cfg, timing: cfg.timing(), log: cfg.Logger.With("room", "membership"),
-		inbox: newInbox(), peers: map[ring.NodeID]peer{},
+		inbox: newInbox(), peers: map[ring.NodeID]peer{}, orders: make(chan order), kick: make(chan struct{}, 1),
 	}
 	m.alive.Store(1)
 	m.delegate = &delegate{self: cfg.ID, current: m.current.Load, inbox: m.inbox}
@@ -105,8 +110,8 @@ func (m *Membership) load() error {
 	if s.From != m.cfg.ID {
 		return fmt.Errorf("membership: the state on disk is that of node %v, this is node %v", s.From, m.cfg.ID)
 	}
-	m.state, m.digest = s, digest(s.Records)
-	return m.computeRing()
+	m.state, m.digest = s, digest(s)
+	return m.computeView()
 }
 
 // firstState is what a node without history holds: without seeds a cluster of
@@ -126,8 +131,7 @@ func (m *Membership) firstState() state {
 
 // found makes a forming cluster a final one, of this node alone.
 func (m *Membership) found(s state) state {
-	s.Established = true
-	s = s.with(m.ownRecord()).open(m.cfg.Expect)
+	s = s.found(m.ownRecord()).open(m.cfg.Expect)
 	m.log.Info("created a cluster", "cluster", clusterName(s.ClusterID), "units", s.Units, "n", s.N)
 	return s
 }
@@ -171,72 +175,70 @@ func (m *Membership) announce(g *gossip) error {
 func (m *Membership) commit(next state) error {
 	if !next.worthSaving(m.state) {
 		m.state = next
-		return nil
+		return m.computeView()
 	}
 	if err := m.cfg.Store.Save(appendState(nil, next)); err != nil {
 		return fmt.Errorf("membership: save: %w", err)
 	}
 	old := m.state
-	m.state, m.digest = next, digest(next.Records)
+	m.state, m.digest = next, digest(next)
 	m.broadcast(old)
 	if next.Established && !old.Established {
 		m.warnOfFlags()
 	}
-	return m.computeRing()
+	return m.computeView()
 }
 
-// computeRing brings the ring up to the state. Members that no ring can be
-// made of (more than it allows) leave the old ring in force, loudly.
-func (m *Membership) computeRing() error {
+// computeView brings the view of the epochs up to the state.
+func (m *Membership) computeView() error {
 	if !m.state.Established {
 		return nil
 	}
-	members := ring.Members(m.state.Records)
-	if m.ring != nil && m.ring.Params() == m.state.Params() && slices.Equal(m.ring.Members(), members) {
-		return nil
-	}
-	r, err := ring.New(m.state.Params(), members)
-	switch {
-	case err == nil:
-		m.ring = r
-	case m.ring == nil:
+	v, err := m.state.Epochs.View(func(members []ring.Member) (*ring.Ring, error) {
+		return ring.New(m.state.Params(), members)
+	})
+	if err != nil {
 		return fmt.Errorf("membership: %w", err)
-	default:
-		m.log.Error("the member records make no ring; the old ring stays in force", "err", err)
+	}
+	m.epoch = v
+	rings := v.Rings()
+	if m.live == nil || !slices.Equal(slices.Concat([]*ring.Ring{m.live.Base}, m.live.Beside), rings) {
+		m.live = ring.NewLive(rings[0], rings[1:]...)
 	}
 	return nil
 }
 
-// broadcast spreads what is new in the state, in packets; whatever is lost
-// travels with the next exchange.
+// broadcast spreads what is new in the state, in a packet if it fits one; whatever is
+// lost or greater travels with the next exchange, which the digest asks for.
 func (m *Membership) broadcast(old state) {
-	changed := m.state.changedRecords(old)
-	if len(changed) == 0 && m.state.Established == old.Established {
+	if m.digest == digest(old) && m.state.Established == old.Established {
 		return
 	}
 	part := m.state
-	part.Opened, part.Records, part.Known = false, nil, nil
-	msg := appendState(nil, part)
-	for _, r := range changed {
-		part.Records = append(part.Records, r)
-		longer := appendState(nil, part)
-		if len(longer) > broadcastBytes {
-			m.delegate.broadcasts.QueueBroadcast(&news{msg})
-			part.Records = []ring.Record{r}
-			longer = appendState(nil, part)
-		}
-		msg = longer
+	part.Opened, part.Known = false, nil
+	if msg := appendState(nil, part); len(msg) <= broadcastBytes {
+		m.delegate.broadcasts.QueueBroadcast(&news{msg})
+		return
 	}
-	m.delegate.broadcasts.QueueBroadcast(&news{msg})
+	if m.state.Established {
+		return
+	}
+	for _, r := range m.state.changedRecords(old) {
+		part.Records = []ring.Record{r}
+		m.delegate.broadcasts.QueueBroadcast(&news{appendState(nil, part)})
+	}
 }
 
 // publish replaces the view.
 func (m *Membership) publish() {
 	s := m.state
 	v := &View{
-		Constants: s.Constants, Self: s.From, Established: s.Established, Ring: m.ring,
+		Constants: s.Constants, Self: s.From, Established: s.Established, Live: m.live, Epoch: m.epoch,
 		Records: s.Records, Nodes: m.nodes(), Ready: s.ready(),
 		Met: m.met || s.members() <= 1,
+	}
+	if m.live != nil {
+		v.Ring = m.live.Base
 	}
 	alive := 0
 	for _, n := range v.Nodes {
@@ -255,8 +257,12 @@ func (m *Membership) publish() {
 func (m *Membership) publication(v *View, changed chan struct{}) *published {
 	shared := m.state
 	shared.Opened = false
+	var epochs []byte
+	if shared.Established {
+		epochs = shared.Epochs.Append(nil)
+	}
 	return &published{
-		view: v, wire: appendState(nil, shared), ip: m.ip, port: m.port,
+		view: v, epochs: epochs, wire: appendState(nil, shared), ip: m.ip, port: m.port,
 		meta:    appendMeta(nil, meta{m.self, shared.ClusterID, shared.Established, m.digest}),
 		changed: changed,
 	}
@@ -278,12 +284,10 @@ func (m *Membership) nodes() map[ring.NodeID]NodeInfo {
 			Alive: alive, Member: m.state.Established && m.state.member(a.ID),
 		}
 	}
-	for _, r := range m.state.Records {
-		if !r.Removed {
-			a, _ := m.state.announced(r.ID)
-			a.ID = r.ID
-			tell(a, false)
-		}
+	for _, id := range m.state.concerned() {
+		a, _ := m.state.announced(id)
+		a.ID = id
+		tell(a, false)
 	}
 	for id, p := range m.peers {
 		if !p.alive || p.ClusterID != m.state.ClusterID {
@@ -308,10 +312,6 @@ func (m *Membership) Changes() (*View, <-chan struct{}) {
 	p := m.current.Load()
 	return p.view, p.changed
 }
-
-// Apply would publish member records changed by an administrator. It is
-// refused until data can be moved from one ring to the next.
-func (m *Membership) Apply(context.Context, []ring.Record) error { return ErrRingFixed }
 
 // warnOfFlags says which flags a cluster or an earlier run has overruled.
 func (m *Membership) warnOfFlags() {

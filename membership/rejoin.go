@@ -79,14 +79,14 @@ func (l *loop) roundDone(r roundResult) error {
 // misses nobody, and only by asking learns that its seeds are another cluster.
 func (l *loop) targets() (seeds, others []string) {
 	missing := !l.state.ready()
-	for _, r := range l.state.Records {
-		if r.Removed || r.ID == l.cfg.ID {
+	for _, id := range l.state.concerned() {
+		if id == l.cfg.ID {
 			continue
 		}
-		alive := l.peers[r.ID].alive
+		alive := l.peers[id].alive
 		missing = missing || !alive
 		if !alive || l.stale {
-			others = append(others, l.addressesOf(r.ID)...)
+			others = append(others, l.addressesOf(id)...)
 		}
 	}
 	others = append(others, l.differing()...)

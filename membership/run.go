@@ -89,6 +89,11 @@ func (l *loop) run(ctx context.Context) error {
 			if err := l.probed(twin); err != nil {
 				return err
 			}
+		case o := <-l.orders:
+			if err := l.carryOut(o); err != nil {
+				return err
+			}
+		case <-l.kick:
 		case err := <-l.answers:
 			if err := l.answered(err); err != nil {
 				return err
@@ -151,6 +156,7 @@ func (l *loop) wait(now time.Time) time.Duration {
 	earlier(l.started.Add(l.timing.meet), !l.met)
 	earlier(l.due.vote, true)
 	earlier(l.due.admit, !l.asking)
+	earlier(now.Add(l.timing.transition), l.moving())
 	return max(next.Sub(now), time.Millisecond)
 }
 
@@ -220,10 +226,12 @@ func (l *loop) receive(ctx context.Context, in state) error {
 func (l *loop) advance(next state) error {
 	old, oldDigest := l.state, l.digest
 	next = next.settle(l.cfg.Expect).open(l.cfg.Expect).learn([]announcement{l.self})
-	if next.equal(old) {
+	next = l.transition(next)
+	shows := next.Established && (!old.Established || !next.Epochs.SameView(old.Epochs))
+	if next.equal(old) && !shows {
 		return nil
 	}
-	news := next.worthSaving(old)
+	news := next.worthSaving(old) || shows
 	if err := l.commit(next); err != nil {
 		return err
 	}
@@ -233,6 +241,9 @@ func (l *loop) advance(next state) error {
 	}
 	if next.ready() && !old.ready() {
 		l.log.Info("this node is ready", "members", next.members())
+	}
+	if !next.ready() && old.ready() {
+		l.log.Info("this node serves no more", "epochs", next.Epochs, "before", old.Epochs)
 	}
 	for _, r := range next.changedRecords(old) {
 		l.log.Info("member record", "node", r.ID, "zone", r.Zone, "weight", r.Weight, "removed", r.Removed)
@@ -317,12 +328,12 @@ func (l *loop) agreeing() int {
 // seekAdmission asks to enter the ring of an established cluster.
 func (l *loop) seekAdmission(ctx context.Context, now time.Time) error {
 	r, found := l.state.record(l.cfg.ID)
-	if !l.state.Established || l.cfg.StageJoin || (found && !r.Removed) {
+	if found && r.Forgotten {
+		return fmt.Errorf("%w: this node was removed from the cluster as dead; start it with an empty data directory", ErrRefused)
+	}
+	if !l.state.Established || l.cfg.StageJoin || found { // a removed one hands over what it has
 		l.due.admit = time.Time{}
 		return nil
-	}
-	if found {
-		return fmt.Errorf("%w: this node was removed from the cluster; start it with an empty data directory", ErrRefused)
 	}
 	if l.asking || now.Before(l.due.admit) {
 		return nil
@@ -406,6 +417,10 @@ func (l *loop) nag() {
 			"cluster", clusterName(s.ClusterID), "err", l.lastErr)
 	case l.cfg.StageJoin && !s.member(l.cfg.ID):
 		l.log.Info("staged: not in the ring until an administrator adds this node", "members", s.members())
+	case l.state.Epochs.Out():
+		l.log.Warn("this node has left the ring and handed over what it had; it can be stopped for good")
+	case l.moving():
+		l.log.Warn("the ring is changing", "state", l.state.Epochs)
 	default:
 		l.log.Warn("waiting for members", "expected", l.cfg.Expect, "members", s.members(), "in_ring", s.member(l.cfg.ID))
 	}

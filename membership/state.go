@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"slices"
 
+	"github.com/redynamo/redynamo/membership/epoch"
 	"github.com/redynamo/redynamo/membership/ring"
 )
 
@@ -42,9 +43,10 @@ func (a announcement) saved() announcement {
 type state struct {
 	From ring.NodeID // the node whose state this is
 	Constants
-	Established bool // the constants are final
-	Opened      bool // From was ready once; means nothing to others
-	Records     []ring.Record
+	Established bool           // the constants are final
+	Opened      bool           // From was ready once; means nothing to others
+	Epochs      epoch.State    // once established
+	Records     []ring.Record  // pledges; once established, those of the target epoch
 	Known       []announcement // of nodes that have a record, and of From; sorted by ID
 }
 
@@ -112,10 +114,18 @@ func (s state) join(in state) (state, verdict) {
 
 func (s state) joinSame(in state) (state, verdict) {
 	next := s
-	next.Established = s.Established || in.Established
-	next.Records = ring.Reconcile(s.Records, in.Records)
-	if len(next.Records) > maxRecords {
-		return s, ignored // no cluster of ours: such a state could not even be sent on
+	switch {
+	case s.Established && in.Established:
+		next = s.at(s.Epochs.Merge(in.Epochs))
+	case s.Established:
+		next = s.at(s.Epochs.Amend(in.Records)) // pledges of nodes that have not heard of it yet
+	case in.Established:
+		next = s.enter(in).amend(s.Records)
+	default:
+		next.Records = ring.Reconcile(s.Records, in.Records)
+		if len(next.Records) > epoch.MaxRecords {
+			return s, ignored // no cluster of ours: such a state could not even be sent on
+		}
 	}
 	next = next.learn(in.Known)
 	if next.equal(s) {
@@ -126,9 +136,64 @@ func (s state) joinSame(in state) (state, verdict) {
 
 // adopt gives up this node's forming cluster for another's.
 func (s state) adopt(in state) state {
-	next := state{From: s.From, Constants: in.Constants, Established: in.Established}
-	next.Records = ring.Reconcile(nil, in.Records)
+	next := state{From: s.From, Constants: in.Constants}
+	if in.Established {
+		next = next.enter(in)
+	} else {
+		next.Records = ring.Reconcile(nil, in.Records)
+	}
 	return next.learn(s.Known).learn(in.Known)
+}
+
+// at is the state with other epochs.
+func (s state) at(e epoch.State) state {
+	s.Epochs, s.Records = e, e.Target().Records()
+	return s
+}
+
+// enter makes this node one of an established cluster.
+func (s state) enter(in state) state {
+	s.Established = true
+	return s.at(epoch.New(s.From, nil).Merge(in.Epochs))
+}
+
+// amend takes in records that were made at this node.
+func (s state) amend(records []ring.Record) state { return s.at(s.Epochs.Amend(records)) }
+
+// establish makes a cluster final whose members have pledged themselves to it. Its
+// founders may begin with different pledges: all of them stand above an empty ring.
+func (s state) establish() state {
+	s.Established = true
+	return s.at(epoch.New(s.From, s.Records))
+}
+
+// found makes a cluster final that is this node alone.
+func (s state) found(own ring.Record) state {
+	s.Established = true
+	return s.at(epoch.Settled(s.From, []ring.Record{own}))
+}
+
+// concerned lists the nodes that this one has to do with: all that have pledged
+// themselves, or are members in a live epoch or waited for.
+func (s state) concerned() []ring.NodeID {
+	var ids []ring.NodeID
+	add := func(records []ring.Record) {
+		for _, r := range records {
+			if !r.Removed {
+				ids = append(ids, r.ID)
+			}
+		}
+	}
+	if !s.Established {
+		add(s.Records)
+		return ids
+	}
+	for _, e := range s.Epochs.Live() {
+		add(e.Records())
+	}
+	ids = append(ids, s.Epochs.Required()...)
+	slices.Sort(ids)
+	return slices.Compact(ids)
 }
 
 // learn takes in newer announcements of nodes that have a record, and of this
@@ -168,6 +233,9 @@ func (s state) announced(id ring.NodeID) (announcement, bool) {
 
 // with adds or replaces one record.
 func (s state) with(r ring.Record) state {
+	if s.Established {
+		return s.amend([]ring.Record{r})
+	}
 	s.Records = ring.Reconcile(s.Records, []ring.Record{r})
 	return s
 }
@@ -177,25 +245,27 @@ func (s state) with(r ring.Record) state {
 // node joins what exists.
 func (s state) settle(expect int) state {
 	if !s.Established && expect >= 2 && s.members() >= expect {
-		s.Established = true
+		return s.establish()
 	}
 	return s
 }
 
-// open notes that this node may serve from now on, and after every restart.
+// open notes that this node may serve from now on, and after every restart: all wait
+// for it, and so many members are read from.
 func (s state) open(expect int) state {
-	if s.Established && s.member(s.From) && s.members() >= expect {
+	if !s.Opened && s.Established && s.Epochs.Serves() &&
+		len(ring.Members(s.Epochs.Base().Records())) >= expect {
 		s.Opened = true
 	}
 	return s
 }
 
 // ready reports whether this node may serve.
-func (s state) ready() bool { return s.Established && s.Opened && s.member(s.From) }
+func (s state) ready() bool { return s.Established && s.Opened && s.Epochs.Serves() }
 
 func (s state) equal(t state) bool {
 	return s.From == t.From && s.Constants == t.Constants && s.Established == t.Established &&
-		s.Opened == t.Opened && slices.Equal(s.Records, t.Records) && slices.Equal(s.Known, t.Known)
+		s.Opened == t.Opened && s.Epochs.Equal(t.Epochs) && slices.Equal(s.Records, t.Records) && slices.Equal(s.Known, t.Known)
 }
 
 // worthSaving reports whether s differs from t in more than how far nodes have

@@ -4,6 +4,7 @@ import (
 	"net"
 	"strconv"
 
+	"github.com/redynamo/redynamo/membership/epoch"
 	"github.com/redynamo/redynamo/membership/ring"
 )
 
@@ -62,7 +63,7 @@ type NodeInfo struct {
 	Format     uint16 // newest data and peer format it speaks; 0 if it was never heard
 	Recovering bool   // it has lost writes that it had acknowledged
 	Alive      bool   // by gossip, which is seconds behind; a hint, never a promise
-	Member     bool   // in the ring
+	Member     bool   // in the ring, or about to be
 }
 
 // View is one immutable state of the cluster as this node knows it.
@@ -70,11 +71,13 @@ type View struct {
 	Constants
 	Self        ring.NodeID
 	Established bool                     // the constants are final
-	Ring        *ring.Ring               // nil until Established
+	Ring        *ring.Ring               // that is read by; nil until Established
+	Live        *ring.Live               // the rings in force; the same pointer until they change
+	Epoch       *epoch.View              // what requests and transfers may do; nil until Established
 	Records     []ring.Record            // the winning record of each id, removed ones included
-	Nodes       map[ring.NodeID]NodeInfo // members and live nodes of this cluster, this one included
+	Nodes       map[ring.NodeID]NodeInfo // members, of any live epoch, and live nodes of this cluster, this one included
 	Met         bool                     // since its start this node has heard what others know of it, or waited in vain
-	Ready       bool                     // data commands may be served: Expect was reached once, and this node is in the ring
+	Ready       bool                     // data commands may be served: Expect was reached once, and all wait for this node
 }
 
 // Node returns what is known of a node.

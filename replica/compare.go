@@ -85,8 +85,13 @@ func (x *Reader) Rows(dst []KeyRow, slot ring.Slot, hash uint32) ([]KeyRow, erro
 	return dst, err
 }
 
-// scan calls fn for the own rows of a slot with hashes from lo to hi.
+// scan calls fn for the own rows of a slot with hashes from lo to hi. What is left of a
+// partition that has moved away is no news for anybody: the others may have dropped
+// tombstones since.
 func (x *Reader) scan(slot ring.Slot, lo, hi uint32, fn func(hash uint32, key []byte, rec version.Record, row []byte) bool) error {
+	if x.r.fenced(slot) {
+		return ErrFenced
+	}
 	first, last := storage.PositionRange(slot, lo, hi)
 	var bad error
 	err := x.snap.Scan(first, last, func(row, value []byte) bool {

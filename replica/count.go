@@ -75,6 +75,23 @@ func (r *Replica) Count(first, last ring.Slot) (int64, error) {
 	return r.tally.sum(first, last), nil
 }
 
+// Tally is the number of own keys with a payload and a slot in [first, last], as
+// far as they are counted: it does not wait, and may be low after an unclean stop.
+func (r *Replica) Tally(first, last ring.Slot) int64 { return max(0, r.tally.sum(first, last)) }
+
+// Sample reads at most limit own rows with a slot in [first, last], and answers how
+// many there were and what they take, keys included. Which of a partition's rows
+// come first is a matter of their hashes, so their size is like that of all.
+func (r *Replica) Sample(first, last ring.Slot, limit int) (rows int, bytes int64, err error) {
+	lo, hi := storage.DataRange(first, 0, last)
+	err = r.store.Scan(lo, hi, func(row, value []byte) bool {
+		rows++
+		bytes += int64(len(row) + len(value))
+		return rows < limit
+	})
+	return rows, bytes, err
+}
+
 // Lacks reports whether own rows between two positions, both included, were lost to
 // damage and are not back.
 func (r *Replica) Lacks(slot ring.Slot, hash uint32, lastSlot ring.Slot, lastHash uint32) bool {

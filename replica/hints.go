@@ -211,9 +211,17 @@ type HintPage struct {
 // page holds what could be read before it, and the next one begins behind that:
 // a damaged part of the store does not hide what lies behind it.
 func (r *Replica) HintPage(target ring.NodeID, slot ring.Slot, hash uint32, maxBytes int) (HintPage, error) {
+	return r.hintPage(r.store.Scan, target, slot, hash, maxBytes)
+}
+
+// scanner calls fn for the rows between two keys until it answers false.
+type scanner func(lo, hi []byte, fn func(row, value []byte) bool) error
+
+// hintPage is HintPage of what scan finds.
+func (r *Replica) hintPage(scan scanner, target ring.NodeID, slot ring.Slot, hash uint32, maxBytes int) (HintPage, error) {
 	page, size := HintPage{Done: true}, 0
 	lo, hi := storage.HintRange(uint64(target), slot, hash)
-	err := r.store.Scan(lo, hi, func(row, value []byte) bool {
+	err := scan(lo, hi, func(row, value []byte) bool {
 		_, s, h, key, ok := storage.ParseHintKey(row)
 		if n := len(page.Hints); ok && n > 0 && size > maxBytes && (page.Hints[n-1].Slot != s || page.Hints[n-1].KeyHash != h) {
 			page.NextSlot, page.NextHash, page.Done = s, h, false
@@ -234,6 +242,52 @@ func (r *Replica) HintPage(target ring.NodeID, slot ring.Slot, hash uint32, maxB
 		return page, r.unreadable(page.NextSlot, page.NextHash, err)
 	}
 	return page, nil
+}
+
+// HintMoment is the hint rows of one moment. It must be closed before the replica.
+type HintMoment struct {
+	r    *Replica
+	snap *storage.Snapshot
+}
+
+// HintMoment returns the hints that are committed by now. The disk keeps all that is
+// deleted until it is closed.
+func (r *Replica) HintMoment() (*HintMoment, error) {
+	snap, err := r.store.Snapshot()
+	if err != nil {
+		return nil, err
+	}
+	return &HintMoment{r, snap}, nil
+}
+
+// Targets lists the nodes that rows are kept for.
+func (m *HintMoment) Targets() ([]ring.NodeID, error) { return hintTargets(m.snap.Scan) }
+
+// Page is Replica.HintPage.
+func (m *HintMoment) Page(target ring.NodeID, slot ring.Slot, hash uint32, maxBytes int) (HintPage, error) {
+	return m.r.hintPage(m.snap.Scan, target, slot, hash, maxBytes)
+}
+
+// Close lets go of the moment.
+func (m *HintMoment) Close() error { return m.snap.Close() }
+
+// hintTargets lists the targets that scan finds rows of.
+func hintTargets(scan scanner) (targets []ring.NodeID, err error) {
+	lo, hi := storage.AllHints()
+	for {
+		found := false
+		err := scan(lo, hi, func(row, _ []byte) bool {
+			if target, _, _, _, ok := storage.ParseHintKey(row); ok {
+				targets = append(targets, ring.NodeID(target))
+				_, lo = storage.HintRange(target, 0, 0) // behind its last row
+				found = true
+			}
+			return false
+		})
+		if err != nil || !found {
+			return targets, err
+		}
+	}
 }
 
 // after lets the next page begin behind the last row of this one or, if there

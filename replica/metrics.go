@@ -16,6 +16,7 @@ type meters struct {
 	expired   *metrics.Counter // payloads dropped after their time
 	reused    *metrics.Counter // dots of this incarnation that it never minted
 	reaped    *metrics.Counter // records without a value that were dropped
+	dropped   *metrics.Counter // rows dropped because their partition has moved
 
 	scrubbed     *metrics.Counter // slots read to their end
 	digestsWrong *metrics.Counter // digests that did not fit the rows
@@ -23,7 +24,6 @@ type meters struct {
 	filled    *metrics.Counter // holes that have ended
 	restored  *metrics.Counter // lost rows that the cache had
 	lostHints *metrics.Counter // hints that damage took
-
 }
 
 // newMeters registers the counters in set.
@@ -41,6 +41,7 @@ func newMeters(set *metrics.Set) meters {
 		expired:      set.GetOrCreateCounter(`replica_expired_total`),
 		reused:       set.GetOrCreateCounter(`replica_dots_reused_total`),
 		reaped:       set.GetOrCreateCounter(`replica_reaped_total`),
+		dropped:      set.GetOrCreateCounter(`replica_dropped_rows_total`),
 		scrubbed:     set.GetOrCreateCounter(`replica_scrubbed_slots_total`),
 		filled:       set.GetOrCreateCounter(`replica_holes_filled_total`),
 		restored:     set.GetOrCreateCounter(`replica_restored_rows_total`),

@@ -18,7 +18,7 @@ func (r *Replica) TryRead(key []byte, target ring.NodeID) (rec version.Record, h
 	}
 	st.mu.Lock()
 	e := st.findLocked(key, target)
-	if e == nil || r.lacks(e) {
+	if e == nil || r.lacks(e) || target == 0 && r.fenced(e.slot) {
 		st.mu.Unlock()
 		return version.Record{}, 0, false
 	}
@@ -66,6 +66,9 @@ func (r *Replica) read(st *stripe, key []byte, target ring.NodeID, h uint32) (ve
 	if err != nil {
 		return version.Record{}, 0, false, err
 	}
+	if target == 0 && r.fenced(e.slot) {
+		return version.Record{}, 0, false, ErrFenced
+	}
 	return e.rec, e.hash, cached, nil
 }
 
@@ -91,6 +94,9 @@ func (r *Replica) Rows(key []byte) ([]Row, error) {
 	var rows []Row
 	for _, target := range append([]ring.NodeID{0}, r.hints.targets()...) {
 		rec, _, _, err := r.Read(key, target)
+		if errors.Is(err, ErrFenced) {
+			continue // it is no own row
+		}
 		if err != nil {
 			return rows, err
 		}
@@ -112,6 +118,9 @@ func (r *Replica) Joined(key []byte, target ring.NodeID) (rec version.Record, ha
 	}
 	for _, t := range append(targets, 0) {
 		row, _, _, err := r.Read(key, t)
+		if errors.Is(err, ErrFenced) {
+			continue // it is no own row
+		}
 		if err != nil {
 			return version.Record{}, 0, err
 		}

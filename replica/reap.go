@@ -44,6 +44,9 @@ import (
 
 // Proof is what a Reaper rests on. Its methods may block.
 type Proof interface {
+	// Rings names the rings that are in force; false while they change. What was proven
+	// under others is proven no more: who was no owner then may be one.
+	Rings() (name uint64, ok bool)
 	// Settled reports whether every other owner of a partition has had a session
 	// with this node that began after since. If not, missing is one that has not.
 	Settled(partition int, since time.Time) (missing ring.NodeID, ok bool)
@@ -131,6 +134,7 @@ type grave struct {
 	seen   time.Time
 	proven time.Time // when the owners were known to agree; zero: not yet
 	free   time.Time // when no hint was kept, of those that are proven; zero: not yet
+	rings  uint64    // in force when it was proven
 	lacks  ring.NodeID
 }
 
@@ -260,6 +264,10 @@ func (p *Reaper) note(key string, g grave, reapable bool) {
 
 // prove asks which graves the owners agree on.
 func (p *Reaper) prove(now time.Time) {
+	rings, ok := p.proof.Rings()
+	if !ok {
+		return
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, g := range p.mu.graves {
@@ -268,7 +276,7 @@ func (p *Reaper) prove(now time.Time) {
 		}
 		var ok bool
 		if g.lacks, ok = p.proof.Settled(p.r.partition(g.slot), g.seen); ok {
-			g.proven = now
+			g.proven, g.rings = now, rings
 		}
 	}
 }
@@ -288,6 +296,11 @@ func (p *Reaper) drop(ctx context.Context, now time.Time) error {
 		if err != nil {
 			return err
 		}
+		if rings, ok := p.proof.Rings(); !ok || rings != g.rings {
+			p.unprove(key)
+			end()
+			continue
+		}
 		err = p.r.reap(key, g)
 		end()
 		if err != nil {
@@ -298,6 +311,15 @@ func (p *Reaper) drop(ctx context.Context, now time.Time) error {
 		p.mu.Unlock()
 	}
 	return p.r.drained(ctx)
+}
+
+// unprove lets the proof of a grave begin anew.
+func (p *Reaper) unprove(key string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if g := p.mu.graves[key]; g != nil {
+		g.proven, g.free = time.Time{}, time.Time{}
+	}
 }
 
 // askHints asks for which of the proven graves no hint is kept.

@@ -27,6 +27,14 @@ type fakeProof struct {
 	hinted  []int
 	away    error
 	asked   int
+	rings   uint64
+	moving  bool
+}
+
+func (f *fakeProof) Rings() (uint64, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.rings, !f.moving
 }
 
 func (f *fakeProof) set(change func(f *fakeProof)) {
@@ -539,4 +547,30 @@ func (h *host) seqOf(key string) uint64 {
 		return 0
 	}
 	return e.seq
+}
+
+// What the owners before agreed on says nothing of those after.
+func TestAProofEndsWithTheRingsThatItWasMadeUnder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newReapRig(t, ReapConfig{})
+		defer x.stop()
+		x.set(t, "k", "v")
+		x.del(t, "k")
+		want := func(after time.Duration, held bool) {
+			t.Helper()
+			time.Sleep(after)
+			if x.held(t, "k") != held {
+				t.Fatalf("tombstone held: %v, want %v", !held, held)
+			}
+		}
+		x.proof.set(func(f *fakeProof) { f.session, f.moving = time.Now().Add(time.Hour), true })
+		want(time.Hour, true) // the rings change
+		x.proof.set(func(f *fakeProof) { f.moving = false })
+		want(110*time.Second, true) // nearly at the end of the proof
+		x.proof.set(func(f *fakeProof) { f.moving = true })
+		want(time.Minute, true)
+		x.proof.set(func(f *fakeProof) { f.moving, f.rings = false, 2 })
+		want(110*time.Second, true)
+		want(time.Minute, false)
+	})
 }

@@ -25,6 +25,7 @@ type Replica struct {
 	evicting   atomic.Uint32 // the stripe last looked at for room
 
 	counters []atomic.Uint64 // last counter minted, by partition
+	fences   fences          // by partition
 	opened   time.Time
 	hintedAt []atomic.Int64 // by partition: when a hint last came or went, since opened
 
@@ -48,7 +49,7 @@ func New(cfg Config) (*Replica, error) {
 	r.clock.now = cfg.Now
 	r.gauge()
 	r.hints.now, r.hints.first = cfg.Now, cfg.OnHint
-	r.counters = make([]atomic.Uint64, cfg.Units)
+	r.counters, r.fences = make([]atomic.Uint64, cfg.Units), make(fences, cfg.Units)
 	r.hintedAt = make([]atomic.Int64, cfg.Units)
 	seed := maphash.MakeSeed()
 	for i := range r.stripes {
@@ -110,21 +111,11 @@ func (r *Replica) prepareCount() error {
 
 // findTargets opens an account for every target with hint rows.
 func (r *Replica) findTargets() error {
-	lo, hi := storage.AllHints()
-	for {
-		found := false
-		err := r.store.Scan(lo, hi, func(row, _ []byte) bool {
-			if target, _, _, _, ok := storage.ParseHintKey(row); ok {
-				r.hints.open(ring.NodeID(target), 0, 0)
-				_, lo = storage.HintRange(target, 0, 0) // behind its last row
-				found = true
-			}
-			return false
-		})
-		if err != nil || !found {
-			return err
-		}
+	targets, err := hintTargets(r.store.Scan)
+	for _, target := range targets {
+		r.hints.open(target, 0, 0)
 	}
+	return err
 }
 
 // Run counts the rows if a clean close has not left their number, drops expired
@@ -182,11 +173,7 @@ func (r *Replica) Close() error {
 	if r.closed.Swap(true) {
 		return storage.ErrClosed
 	}
-	for i := range r.stripes {
-		r.stripes[i].mu.Lock()
-		//lint:ignore SA2001 whoever held the lock has queued its change by now, or sees closed
-		r.stripes[i].mu.Unlock()
-	}
+	r.passLocks()
 	if !r.tally.ready() {
 		return r.releaseSnapshot()
 	}

@@ -90,6 +90,9 @@ func (r *Replica) mergeLocked(st *stripe, e *entry, in version.Record, enc []byt
 		return false, storage.ErrClosed
 	}
 	e.used = true
+	if e.target == 0 && r.fenced(e.slot) {
+		return false, ErrFenced
+	}
 	if err := r.checkOwnDots(e, in.Context); err != nil {
 		return false, err
 	}
@@ -215,6 +218,9 @@ func (r *Replica) mutate(deadline time.Time, key []byte, target ring.NodeID, bas
 	}
 	if err != nil {
 		return nil, out, false, err
+	}
+	if target == 0 && r.fenced(e.slot) {
+		return nil, out, false, ErrFenced
 	}
 	if err := r.checkOwnDots(e, base.Context); err != nil {
 		return nil, out, false, err

@@ -60,7 +60,7 @@ func benchmarkBatch(b *testing.B, depth int, args ...string) {
 		Context:  version.Context{{Actor: 1, Lo: 1, Hi: 1}},
 		Versions: []version.Version{{Dot: version.Dot{Actor: 1, Counter: 1}, HLC: 1, Value: make([]byte, 64)}},
 	}}
-	srv, err := New(Config{Store: store, Admin: &fakeAdmin{}})
+	srv, err := New(Config{Store: store, Admin: &fakeAdmin{}, Ring: &fakeRing{}})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -12,11 +12,12 @@ import (
 )
 
 // Config is what a Server is built from. The zero value of every field but
-// Store and Admin means the documented default.
+// Store, Admin and Ring means the documented default.
 type Config struct {
 	Door  Door
 	Store Store
 	Admin Admin
+	Ring  RingAdmin
 
 	// Port is what INFO and CLUSTER print for this door; 0 = unknown.
 	Port int
@@ -195,6 +196,9 @@ func (c Config) validate() error {
 	}
 	if c.Admin == nil {
 		errs = append(errs, errors.New("admin is missing"))
+	}
+	if c.Ring == nil {
+		errs = append(errs, errors.New("ring is missing"))
 	}
 	if c.Door > Cluster {
 		errs = append(errs, fmt.Errorf("unknown door %d", c.Door))

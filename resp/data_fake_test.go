@@ -241,7 +241,7 @@ func newDataDoor(t *testing.T, change ...func(*Config)) *dataDoor {
 	t.Helper()
 	clock := newDataClock()
 	d := &dataDoor{t: t, clock: clock, store: newDataStore(clock)}
-	cfg := Config{Store: d.store, Admin: dataAdmin{}, Now: clock.now}
+	cfg := Config{Store: d.store, Admin: dataAdmin{}, Ring: &fakeRing{}, Now: clock.now}
 	for _, f := range change {
 		f(&cfg)
 	}

@@ -12,10 +12,6 @@ func scanFrom(cursor uint64, count int) coordinator.ScanRequest {
 	return coordinator.ScanRequest{Cursor: cursor, Count: count}
 }
 
-// ringLater names the subcommands of RING that change or move something; they
-// are refused until the ring can change under load.
-var ringLater = [...]string{"apply", "forget", "namespace", "plan", "transfers"}
-
 func ringCommands() []command {
 	flags := words("admin loading stale")
 	rows := []command{
@@ -26,9 +22,7 @@ func ringCommands() []command {
 		{name: "status", arity: 2, flags: flags, run: ringStatus, summary: "Describes the ring and its members."},
 	}
 	rows = append(rows, repairCommand("repair", -2, 2))
-	for _, name := range ringLater {
-		rows = append(rows, command{name: name, arity: -2, flags: flags, run: ringRefused, summary: "Not available yet."})
-	}
+	rows = append(rows, ringChangeCommands(flags)...)
 	rows[0].run = helper("ring", rows)
 	for i := range rows {
 		rows[i].group, rows[i].since, rows[i].complexity = "server", "redynamo 0.1", "O(N) with N = members"
@@ -38,7 +32,7 @@ func ringCommands() []command {
 		{name: "hints", arity: -1, flags: flags, run: runHints, group: "server", since: "redynamo 0.1",
 			complexity: "O(N) with N = nodes that something was kept for", summary: hintsSummary},
 		{name: "ring", arity: -2, group: "server", since: "redynamo 0.1", complexity: "O(N) with N = members",
-			summary: "Container of commands about the ring; all but HELP, HINTS, OWNERS, REPAIR and STATUS are refused in this version.", subcommands: rows},
+			summary: "Container of commands about the ring.", subcommands: rows},
 	}
 }
 
@@ -74,8 +68,18 @@ func hintsList(s *session, _ [][]byte, w *Reply) {
 	}
 }
 
-func ringRefused(_ *session, args [][]byte, w *Reply) {
-	w.Error("ERR RING " + clip(args[1], shownBytes) + " is not available in this version")
+// ringChangeCommands are the subcommands that change the ring, and tell how far
+// that is.
+func ringChangeCommands(flags []string) []command {
+	return []command{
+		{name: "apply", arity: 3, flags: flags, run: ringApply, summary: "Commits a plan, unless the ring has changed since it was made.",
+			args: arguments("plan string")},
+		{name: "forget", arity: -3, flags: flags, run: ringForget, summary: "Gives up a member that will never be back, with what only it held.",
+			args: arguments("node string", "force string")},
+		{name: "plan", arity: -4, flags: flags, run: ringPlan, summary: "Shows what a change of the members would move, and names that plan.",
+			args: []argument{{name: "change", kind: "string", multiple: true}}},
+		{name: "transfers", arity: 2, flags: flags, run: ringTransfers, summary: "Tells how far the present change of the ring is."},
+	}
 }
 
 // ringOwners answers one map per owner or fallback.
@@ -99,10 +103,13 @@ func upText(up bool) string {
 	return "down"
 }
 
-// stateText is the state of a member: down, recovering or up.
+// stateText is the state of a member: down, recovering, joining, leaving or up.
 func stateText(m RingMember) string {
-	if m.Alive && m.Recovering {
+	switch {
+	case m.Alive && m.Recovering:
 		return "recovering"
+	case m.Alive && m.Moving != "":
+		return m.Moving
 	}
 	return upText(m.Alive)
 }
@@ -126,20 +133,26 @@ func ringStatus(s *session, _ [][]byte, w *Reply) {
 		{"w", strconv.Itoa(st.W)},
 		{"ready", strconv.FormatBool(s.admin().Ready())},
 	}, st.Extra...)
-	w.Map(len(fields) + 1)
+	w.Map(len(fields) + 2)
 	for _, f := range fields {
 		w.BulkString(f.Name)
 		w.BulkString(f.Value)
 	}
-	w.BulkString("members")
-	w.Array(len(st.Members))
-	for _, m := range st.Members {
+	writeMembers(w, "members", st.Members)
+	writeMembers(w, "staged", st.Staged)
+}
+
+func writeMembers(w *Reply, name string, members []RingMember) {
+	w.BulkString(name)
+	w.Array(len(members))
+	for _, m := range members {
 		writeFields(w,
 			Field{"node", m.ID.String()},
 			Field{"address", m.Addr},
 			Field{"zone", m.Zone},
 			Field{"weight", strconv.Itoa(m.Weight)},
 			Field{"state", stateText(m)},
+			Field{"step", m.Step},
 			Field{"partitions", strconv.Itoa(m.Partitions)},
 			Field{"first", strconv.Itoa(m.First)})
 	}

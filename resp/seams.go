@@ -69,7 +69,8 @@ type RingStatus struct {
 	Units   int
 	N, R, W int
 	Members []RingMember
-	Extra   []Field // further figures, printed as they are
+	Staged  []RingMember // live nodes that are no members: RING PLAN ADD makes them some
+	Extra   []Field      // further figures, printed as they are
 }
 
 // RingMember is one member in RING STATUS.
@@ -79,9 +80,11 @@ type RingMember struct {
 	Zone       string
 	Weight     int
 	Alive      bool
-	Recovering bool // it has lost writes that it had acknowledged
-	Partitions int  // owned, in any position
-	First      int  // owned as head of the preference list
+	Recovering bool   // it has lost writes that it had acknowledged
+	Moving     string // "joining" or "leaving" while the ring changes
+	Step       string // how far it is in the change: "", "acked", "synced" or "read"
+	Partitions int    // owned, in any position
+	First      int    // owned as head of the preference list
 }
 
 // HintTarget is one entry of HINTS: a node that this one keeps, or kept, writes

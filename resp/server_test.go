@@ -176,12 +176,13 @@ type door struct {
 	ln    *pipeListener
 	store *fakeStore
 	admin *fakeAdmin
+	ring  fakeRing
 }
 
 func openDoor(t *testing.T, change ...func(*Config)) *door {
 	t.Helper()
 	d := &door{t: t, ln: newPipeListener(), store: newFakeStore(), admin: &fakeAdmin{}}
-	cfg := Config{Store: d.store, Admin: d.admin, Now: d.store.clock.now}
+	cfg := Config{Store: d.store, Admin: d.admin, Ring: &d.ring, Now: d.store.clock.now}
 	for _, f := range change {
 		f(&cfg)
 	}
@@ -378,7 +379,7 @@ func (l *failingListener) Accept() (net.Conn, error) {
 
 func TestAcceptErrorsAreWaitedOutWithoutSpinning(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		srv, err := New(Config{Store: newFakeStore(), Admin: &fakeAdmin{}})
+		srv, err := New(Config{Store: newFakeStore(), Admin: &fakeAdmin{}, Ring: &fakeRing{}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -399,7 +400,7 @@ func TestAcceptErrorsAreWaitedOutWithoutSpinning(t *testing.T) {
 }
 
 func TestServeReportsAListenerThatWasClosedByOthers(t *testing.T) {
-	srv, err := New(Config{Store: newFakeStore(), Admin: &fakeAdmin{}})
+	srv, err := New(Config{Store: newFakeStore(), Admin: &fakeAdmin{}, Ring: &fakeRing{}})
 	if err != nil {
 		t.Fatal(err)
 	}

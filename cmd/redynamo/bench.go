@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"sort"
 	"strings"
@@ -81,15 +82,24 @@ func failures(r loadgen.Result) string {
 // progress draws a bar on a terminal and says nothing otherwise: the rows of
 // the table are the plain lines.
 func progress(con *console, what string) func(float64, int64) {
-	f, ok := con.err.(*os.File)
-	if !ok {
-		return nil
-	}
-	if info, err := f.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
+	f := terminal(con.err)
+	if f == nil {
 		return nil
 	}
 	bar := progressbar.NewOptions(100, progressbar.OptionSetWriter(f), progressbar.OptionSetDescription(what), progressbar.OptionClearOnFinish())
 	return func(done float64, ops int64) {
 		_ = bar.Set(int(done * 100)) // a bar that cannot be drawn is no reason to stop
 	}
+}
+
+// terminal is the terminal behind w, nil if there is none.
+func terminal(w io.Writer) *os.File {
+	f, ok := w.(*os.File)
+	if !ok {
+		return nil
+	}
+	if info, err := f.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
+		return nil
+	}
+	return f
 }

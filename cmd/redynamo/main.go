@@ -31,6 +31,7 @@ type cli struct {
 	Server serverCmd `cmd:"" help:"Run one node."`
 	Health healthCmd `cmd:"" help:"Ask a node whether it is ready; for container health checks."`
 	Bench  benchCmd  `cmd:"" help:"Load a server that speaks RESP and print throughput, latency and CPU per operation."`
+	Ring   ringCmd   `cmd:"" help:"Show and change the members of a cluster."`
 }
 
 func main() {

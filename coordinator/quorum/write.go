@@ -12,7 +12,7 @@ type Failure uint8
 // The failures.
 const (
 	Dead       Failure = iota // unreachable, silent, broken or full: its copy goes to a fallback
-	Refused                   // alive and overloaded: no copy goes elsewhere on its behalf
+	Refused                   // alive, and took nothing: no copy goes elsewhere on its behalf
 	OverBudget                // an optional hint was refused: nobody else is to keep it
 )
 

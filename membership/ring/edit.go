@@ -26,9 +26,10 @@ const (
 	Replace                     // By takes the place of Node, with its weight and zone
 	Reweigh                     // Node gets another Weight
 	Rezone                      // Node gets another Zone
+	Forget                      // Node is dead: nobody waits for it, and it may not come back
 )
 
-var editNames = [...]string{Add: "add", Remove: "remove", Replace: "replace", Reweigh: "weight", Rezone: "zone"}
+var editNames = [...]string{Add: "add", Remove: "remove", Replace: "replace", Reweigh: "weight", Rezone: "zone", Forget: "forget"}
 
 // String is the word for the edit in commands.
 func (k EditKind) String() string {
@@ -122,6 +123,8 @@ func (a *amendment) edit(e Edit) error {
 		return a.remove(e.Node)
 	case Replace:
 		return a.replace(e.Node, e.By)
+	case Forget:
+		return a.forget(e.Node)
 	case Reweigh, Rezone:
 		r, ok := a.records[e.Node]
 		if !ok || r.Removed {
@@ -167,6 +170,19 @@ func (a *amendment) remove(id NodeID) error {
 	}
 	if !r.Removed {
 		r.Removed = true
+		a.put(r)
+	}
+	return nil
+}
+
+// forget gives a node up, also one that was to leave and died meanwhile.
+func (a *amendment) forget(id NodeID) error {
+	r, ok := a.records[id]
+	if !ok {
+		return ErrUnknownNode
+	}
+	if !r.Forgotten {
+		r.Removed, r.Forgotten = true, true
 		a.put(r)
 	}
 	return nil

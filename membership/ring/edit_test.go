@@ -46,6 +46,11 @@ func TestAmendChangesWhatIsAskedForAndNothingElse(t *testing.T) {
 		{"weight as it is", []Edit{{Kind: Reweigh, Node: 1, Weight: 100}}, false, "", nil},
 		{"weight nought is a removal", []Edit{{Kind: Reweigh, Node: 1}, {Kind: Reweigh, Node: 2}}, false, "", ErrUnsafe},
 		{"zone of a removed one", []Edit{{Kind: Rezone, Node: 9, Zone: "x"}}, false, "", ErrUnknownNode},
+		{"forget", []Edit{{Kind: Forget, Node: 4}}, false, "-4/0 100 z1 2 forgotten", nil},
+		{"forget one that was to leave", []Edit{{Kind: Forget, Node: 9}}, false, "-9/0 100  5 forgotten", nil},
+		{"forget twice", []Edit{{Kind: Forget, Node: 4}, {Kind: Forget, Node: 4}, {Kind: Remove, Node: 4}}, false, "-4/0 100 z1 2 forgotten", nil},
+		{"forget a stranger", []Edit{{Kind: Forget, Node: 77}}, false, "", ErrUnknownNode},
+		{"forget too many", []Edit{{Kind: Forget, Node: 3}, {Kind: Forget, Node: 4}}, false, "", ErrUnsafe},
 		{"all or none", []Edit{{Kind: Reweigh, Node: 1, Weight: 7}, {Kind: Remove, Node: 77}}, false, "", ErrUnknownNode},
 		{"no edit", []Edit{{Node: 1}}, false, "", errAny},
 	} {
@@ -60,6 +65,9 @@ func TestAmendChangesWhatIsAskedForAndNothingElse(t *testing.T) {
 				text += "-"
 			}
 			text += fmt.Sprintf("%d/%d %d %s %d", uint64(r.ID), uint64(r.PlaceID), r.Weight, r.Zone, r.Counter)
+			if r.Forgotten {
+				text += " forgotten"
+			}
 			if r.TimeMS != 55 || r.Admin != 1 {
 				t.Errorf("%s: stamp of %+v", c.name, r)
 			}

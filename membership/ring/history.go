@@ -14,6 +14,11 @@ type Record struct {
 	TimeMS  int64
 	Admin   NodeID // the node at which the change was made
 	Removed bool
+	// Forgotten says that the node was removed without its consent, being dead:
+	// nobody waits for it, and nobody listens to it should it come back. It is
+	// final: such a record wins over all others of the node, because a ring may
+	// already have been adopted behind its back.
+	Forgotten bool
 }
 
 // compareStamp orders the records of one node; the greatest wins. The contents
@@ -21,6 +26,7 @@ type Record struct {
 // alike everywhere.
 func (r Record) compareStamp(s Record) int {
 	return cmp.Or(
+		compareBool(r.Forgotten, s.Forgotten),
 		cmp.Compare(r.Counter, s.Counter),
 		cmp.Compare(r.TimeMS, s.TimeMS),
 		cmp.Compare(r.Admin, s.Admin),

@@ -38,6 +38,10 @@ type Config struct {
 	// dealt with. Default: at once.
 	Pace func(ctx context.Context) (end func(), err error)
 
+	// Handed reports whether this node's hints were handed over as rings of that
+	// number ask for: Mover.Handed. Default: never.
+	Handed func(number uint64) bool
+
 	Now     func() time.Time // wall clock, by which hints have an age; time.Now
 	Rand    func() uint64    // spreads the waits; math/rand/v2
 	Logger  *slog.Logger     // discards if nil
@@ -57,6 +61,9 @@ func (c Config) withDefaults() Config {
 	def(&c.MaxRejected, 16)
 	if c.Pace == nil {
 		c.Pace = func(context.Context) (func(), error) { return func() {}, nil }
+	}
+	if c.Handed == nil {
+		c.Handed = func(uint64) bool { return false }
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -110,7 +117,7 @@ func (c Config) validate() error {
 // zero value of every other field means the default stated beside it.
 type ReceiverConfig struct {
 	Self ring.NodeID
-	Ring func() *ring.Ring // nil while there is none
+	Live func() *ring.Live // nil while there are no rings
 
 	Workers   int // messages merged at once; 2
 	Queue     int // messages that wait for a worker before ErrBusy; 16
@@ -131,7 +138,7 @@ func (c ReceiverConfig) withDefaults() ReceiverConfig {
 
 func (c ReceiverConfig) validate() error {
 	var errs []error
-	if c.Self == 0 || c.Ring == nil {
+	if c.Self == 0 || c.Live == nil {
 		errs = append(errs, errors.New("handoff: self and ring must be set"))
 	}
 	if c.Workers < 1 || c.Queue < 1 || c.MaxCredit < 1 {

@@ -37,6 +37,19 @@
 // be looked at once, also when the target is down. What is moved is acknowledged
 // data and heeds no budget.
 //
+// # When the rings change
+//
+// A hint that goes home may come to an owner that has handed its rows over by then. So
+// it is first noted for those who are to have it, too ([Plan]); those notes travel as
+// hints do. Rows and hints that are here already are the business of a Mover. Once a
+// target is granted, it has every partition that this node holds exchanged with those
+// who are to have it, some partitions at a time. An exchange is a comparison first, so
+// what somebody else has brought is not sent again (SKIP, Dynamo §4.9), and whoever
+// begins anew after a crash finds most of it done. Only exchanges that began after the
+// grant, and ended with all rows on both disks, count. The hints of one moment after
+// the grant are delivered to those who are to have them, and stay where they are. When
+// all of this is done, the target is [Mover.Sent].
+//
 // # Receiving
 //
 // A Receiver merges the rows of a message and answers when all are durable. It
@@ -52,6 +65,7 @@
 //
 // # Who may call what
 //
-// cmd/redynamo/node assembles the parts and runs Sender.Run and Receiver.Run.
+// cmd/redynamo/node assembles the parts and runs Sender.Run, Mover.Run and
+// Receiver.Run.
 // Every other method may be called from any goroutine and does not wait.
 package handoff

@@ -66,11 +66,16 @@ func (r *Receiver) Deliver(m Message, deadline time.Time, done func(credit int, 
 	}
 }
 
-// check refuses rows that this node does not own, or hints for a node that does
+// check refuses what became void while it was queued, rows that this node does not own, or hints for a node that does
 // not: here they would be held by nobody who is asked for them, and for nobody who
 // takes them. The sender's ring or this one is old.
 func (r *Receiver) check(m Message) error {
-	current := r.cfg.Ring()
+	if m.Refuse != nil {
+		if err := m.Refuse(); err != nil {
+			return err
+		}
+	}
+	current := r.cfg.Live()
 	if current == nil {
 		return ErrNotReady
 	}

@@ -43,13 +43,21 @@ type grants int
 
 func (g grants) Grant(want int) int { return int(g) }
 
+// liveOf is a ring alone, or none.
+func liveOf(r *ring.Ring) *ring.Live {
+	if r == nil {
+		return nil
+	}
+	return ring.NewLive(r)
+}
+
 // receive runs f with a Receiver on node 1 of a ring of three, which owns all.
 func receive(t *testing.T, cfg ReceiverConfig, rows Taker, a Admission, f func(r *Receiver)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		all := ringOf(t, 1, 2, 3)
-		if cfg.Ring == nil {
-			cfg.Ring = func() *ring.Ring { return all }
+		if cfg.Live == nil {
+			cfg.Live = func() *ring.Live { return ring.NewLive(all) }
 		}
 		cfg.Self = self
 		r, err := NewReceiver(cfg, rows, a)
@@ -187,7 +195,7 @@ func TestRowsOfOthersAreRefused(t *testing.T) {
 		want error
 	}{"no ring": {nil, ErrNotReady}, "another's row": {five, ErrNotOwner}} {
 		rows := &slowRows{}
-		receive(t, ReceiverConfig{Ring: func() *ring.Ring { return c.ring }}, rows, grants(1), func(r *Receiver) {
+		receive(t, ReceiverConfig{Live: func() *ring.Live { return liveOf(c.ring) }}, rows, grants(1), func(r *Receiver) {
 			var foreign []string
 			for i := 0; len(foreign) < 1; i++ {
 				k := fmt.Sprint("k", i)
@@ -210,7 +218,7 @@ func TestHintsForAnyoneButAnOwnerAreRefused(t *testing.T) {
 	owners := five.Owners(five.Partition(ring.SlotOf([]byte("k"))))
 	for _, m := range five.Members() {
 		rows := &slowRows{}
-		receive(t, ReceiverConfig{Ring: func() *ring.Ring { return five }}, rows, grants(1), func(r *Receiver) {
+		receive(t, ReceiverConfig{Live: func() *ring.Live { return liveOf(five) }}, rows, grants(1), func(r *Receiver) {
 			var a answer
 			in := message("k")
 			in.For = m.ID
@@ -284,4 +292,25 @@ func TestConfigReportsEveryFaultAtOnce(t *testing.T) {
 	if _, err := NewReceiver(ReceiverConfig{Workers: -1}, nil, nil); err == nil || !strings.Contains(err.Error(), "workers (-1)") {
 		t.Errorf("receiver: %v", err)
 	}
+}
+
+// Nobody asks when it arrives, since that says nothing about when its turn comes.
+func TestWhatIsVoidWhenItsTurnComesIsNotTaken(t *testing.T) {
+	rows := &slowRows{}
+	receive(t, ReceiverConfig{}, rows, grants(100), func(r *Receiver) {
+		void := errors.New("void")
+		asked, ended := 0, make(chan error, 1)
+		m := Message{Rows: []Row{{Key: []byte("a")}}, Refuse: func() error { asked++; return void }}
+		r.Deliver(m, time.Time{}, func(_ int, err error) { ended <- err })
+		if err := <-ended; !errors.Is(err, void) || asked != 1 || len(rows.keys) != 0 {
+			t.Errorf("%v, asked %d times, took %v", err, asked, rows.keys)
+		}
+		m.Refuse = func() error { return nil }
+		r.Deliver(m, time.Time{}, func(_ int, err error) { ended <- err })
+		synctest.Wait()
+		rows.pending[0](nil)
+		if err := <-ended; err != nil {
+			t.Errorf("when nothing is against it: %v", err)
+		}
+	})
 }

@@ -33,9 +33,12 @@ type rig struct {
 
 	mu struct {
 		sync.Mutex
-		ring  *ring.Ring
-		down  map[ring.NodeID]bool
-		peers map[ring.NodeID]*peer
+		ring   *ring.Ring
+		beside []*ring.Ring
+		number uint64
+		grant  Target
+		down   map[ring.NodeID]bool
+		peers  map[ring.NodeID]*peer
 	}
 }
 
@@ -93,13 +96,28 @@ func ringOf(t *testing.T, ids ...ring.NodeID) *ring.Ring {
 func (r *rig) setRing(ids ...ring.NodeID) {
 	next := ringOf(r.t, ids...)
 	r.mu.Lock()
-	r.mu.ring = next
+	r.mu.ring, r.mu.beside, r.mu.grant = next, nil, Target{}
+	r.mu.number++
+	r.knowLocked(ids)
+	r.mu.Unlock()
+}
+
+// setBeside makes a ring follow the present one.
+func (r *rig) setBeside(ids ...ring.NodeID) {
+	next := ringOf(r.t, ids...)
+	r.mu.Lock()
+	r.mu.beside, r.mu.grant = []*ring.Ring{next}, Target{}
+	r.mu.number++
+	r.knowLocked(ids)
+	r.mu.Unlock()
+}
+
+func (r *rig) knowLocked(ids []ring.NodeID) {
 	for _, id := range ids {
 		if r.mu.peers[id] == nil {
 			r.mu.peers[id] = &peer{rows: map[string][]byte{}}
 		}
 	}
-	r.mu.Unlock()
 }
 
 // begin starts a Sender, as a start of the process does.
@@ -129,10 +147,38 @@ func (r *rig) end() {
 	<-r.done
 }
 
-func (r *rig) Ring() *ring.Ring {
+func (r *rig) Live() *ring.Live { return r.Rings().Live }
+
+func (r *rig) Rings() Rings {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.mu.ring
+	now := Rings{Live: ring.NewLive(r.mu.ring, r.mu.beside...), Number: r.mu.number}
+	if len(r.mu.beside) > 0 {
+		now.Plan, now.Grant = plan{now.Live}, r.mu.grant
+	}
+	return now
+}
+
+// plan is what epoch.View says of a base and one target beside it.
+type plan struct{ live *ring.Live }
+
+func (p plan) target() *ring.Ring { return p.live.Beside[len(p.live.Beside)-1] }
+
+func (p plan) Holds(partition int) bool { return p.live.Owns(self, partition) }
+
+func (p plan) Recipients(dst []ring.NodeID, partition int, holder ring.NodeID) []ring.NodeID {
+	from, to := p.live.Base.Owners(partition), p.target().Owners(partition)
+	stays := slices.Contains(to, holder) && len(to) >= len(from)
+	for _, id := range to {
+		if id != holder && (!stays || !slices.Contains(from, id)) {
+			dst = append(dst, id)
+		}
+	}
+	return dst
+}
+
+func (p plan) MayDropHint(partition int, owner ring.NodeID) bool {
+	return p.target().Owns(owner, partition)
 }
 
 func (r *rig) Up(id ring.NodeID) bool {
@@ -177,7 +223,7 @@ func (r *rig) keep(target ring.NodeID, n int, value string) (keys []string) {
 
 // keysOf returns n keys that a node owns.
 func (r *rig) keysOf(id ring.NodeID, n int) (keys []string) {
-	current := r.Ring()
+	current := r.Live()
 	for i := 0; len(keys) < n; i++ {
 		k := fmt.Sprint("key", i)
 		if current.Owns(id, current.Partition(ring.SlotOf([]byte(k)))) {

@@ -63,8 +63,8 @@ type Taker interface {
 
 // Cluster is what a Sender knows of the other nodes. It answers from memory.
 type Cluster interface {
-	// Ring returns the current ring, nil while there is none.
-	Ring() *ring.Ring
+	// Rings returns the current rings.
+	Rings() Rings
 	// Up reports whether a node seems to be alive.
 	Up(node ring.NodeID) bool
 	// Peer returns the way to a node, nil if it is unknown.
@@ -76,6 +76,9 @@ type Message struct {
 	For     ring.NodeID // 0: the receiver's own rows; else hints for that owner
 	Durable bool
 	Rows    []Row
+	// Refuse says of a message that came why its rows must not be taken any more; it is
+	// asked when their turn has come. Nil refuses nothing.
+	Refuse func() error
 }
 
 // Peer delivers to one node. done is called exactly once, from any goroutine:

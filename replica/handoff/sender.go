@@ -24,6 +24,7 @@ type Sender struct {
 		sync.Mutex
 		targets map[ring.NodeID]*target // as many as nodes were ever kept for
 		active  int                     // workers
+		steps   map[*target]uint64      // under way: the number of the rings that each goes by
 	}
 }
 
@@ -81,7 +82,7 @@ func NewSender(cfg Config, book Book, rows Merger, cluster Cluster, budget *Budg
 		return nil, err
 	}
 	s := &Sender{cfg: cfg, book: book, rows: rows, cluster: cluster, budget: budget, kick: make(chan struct{}, 1)}
-	s.mu.targets = map[ring.NodeID]*target{}
+	s.mu.targets, s.mu.steps = map[ring.NodeID]*target{}, map[*target]uint64{}
 	s.count = newCounters(cfg.Metrics, s.activeTargets, s.oldestSeconds)
 	return s, nil
 }
@@ -188,7 +189,7 @@ func (s *Sender) Run(ctx context.Context) error {
 // also says when to look again.
 func (s *Sender) plan(now time.Time) (ready []*target, next time.Duration) {
 	s.budget.refresh()
-	current, totals := s.cluster.Ring(), s.book.Totals()
+	current, totals := s.cluster.Rings().Live, s.book.Totals()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	kept := make(map[ring.NodeID]bool, len(totals))
@@ -257,20 +258,14 @@ func (s *Sender) tell() {
 
 // hasWork reports whether a worker could do something for t: it can be reached,
 // or rows may have to be moved.
-func (s *Sender) hasWork(current *ring.Ring, t *target) bool {
-	return t.id == s.cfg.Self || s.reachable(current, t.id) || t.work.looked != current.Epoch() || !isMember(current, t.id)
+func (s *Sender) hasWork(current *ring.Live, t *target) bool {
+	return t.id == s.cfg.Self || s.reachable(current, t.id) || t.work.looked != current.Epoch() || !current.Member(t.id)
 }
 
 // reachable reports whether rows can be delivered to a node: it is in the ring
 // and up, and not this one, whose rows are only to be moved.
-func (s *Sender) reachable(current *ring.Ring, id ring.NodeID) bool {
-	return id != s.cfg.Self && isMember(current, id) && s.cluster.Up(id)
-}
-
-// isMember reports whether a node is in the ring.
-func isMember(current *ring.Ring, id ring.NodeID) bool {
-	_, found := slices.BinarySearchFunc(current.Members(), id, func(m ring.Member, id ring.NodeID) int { return cmp.Compare(m.ID, id) })
-	return found
+func (s *Sender) reachable(current *ring.Live, id ring.NodeID) bool {
+	return id != s.cfg.Self && current.Member(id) && s.cluster.Up(id)
 }
 
 // pickLocked marks as many of the targets as there are places as running, those
@@ -288,6 +283,34 @@ func (s *Sender) pickLocked(ready []*target) []*target {
 	}
 	s.mu.active += free
 	return ready[:free]
+}
+
+// enter returns the present rings, which a step for t goes by until leave.
+func (s *Sender) enter(t *target) Rings {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.cluster.Rings() // with the lock: Oldest sees the step, or the step these rings
+	s.mu.steps[t] = r.Number
+	return r
+}
+
+func (s *Sender) leave(t *target) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.mu.steps, t)
+}
+
+// Oldest is the least number of rings that something under way goes by: of those
+// before nothing is delivered or dropped any more. It is the present one's if nothing
+// is under way. Whoever says that nothing goes by earlier rings asks it.
+func (s *Sender) Oldest() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	oldest := s.cluster.Rings().Number
+	for _, number := range s.mu.steps {
+		oldest = min(oldest, number)
+	}
+	return oldest
 }
 
 // settle takes the outcome of a worker.

@@ -270,6 +270,50 @@ func TestFewTargetsAreServedAtOnceAndAllInTurn(t *testing.T) {
 	})
 }
 
+func TestHintsReachThoseWhoAreToOwnTheKeysToo(t *testing.T) {
+	inBubble(t, 5, Config{}, func(t *testing.T, r *rig) {
+		r.fall(5)
+		keys := r.keep(5, 60, "v")
+		pass(5 * time.Second)
+		r.setBeside(1, 2, 3, 4, 5, 6, 7)
+		r.fall(6)
+		r.sender.Wake()
+		pass(5 * time.Second)
+		if n := r.book.rows(5); n != 60 {
+			t.Fatalf("%d of 60 hints are left for a node that is down", n)
+		}
+		r.rise(5)
+		pass(time.Minute)
+		gained := map[ring.NodeID]int{}
+		live := r.Live()
+		for _, k := range keys {
+			r.wantGone(5, []string{k}, "v")
+			for _, id := range live.Gained(nil, live.Partition(ring.SlotOf([]byte(k)))) {
+				gained[id]++
+				switch id {
+				case self:
+				case 6:
+					if r.book.get(6, k) != "v" {
+						t.Errorf("%s is not kept for node 6, which is to own it and down", k)
+					}
+				default:
+					r.wantGone(id, []string{k}, "v")
+				}
+			}
+		}
+		if gained[6] == 0 || gained[7] == 0 {
+			t.Fatalf("nothing moves to the new nodes: %v", gained)
+		}
+		r.rise(6)
+		pass(time.Minute)
+		for _, id := range []ring.NodeID{5, 6, 7} {
+			if n := r.book.rows(id); n != 0 {
+				t.Errorf("%d hints for node %v", n, id)
+			}
+		}
+	})
+}
+
 func TestHintsOfANodeThatLeftGoToTheOwners(t *testing.T) {
 	inBubble(t, 5, Config{}, func(t *testing.T, r *rig) {
 		for _, id := range []ring.NodeID{2, 3, 4, 5} {
@@ -286,7 +330,7 @@ func TestHintsOfANodeThatLeftGoToTheOwners(t *testing.T) {
 		}
 		r.book.fail(nil, nil, nil)
 		pass(time.Minute)
-		current := r.Ring()
+		current := r.Live().Base
 		for _, k := range keys {
 			for _, owner := range current.Owners(current.Partition(ring.SlotOf([]byte(k)))) {
 				into := owner
@@ -456,9 +500,9 @@ func TestFitTakesWhatTheCreditHolds(t *testing.T) {
 }
 
 func TestRowsAreSortedByWhoOwnsThemNow(t *testing.T) {
-	current := ringOf(t, 1, 2, 3, 4, 5)
+	current := liveOf(ringOf(t, 1, 2, 3, 4, 5))
 	for slot := range ring.Slot(2000) {
-		owners := current.Owners(current.Partition(slot))
+		owners := current.Owners(nil, current.Partition(slot))
 		for target := ring.NodeID(1); target < 7; target++ {
 			stay, moving := sortRows(current, target, self, []Row{{Slot: slot}})
 			owned := slices.Contains(owners, target)

@@ -111,7 +111,9 @@ func (s *Sender) passEnded(t *target) outcome {
 
 // step works on one page of rows and reports whether it was the last.
 func (s *Sender) step(ctx context.Context, t *target) (done bool, err error) {
-	current := s.cluster.Ring()
+	rings := s.enter(t)
+	defer s.leave(t)
+	current := rings.Live
 	if current == nil {
 		return false, ErrNotReady
 	}
@@ -129,7 +131,10 @@ func (s *Sender) step(ctx context.Context, t *target) (done bool, err error) {
 	if err := s.move(ctx, t, moving); err != nil {
 		return false, err
 	}
-	if len(stay) > 0 && s.reachable(current, t.id) {
+	if s.reachable(current, t.id) {
+		if stay, err = s.keepFor(ctx, rings, t, stay); err != nil {
+			return false, err
+		}
 		if sent, err := s.send(ctx, t, stay); err != nil {
 			if w.slot, w.hash = page.NextSlot, page.NextHash; sent < len(stay) {
 				w.slot, w.hash = stay[sent].Slot, stay[sent].KeyHash
@@ -169,10 +174,10 @@ type move struct {
 // sortRows tells the rows that target is to get from those that go elsewhere:
 // to this node itself if it is the target, else to the owners, if the target is
 // none any more. In a ring without owners everything stays.
-func sortRows(current *ring.Ring, target, self ring.NodeID, rows []Row) (stay []Row, moving []move) {
+func sortRows(current *ring.Live, target, self ring.NodeID, rows []Row) (stay []Row, moving []move) {
 	for _, row := range rows {
 		partition := current.Partition(row.Slot)
-		owners := current.Owners(partition)
+		owners := current.Owners(nil, partition)
 		switch owned := current.Owns(target, partition); {
 		case owned && target == self:
 			moving = append(moving, move{row, []ring.NodeID{self}})
@@ -183,6 +188,37 @@ func sortRows(current *ring.Ring, target, self ring.NodeID, rows []Row) (stay []
 		}
 	}
 	return stay, moving
+}
+
+// keepFor notes rows for the nodes that are to have them, too, before their target
+// gets them, and answers those that it may get now.
+func (s *Sender) keepFor(ctx context.Context, rings Rings, t *target, rows []Row) (ready []Row, err error) {
+	if rings.Plan == nil {
+		return rows, nil
+	}
+	all, handed := newGather(), s.cfg.Handed(rings.Number)
+	var copies []ring.NodeID
+	for _, row := range rows {
+		var wait bool
+		copies, wait = rings.copies(copies[:0], rings.Live.Partition(row.Slot), t.id)
+		if wait && !handed {
+			continue
+		}
+		ready = append(ready, row)
+		if wait {
+			continue // those who are to have it have it
+		}
+		for _, owner := range copies {
+			if owner == s.cfg.Self {
+				owner = 0
+			}
+			s.rows.Merge(row.Key, owner, row.Record, true, all.one())
+		}
+	}
+	if err := all.wait(ctx); err != nil {
+		return nil, fmt.Errorf("handoff: keep hints for coming owners: %w", err)
+	}
+	return ready, nil
 }
 
 // move merges rows into the own ones and into the hints for their owners, and

@@ -8,6 +8,7 @@ type Options struct {
 	// now. What is left of it travels with the request.
 	Deadline time.Time
 	Class    Class
+	Epochs   Epochs // what a request for rows goes by; it travels with no other
 }
 
 // Every method below sends one request and returns at once. done is called
@@ -74,8 +75,8 @@ func (p *Peer) Deliver(m DeliverRequest, o Options, done func(DeliverReply, erro
 	p.call(KindDeliver, o, payload, func(b []byte) []byte { return AppendDeliverRequest(b, m) }, deliverDone(done))
 }
 
-// fixedBytes is more than the fixed fields of any request take, so that header,
-// fixed fields and the lengths given above bound a frame from above.
+// fixedBytes is more than the epochs and the fixed fields of any request take, so that
+// header, fixed fields and the lengths given above bound a frame from above.
 const fixedBytes = 64
 
 func appendNothing(b []byte) []byte { return b }

@@ -64,7 +64,7 @@ func TestEveryRequestReachesItsHandlerAndBringsItsReply(t *testing.T) {
 			SessionRequest{End: true, Epoch: 1, First: 2, Last: 3},
 			SyncRequest{},
 		}
-		o := Options{Deadline: time.Now().Add(1500 * time.Microsecond), Class: Repair}
+		o := Options{Deadline: time.Now().Add(1500 * time.Microsecond), Class: Repair, Epochs: testEpochs}
 		var answers []any
 		r.peer.Read(requests[0].(ReadRequest), o, collect[ReadReply](t, &answers))
 		r.peer.Write(requests[1].(WriteRequest), o, collect[WriteReply](t, &answers))
@@ -94,7 +94,16 @@ func TestEveryRequestReachesItsHandlerAndBringsItsReply(t *testing.T) {
 		if !reflect.DeepEqual(answers, replies) {
 			t.Errorf("callers got  %+v\nwant         %+v", answers, replies)
 		}
-		for _, x := range metas {
+		for i, x := range metas {
+			want := testEpochs
+			switch requests[i].(type) {
+			case ReadRequest, MergeRequest, ScanRequest, CountRequest, InspectRequest, DeliverRequest:
+			default:
+				want = Epochs{}
+			}
+			if x.Epochs != want {
+				t.Errorf("%T came with epochs %x", requests[i], x.Epochs)
+			}
 			if left := time.Until(x.Deadline); x.From != 1 || x.Class != Repair || left != 2*time.Millisecond {
 				t.Errorf("meta %+v, %v left: want node 1, repair and 1.5 ms rounded up to 2", x, left)
 			}
@@ -125,7 +134,7 @@ func TestErrorsCrossTheWireAsThemselves(t *testing.T) {
 		r := newRig(t, h, PoolConfig{}, ServerConfig{})
 		for _, want := range []error{
 			ErrOverloaded, ErrNoReplicas, ErrUncertain, ErrTooManySiblings, ErrTooLarge, ErrCorrupt, ErrStrict,
-			ErrNotOwner, ErrLoading, ErrStale, ErrUnsupported, ErrTimeout, ErrHintBudget, ErrInternal,
+			ErrNotOwner, ErrLoading, ErrStale, ErrStaleEpoch, ErrUnsupported, ErrTimeout, ErrHintBudget, ErrInternal,
 		} {
 			fail = fmt.Errorf("read: %w", want)
 			_, err := r.read("k", Options{})

@@ -134,9 +134,19 @@ func goldenMessages() []any {
 		ErrNoReplicas,
 		ErrHintBudget,
 		&UncertainError{Acked: 1, Want: 2},
-		testFrame{header{kind: KindMerge, class: Repair, id: 0x0102030405060708, deadlineMS: 250}, []byte("payload")},
+		&staleError{state: []byte("state")},
+		testFrame{header{kind: KindWrite, class: Repair, id: 0x0102030405060708, deadlineMS: 250}, []byte("payload")},
+		testFrame{header{kind: KindMerge, class: Repair, id: 0x0102030405060708, deadlineMS: 250, epochs: testEpochs}, []byte("payload")},
 	}
 }
+
+// testEpochs are 1, 2 and so on to 32.
+var testEpochs = func() (e Epochs) {
+	for i := range e {
+		e[i] = byte(i + 1)
+	}
+	return e
+}()
 
 type goldenLine struct {
 	codec codec

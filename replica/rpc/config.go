@@ -50,6 +50,11 @@ type PoolConfig struct {
 	// not block. A change undone at once may not be reported.
 	OnChange func(id ring.NodeID, up bool)
 
+	// OnStale is told the state of epochs that came with a refusal for stale ones,
+	// before the call ends with ErrStaleEpoch. The state is its to keep. It must not
+	// block. Nobody is told, if nil.
+	OnStale func(from ring.NodeID, state []byte)
+
 	Rand    func() uint64 // spreads the probes; math/rand/v2
 	Logger  *slog.Logger
 	Metrics *metrics.Set
@@ -72,6 +77,9 @@ func (c PoolConfig) withDefaults() PoolConfig {
 	c.ProbeMax = or(c.ProbeMax, max(2*time.Second, c.ProbeMin))
 	if c.OnChange == nil {
 		c.OnChange = func(ring.NodeID, bool) {}
+	}
+	if c.OnStale == nil {
+		c.OnStale = func(ring.NodeID, []byte) {}
 	}
 	if c.Rand == nil {
 		c.Rand = rand.Uint64
@@ -124,6 +132,13 @@ type ServerConfig struct {
 	ClusterID func() [16]byte // asked at every handshake
 	Handler   Handler
 
+	// Stale judges a request for rows by its sender and the epochs that it goes by:
+	// whether it must not be carried out. It must not block. Nothing is stale, if nil.
+	Stale func(from ring.NodeID, e Epochs, read bool) bool
+	// EpochState is what the sender of a stale request is to merge: the same slice as
+	// long as it is the same state, and not to be modified. None, if nil.
+	EpochState func() []byte
+
 	MaxConns      int // 1024; a connection past it is closed at once
 	MaxFrameBytes int // largest frame sent or taken; 4 MiB
 
@@ -147,6 +162,12 @@ type ServerConfig struct {
 }
 
 func (c ServerConfig) withDefaults() ServerConfig {
+	if c.Stale == nil {
+		c.Stale = func(ring.NodeID, Epochs, bool) bool { return false }
+	}
+	if c.EpochState == nil {
+		c.EpochState = func() []byte { return nil }
+	}
 	c.MaxConns = or(c.MaxConns, 1024)
 	c.MaxFrameBytes = or(c.MaxFrameBytes, 4<<20)
 	c.MaxCalls = or(c.MaxCalls, 16384)

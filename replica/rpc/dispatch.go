@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"sync/atomic"
 )
@@ -76,7 +77,9 @@ func (r *request) answer(err error, enc func([]byte) []byte) {
 	if r.replied.Swap(true) {
 		panic(fmt.Sprintf("rpc: second reply to %v request %d", r.h.kind, r.h.id))
 	}
-	if err != nil {
+	if errors.Is(err, ErrStaleEpoch) {
+		r.c.sendStale(r.h)
+	} else if err != nil {
 		r.c.sendError(r.h, err)
 	} else {
 		r.c.send(r.h, enc)

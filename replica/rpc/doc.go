@@ -91,6 +91,16 @@
 // be sure: a connection that was never silent for a quarter, and a peer whose server
 // was answered in time, belong to two nodes that were not.
 //
+// # Epochs
+//
+// A request for rows carries the epochs that its sender goes by (package epoch), and
+// its connection says who the sender is. ServerConfig.Stale judges by both when the
+// request arrives, and a handler that queued it asks again when its turn comes. What
+// goes by epochs that are over is not carried out: the answer is an error with the
+// state of this node's epochs, which the caller's node merges. A state can be large, so
+// a connection carries the same one once a second at most, and none that its frames
+// cannot hold; the other answers are the bare error.
+//
 // # Handshake
 //
 // The caller speaks first; both sides say the same thing, 54 bytes, big endian:
@@ -121,13 +131,14 @@
 //	10  8   id
 //	18  4   milliseconds the request has left when it is sent, 0 = as many as a
 //	        call may take
-//	22  -   payload
+//	22  32  epochs of the sender, in the requests marked * below and nowhere else
+//	 -  -   payload
 //
 // Request ids ascend on a connection; a stamp has id 0 and no reply. A reply repeats class and id, has the
 // request's kind plus 0x80, and comes when it is ready, in any order; an error
 // reply has kind 0xff and a payload of one byte, the code, which for an
 // uncertain write is followed by one byte each for nodes acknowledged and
-// wanted. Whatever breaks these rules ends that connection and is counted.
+// wanted, and for epochs that are over by the state to merge, or nothing. Whatever breaks these rules ends that connection and is counted.
 //
 // # Messages
 //
@@ -136,29 +147,29 @@
 // Flag bits not named are zero. A decoder takes exactly what an encoder writes.
 //
 //	1 ping       (nothing)                            reply 16 stamp
-//	2 read       1 flags: 1 digest only, 2 have       reply 1 flags: 1 same (nothing
+//	2 read *     1 flags: 1 digest only, 2 have       reply 1 flags: 1 same (nothing
 //	             8 for                                        follows), 2 record,
 //	             8 have, if flagged                           4 recovering
 //	                                                        8 state hash
 //	             key                                        record...rest, if flagged
-//	3 merge      1 flags: 1 durable, 2 optional       reply (nothing)
+//	3 merge *    1 flags: 1 durable, 2 optional       reply (nothing)
 //	             8 for, key, record
 //	4 write      1 r, 1 w, key, op                    reply outcome
-//	5 scan       2 from slot, 4 from hash,            reply 1 flags: 1 done
+//	5 scan *     2 from slot, 4 from hash,            reply 1 flags: 1 done
 //	             2 to slot, 4 limit                         2 next slot, 4 next hash
 //	                                                        4 number of entries, each
 //	                                                        2 slot, 4 key hash,
 //	                                                        8 state hash,
 //	                                                        1 flags: 1 live, key
-//	6 count      4 number of ranges, each             reply 8 keys
+//	6 count *    4 number of ranges, each             reply 8 keys
 //	             2 first slot, 2 last slot
 //	7 status     (nothing)                            reply 1 flags: 1 records, 2 ready
 //	                                                        8 epoch, 4 members,
 //	                                                        8 boot actor
-//	8 inspect    key                                  reply 4 number of entries, each
+//	8 inspect *  key                                  reply 4 number of entries, each
 //	                                                        8 for, record,
 //	                                                        4 length and bytes of a note
-//	9 deliver    1 flags: 1 durable, 8 for            reply 4 credit
+//	9 deliver *  1 flags: 1 durable, 8 for            reply 4 credit
 //	             4 number of rows, each
 //	             key, record
 //	10 nodes     2 number of partitions - 1, 1 level, reply 4 number of hashes, each

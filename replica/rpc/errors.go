@@ -34,7 +34,11 @@ var (
 	ErrDiskFull        = errors.New("rpc: disk of the peer is almost full")
 	ErrUnsupported     = errors.New("rpc: request not supported")
 	ErrHintBudget      = errors.New("rpc: too much is kept for that owner")
-	ErrInternal        = errors.New("rpc: internal error of the peer")
+	// ErrStaleEpoch: nothing was done, because the request goes by epochs that are
+	// over, or its sender is no member any more. PoolConfig.OnStale has been told what
+	// it is to merge before it tries again.
+	ErrStaleEpoch = errors.New("rpc: the request goes by epochs that are over")
+	ErrInternal   = errors.New("rpc: internal error of the peer")
 )
 
 // ErrMalformed is what every decoder of this package returns for bytes that
@@ -74,6 +78,7 @@ const (
 	codeTimeout         code = 13
 	codeHintBudget      code = 14
 	codeDiskFull        code = 15
+	codeStaleEpoch      code = 16
 )
 
 // sentinel maps a code to the error a caller branches on. A code of a newer
@@ -108,6 +113,8 @@ func (c code) sentinel() error {
 		return ErrHintBudget
 	case codeDiskFull:
 		return ErrDiskFull
+	case codeStaleEpoch:
+		return ErrStaleEpoch
 	default:
 		return ErrInternal
 	}
@@ -115,7 +122,7 @@ func (c code) sentinel() error {
 
 // codeOf is the inverse of sentinel; what it does not know is internal.
 func codeOf(err error) code {
-	for c := codeOverloaded; c <= codeDiskFull; c++ {
+	for c := codeOverloaded; c <= codeStaleEpoch; c++ {
 		if errors.Is(err, c.sentinel()) {
 			return c
 		}
@@ -129,6 +136,10 @@ func appendError(dst []byte, err error) []byte {
 	if errors.As(err, &u) {
 		return append(dst, byte(codeUncertain), clampByte(u.Acked), clampByte(u.Want))
 	}
+	var s *staleError
+	if errors.As(err, &s) {
+		return append(append(dst, byte(codeStaleEpoch)), s.state...)
+	}
 	return append(dst, byte(codeOf(err)))
 }
 
@@ -136,6 +147,8 @@ func appendError(dst []byte, err error) []byte {
 // peer sent; the second is ErrMalformed.
 func decodeError(b []byte) (remote, err error) {
 	switch {
+	case len(b) > 0 && code(b[0]) == codeStaleEpoch:
+		return &staleError{state: b[1:]}, nil
 	case len(b) == 1:
 		return code(b[0]).sentinel(), nil
 	case len(b) == 3 && code(b[0]) == codeUncertain:

@@ -109,6 +109,23 @@ func (c Class) String() string {
 	}
 }
 
+// Epochs are what the sender of a request for rows goes by, as package epoch
+// encodes its Stamp: this package does not look inside.
+type Epochs [32]byte
+
+// stamped reports whether a frame of this kind carries Epochs: a request for rows.
+// What another node coordinates goes by that node's own.
+func (k Kind) stamped() bool {
+	switch k {
+	case KindRead, KindMerge, KindScan, KindCount, KindInspect, KindDeliver:
+		return true
+	}
+	return false
+}
+
+// reads reports whether a stamped request reads rows; the others bring some.
+func (k Kind) reads() bool { return k != KindMerge && k != KindDeliver }
+
 // Sizes of a frame; the layout is drawn in the package comment.
 const (
 	prefixBytes = 8  // length and crc
@@ -130,6 +147,7 @@ type header struct {
 	class      Class
 	id         uint64
 	deadlineMS uint32 // what is left for the request when it is sent; 0 = no limit
+	epochs     Epochs // of a stamped kind
 }
 
 // checksum is CRC32C. MakeTable returns the one table the standard library has
@@ -143,7 +161,11 @@ func checksum(b []byte) uint32 {
 func beginFrame(dst []byte, h header) []byte {
 	dst = append(dst, 0, 0, 0, 0, 0, 0, 0, 0, byte(h.kind), byte(h.class))
 	dst = binary.BigEndian.AppendUint64(dst, h.id)
-	return binary.BigEndian.AppendUint32(dst, h.deadlineMS)
+	dst = binary.BigEndian.AppendUint32(dst, h.deadlineMS)
+	if h.kind.stamped() {
+		dst = append(dst, h.epochs[:]...)
+	}
+	return dst
 }
 
 // sealFrame writes length and crc of the one frame that fills b.
@@ -180,5 +202,12 @@ func openFrame(b []byte) (header, []byte, error) {
 	if h.class >= classes {
 		return header{}, nil, fmt.Errorf("%w: class %d", ErrMalformed, h.class)
 	}
-	return h, b[headerBytes:], nil
+	payload := b[headerBytes:]
+	if h.kind.stamped() {
+		if len(payload) < len(h.epochs) {
+			return header{}, nil, fmt.Errorf("%w: %v without epochs", ErrMalformed, h.kind)
+		}
+		payload = payload[copy(h.epochs[:], payload):]
+	}
+	return h, payload, nil
 }

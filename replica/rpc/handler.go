@@ -11,6 +11,7 @@ type Meta struct {
 	From     ring.NodeID
 	Class    Class
 	Deadline time.Time // when the caller stops waiting at the latest, by this node's clock; never zero
+	Epochs   Epochs    // what a request for rows goes by; looked at when it arrived
 }
 
 // Handler serves the requests of other nodes.
@@ -20,7 +21,9 @@ type Meta struct {
 // reply must be called exactly once, from any goroutine, perhaps before the
 // method returns; it does not block, and does nothing when the caller is gone.
 // A handler with a queue of its own should drop what has passed its Deadline
-// when it gets there (reply ErrTimeout, which nobody will read).
+// when it gets there (reply ErrTimeout, which nobody will read), and must look again
+// whether the Epochs are still to be served (reply ErrStaleEpoch: the state that the
+// caller is to merge is put to it here).
 //
 // What a request points to is the handler's to keep: it shares one allocation,
 // of that request alone. What a reply points to is encoded before reply

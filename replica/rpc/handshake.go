@@ -12,10 +12,11 @@ import (
 )
 
 // The protocol versions this program speaks. A change of any frame or message
-// is a new version.
+// is a new version. Version 3 had no epochs: a node that speaks no other is refused,
+// since nobody could tell whether what it asks for is still to be done.
 const (
-	protocolMin = 3
-	protocolMax = 3
+	protocolMin = 4
+	protocolMax = 4
 )
 
 const (

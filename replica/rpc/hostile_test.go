@@ -19,7 +19,11 @@ func hostileFrames() map[string][]byte {
 	binary.BigEndian.PutUint32(short, bodyBytes-1)
 	binary.BigEndian.PutUint32(huge, 0xffffffff)
 	badKey := []byte{0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 'k'}
+	noEpochs := frame(header{kind: KindWrite, id: 1}, make([]byte, len(Epochs{})-1))
+	noEpochs[8] = byte(KindScan)
+	sealFrame(noEpochs)
 	return map[string][]byte{
+		"epochs cut off":    noEpochs,
 		"checksum":          badCRC,
 		"length too small":  short,
 		"length too large":  huge,
@@ -266,6 +270,7 @@ func TestHelloThatDoesNotFitIsRefused(t *testing.T) {
 		mark int // in the answer; -1 for none
 	}{
 		"version":     {change(func(h *hello) { h.min, h.max = protocolMax+1, protocolMax+2 }), int(refusedVersion)},
+		"former":      {change(func(h *hello) { h.min, h.max = 3, 3 }), int(refusedVersion)},
 		"no version":  {change(func(h *hello) { h.min, h.max = 2, 1 }), int(refusedVersion)},
 		"cluster":     {change(func(h *hello) { h.cluster[0]++ }), int(refusedCluster)},
 		"node":        {change(func(h *hello) { h.to = 3 }), int(refusedNode)},

@@ -112,7 +112,7 @@ func (l *lane) send(kind Kind, o Options, payload int, enc func([]byte) []byte, 
 	}
 	id := l.nextIDLocked()
 	start := len(l.mu.out)
-	l.mu.out = beginFrame(l.mu.out, header{kind: kind, class: o.Class, id: id, deadlineMS: ceilMS(left)})
+	l.mu.out = beginFrame(l.mu.out, header{kind: kind, class: o.Class, id: id, deadlineMS: ceilMS(left), epochs: o.Epochs})
 	l.mu.out = enc(l.mu.out)
 	sealFrame(l.mu.out[start:])
 	w := waiting{id: id, kind: kind, class: o.Class, bytes: len(l.mu.out) - start, sent: at, deadline: at + left, done: done}

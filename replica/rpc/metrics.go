@@ -61,6 +61,7 @@ type serverCounters struct {
 	requests    [lastKind + 1]*metrics.Counter
 	overloaded  [classes]*metrics.Counter
 	expired     *metrics.Counter
+	stale       *metrics.Counter
 	badFrames   *metrics.Counter
 	connections *metrics.Counter
 	overLimit   *metrics.Counter
@@ -73,6 +74,7 @@ type serverCounters struct {
 func newServerCounters(set *metrics.Set) serverCounters {
 	c := serverCounters{
 		expired:     set.GetOrCreateCounter(`rpc_requests_expired_total`),
+		stale:       set.GetOrCreateCounter(`rpc_requests_stale_total`),
 		badFrames:   set.GetOrCreateCounter(`rpc_bad_frames_total{side="server"}`),
 		connections: set.GetOrCreateCounter(`rpc_connections_total`),
 		overLimit:   set.GetOrCreateCounter(`rpc_connections_refused_total{reason="limit"}`),

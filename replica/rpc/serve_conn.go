@@ -42,6 +42,8 @@ type serverConn struct {
 		idle    bool // the writer waits
 		full    bool // the reader waits
 		err     error
+		told    *byte // the first of the state that went out last
+		toldAt  time.Time
 	}
 }
 
@@ -194,11 +196,11 @@ func (c *serverConn) meta(h header, arrived time.Time) Meta {
 	if asked := time.Duration(h.deadlineMS) * time.Millisecond; asked > 0 {
 		left = min(left, asked)
 	}
-	return Meta{From: c.from, Class: h.class, Deadline: arrived.Add(left)}
+	return Meta{From: c.from, Class: h.class, Deadline: arrived.Add(left), Epochs: h.epochs}
 }
 
-// admit drops a request nobody waits for, refuses one there is no room for, and
-// dispatches the others.
+// admit drops a request nobody waits for, refuses one that goes by epochs which are
+// over or that there is no room for, and dispatches the others.
 func (c *serverConn) admit(h header, payload []byte, meta Meta, now time.Time) error {
 	s := c.s
 	s.count.requests[h.kind].Inc()
@@ -211,6 +213,10 @@ func (c *serverConn) admit(h header, payload []byte, meta Meta, now time.Time) e
 			return ErrMalformed
 		}
 		c.send(h, func(b []byte) []byte { return appendStamp(b, s.stampOf(now)) })
+		return nil
+	}
+	if h.kind.stamped() && s.cfg.Stale(c.from, h.epochs, h.kind.reads()) {
+		c.sendStale(h)
 		return nil
 	}
 	size := headerBytes + len(payload)

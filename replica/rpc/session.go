@@ -128,6 +128,9 @@ func (s *session) settle(calls []ended, arrived []arrival) ([]ended, error) {
 				s.lane.heardStamp(s, m, at)
 			}
 		}
+		if calls[i].err == errRemote {
+			p.tellStale(calls[i].payload)
+		}
 		if bad := calls[i].answer(); bad != nil && err == nil {
 			err = bad
 		}
@@ -149,6 +152,8 @@ func (e *ended) answer() error {
 		remote, err := decodeError(e.payload)
 		if err != nil {
 			remote = ErrClosed
+		} else if _, stale := remote.(*staleError); stale {
+			remote = ErrStaleEpoch // what it says beside that was told; see tellStale
 		}
 		return errors.Join(err, e.done.complete(nil, remote))
 	}

@@ -1,10 +1,12 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -46,32 +48,25 @@ func port(l net.Listener) int {
 	return n
 }
 
-// admitTimeout bounds the question whether members hold data.
-const admitTimeout = 2 * time.Second
-
-// admit refuses to change the ring of a cluster that holds data, since nobody
-// would move it. All members must be asked: an unreachable one may hold some.
-func (n *Node) admit(ctx context.Context, v *membership.View) error {
+// admit refuses what is most likely a mistake: a member's machine came back with an
+// empty directory. As one more member it would leave the old one in the ring, whom
+// every change waits for.
+func (n *Node) admit(_ context.Context, v *membership.View) error {
 	if lost := n.cfg.ReplaceLost; lost != 0 {
 		return fmt.Errorf("%w: --replace-lost %v: there is no such member; %s", membership.ErrRefused, lost, membersOf(v))
 	}
 	if v.Ring == nil {
 		return nil
 	}
-	var unknown error
+	self, _ := v.Node(n.id.node)
+	here := self.Endpoints.PeerAddr()
 	for _, m := range v.Ring.Members() {
-		if m.ID == n.id.node {
-			continue
-		}
-		st, err := n.askStatus(ctx, v, m.ID)
-		if err != nil { // another one may hold data for certain
-			unknown = fmt.Errorf("ask node %v whether it holds data: %w", m.ID, err)
-		}
-		if st.Records {
-			return fmt.Errorf("%w: node %v already holds data, and a ring with data cannot grow in this version; start the new node with an empty cluster, or all nodes together with --expect. If it is to take the place of a member whose data directory is lost, start it with --replace-lost and the id of that member; %s", membership.ErrRefused, m.ID, membersOf(v))
+		if info, _ := v.Node(m.ID); m.ID != n.id.node && info.Endpoints.PeerAddr() == here {
+			return fmt.Errorf("%w: node %v is a member and was last at this very address, %s. If its data directory is lost, start this one with --replace-lost %v, or give that member up first with: redynamo ring forget %v; %s",
+				membership.ErrRefused, m.ID, here, m.ID, m.ID, membersOf(v))
 		}
 	}
-	return unknown
+	return nil
 }
 
 // membersOf lists the members, and which of them are down.
@@ -90,14 +85,6 @@ func membersOf(v *membership.View) string {
 		text.WriteString(")")
 	}
 	return text.String()
-}
-
-func (n *Node) askStatus(ctx context.Context, v *membership.View, id nodeID) (rpc.StatusReply, error) {
-	info, ok := v.Node(id)
-	if !ok || info.Endpoints.PeerAddr() == "" {
-		return rpc.StatusReply{}, errors.New("its address is unknown")
-	}
-	return ask(ctx, n.pool.Peer(id, info.Endpoints.PeerAddr()), admitTimeout)
 }
 
 // ask asks a peer for its status.
@@ -144,18 +131,30 @@ func (p *publisher) wake() {
 
 // Run makes new maps until ctx ends.
 func (p *publisher) Run(ctx context.Context) error {
-	warned, gossiped := "", map[nodeID]bool{}
+	warned, gossiped, left := "", map[nodeID]bool{}, false
 	for version := uint64(1); ; version++ {
 		v, changed := p.n.members.Changes()
+		if v.Established && v.Units != p.n.cfg.Units {
+			return fmt.Errorf("the cluster has %d partitions, fixed when it was created: start this node with --units %d", v.Units, v.Units)
+		}
 		p.connect(v)
 		p.heed(v, gossiped)
 		p.n.hints.sender.Wake() // owners may be others now
+		p.n.hints.mover.Wake()
+		p.n.drops.wake()
 		p.rebuild(version)
 		if v.Ready {
 			p.opened.Do(func() { close(p.ready) })
 		}
 		if err := p.n.recoverAlone(v); err != nil {
 			return err
+		}
+		if v.Epoch != nil && v.Epoch.Forgotten {
+			return errForgotten
+		}
+		if out := hasLeft(v); out && !left {
+			p.n.cfg.Logger.Warn(leftText)
+			left = true
 		}
 		if warning := fewReplicas(v); v.Ready && warning != warned {
 			if warned = warning; warning != "" {
@@ -220,7 +219,7 @@ func (p *publisher) Identity() resp.Identity {
 func (p *publisher) Ready() bool {
 	select {
 	case <-p.ready:
-		return true
+		return p.n.members.View().Ready // not if the ring does without this node
 	default:
 		return false
 	}
@@ -254,7 +253,8 @@ func (p *publisher) Owners(key []byte) []resp.Owner {
 	return rows
 }
 
-// RingStatus is the ring with the share of each member.
+// RingStatus is the ring with the share of each member, and how far each is if it
+// is changing.
 func (p *publisher) RingStatus() resp.RingStatus {
 	v := p.n.members.View()
 	st := resp.RingStatus{Units: v.Units, N: v.N, R: p.n.cfg.R, W: p.n.cfg.W}
@@ -272,13 +272,21 @@ func (p *publisher) RingStatus() resp.RingStatus {
 			}
 		}
 	}
-	for _, m := range v.Ring.Members() {
+	for _, m := range v.Live.Members() {
 		info, _ := v.Node(m.ID)
 		st.Members = append(st.Members, resp.RingMember{
 			ID: m.ID, Addr: info.Endpoints.PlainAddr(), Zone: m.Zone, Weight: m.Weight,
 			Alive: cluster{p.n}.Up(m.ID), Recovering: info.Recovering, Partitions: owned[m.ID], First: first[m.ID],
+			Moving: movingText(v, m.ID), Step: stepText(v, m.ID),
 		})
 	}
+	for id, info := range v.Nodes {
+		if info.Alive && !isMember(v, id) {
+			st.Staged = append(st.Staged, resp.RingMember{ID: id, Addr: info.Endpoints.PlainAddr(), Zone: info.Zone, Alive: true, Moving: "staged"})
+		}
+	}
+	slices.SortFunc(st.Staged, func(a, b resp.RingMember) int { return cmp.Compare(a.ID, b.ID) })
+	st.Extra = changeFields(v)
 	return st
 }
 
@@ -310,7 +318,13 @@ func (n *Node) notReady() error {
 	if v.Ring == nil {
 		return errors.New("loading: no cluster has been found or formed yet")
 	}
-	return fmt.Errorf("loading: %d of %d expected members have joined", len(v.Ring.Members()), n.cfg.Expect)
+	if hasLeft(v) {
+		return errors.New("loading: " + leftText)
+	}
+	if have := len(v.Ring.Members()); have < n.cfg.Expect {
+		return fmt.Errorf("loading: %d of %d expected members have joined", have, n.cfg.Expect)
+	}
+	return errors.New("loading: this node is not part of the ring, or not every other one knows yet that it is")
 }
 
 // impairment is what a node that serves cannot do.
@@ -373,6 +387,9 @@ func (p *publisher) Stats() resp.Stats {
 	}
 	if warning := fewReplicas(v); warning != "" && p.Ready() {
 		st.Warnings = append(st.Warnings, resp.Field{Name: "warning_replicas", Value: warning})
+	}
+	if hasLeft(v) {
+		st.Warnings = append(st.Warnings, resp.Field{Name: "warning_left", Value: leftText})
 	}
 	for _, w := range n.impaired() {
 		st.Warnings = append(st.Warnings, resp.Field{Name: "warning_" + w.name, Value: w.text})

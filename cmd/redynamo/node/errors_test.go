@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/redynamo/redynamo/coordinator"
+	"github.com/redynamo/redynamo/replica"
 	"github.com/redynamo/redynamo/replica/rpc"
 	"github.com/redynamo/redynamo/replica/storage"
 	"github.com/redynamo/redynamo/replica/version"
@@ -19,7 +20,9 @@ func TestWhatANodeAnswersIsHeardInTheCoordinatorsWords(t *testing.T) {
 		{coordinator.ErrNoReadQuorum, rpc.ErrNoReplicas, coordinator.ErrNoReplicas},
 		{coordinator.ErrTimeout, rpc.ErrNoReplicas, coordinator.ErrNoReplicas},
 		{coordinator.ErrNotOwner, rpc.ErrNotOwner, coordinator.ErrNotOwner},
+		{replica.ErrFenced, rpc.ErrNotOwner, coordinator.ErrNotOwner},
 		{coordinator.ErrStale, rpc.ErrStale, coordinator.ErrStale},
+		{coordinator.ErrStaleEpoch, rpc.ErrStaleEpoch, coordinator.ErrStaleEpoch},
 		{coordinator.ErrHintBudget, rpc.ErrHintBudget, coordinator.ErrHintBudget},
 		{coordinator.ErrLost, rpc.ErrTimeout, coordinator.ErrLost},
 		{version.ErrTooManySiblings, rpc.ErrTooManySiblings, version.ErrTooManySiblings},
@@ -68,7 +71,7 @@ func TestUncertainOutcomesKeepTheirCounts(t *testing.T) {
 // which the coordinator lets another node, or the client, repeat it.
 func TestAnOpenOutcomeIsNeverHeardAsACertainOne(t *testing.T) {
 	certain := []error{coordinator.ErrNoReplicas, coordinator.ErrNoReadQuorum, coordinator.ErrOverloaded, coordinator.ErrNotOwner,
-		coordinator.ErrUnreachable, coordinator.ErrStale}
+		coordinator.ErrUnreachable, coordinator.ErrStale, coordinator.ErrStaleEpoch}
 	for _, open := range []error{
 		rpc.ErrTimeout, rpc.ErrClosed, rpc.ErrInternal, rpc.ErrMalformed, &rpc.UncertainError{Acked: 0, Want: 2},
 		toWire(storage.ErrFailed), toWire(storage.ErrClosed), toWire(errors.New("anything else")),

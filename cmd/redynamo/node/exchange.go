@@ -55,7 +55,7 @@ type exchangeCluster struct{ cluster }
 
 func (c exchangeCluster) Peer(id ring.NodeID) antientropy.Peer {
 	if p := c.n.pool.Get(id); p != nil {
-		return exchangePeer{p: p, durable: c.n.durableRows()}
+		return exchangePeer{p: p, durable: c.n.durableRows(), epochs: c.n.epochs}
 	}
 	return nil
 }
@@ -64,6 +64,7 @@ func (c exchangeCluster) Peer(id ring.NodeID) antientropy.Peer {
 type exchangePeer struct {
 	p       *rpc.Peer
 	durable bool
+	epochs  func() rpc.Epochs
 }
 
 // outcome is what came of a call.
@@ -135,7 +136,10 @@ func (e exchangePeer) Deliver(ctx context.Context, rows []antientropy.Row) (int,
 	for _, r := range rows {
 		m.Rows = append(m.Rows, rpc.DeliverRow{Key: r.Key, Record: r.Record})
 	}
-	a, err := await(ctx, func(o rpc.Options, done func(rpc.DeliverReply, error)) { e.p.Deliver(m, o, done) })
+	a, err := await(ctx, func(o rpc.Options, done func(rpc.DeliverReply, error)) {
+		o.Epochs = e.epochs()
+		e.p.Deliver(m, o, done)
+	})
 	return int(a.Credit), err
 }
 

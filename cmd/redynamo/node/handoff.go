@@ -18,6 +18,7 @@ import (
 // hintMover is the two halves of hint delivery, and the bound on what is kept.
 type hintMover struct {
 	sender   *handoff.Sender
+	mover    *handoff.Mover
 	receiver *handoff.Receiver
 	budget   *handoff.Budget
 }
@@ -26,15 +27,22 @@ type hintMover struct {
 func newHintMover(n *Node) (m hintMover, err error) {
 	m.budget = handoff.NewBudget(n.cfg.HintBudget, n.replica, n.cfg.Logger, n.set)
 	m.receiver, err = handoff.NewReceiver(handoff.ReceiverConfig{
-		Self: n.id.node, Ring: cluster{n}.Ring, Metrics: n.set,
+		Self: n.id.node, Live: cluster{n}.Live, Metrics: n.set,
 	}, n.replica, receiving{n.admission})
 	if err != nil {
 		return m, err
 	}
 	m.sender, err = handoff.NewSender(handoff.Config{
-		Self: n.id.node, Pace: n.pace(admission.Send),
+		Self: n.id.node, Pace: n.pace(admission.Send), Handed: func(number uint64) bool { return n.hints.mover.Handed(number) },
 		Now: n.cfg.Now, Rand: n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set,
 	}, hintBook{n.replica}, n.replica, handoffCluster{cluster{n}}, m.budget)
+	if err != nil {
+		return m, err
+	}
+	m.mover, err = handoff.NewMover(handoff.MoverConfig{
+		Self: n.id.node, Pace: n.pace(admission.Send), Sent: func() { n.members.Nudge() },
+		Rand: n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set,
+	}, handoffCluster{cluster{n}}, n.replica, exchanges{n}, n.hintMoment)
 	return m, err
 }
 
@@ -52,11 +60,16 @@ func (b hintBook) Totals() []handoff.Total {
 
 func (b hintBook) Page(target nodeID, slot ring.Slot, hash uint32, maxBytes int) (handoff.Page, error) {
 	p, err := b.r.HintPage(target, slot, hash, maxBytes)
+	return pageOf(p), err
+}
+
+// pageOf gives a page the words of handoff.
+func pageOf(p replica.HintPage) handoff.Page {
 	page := handoff.Page{NextSlot: p.NextSlot, NextHash: p.NextHash, Done: p.Done, Unreadable: p.Unreadable}
 	for _, h := range p.Hints {
 		page.Rows = append(page.Rows, handoff.Row(h))
 	}
-	return page, err
+	return page
 }
 
 func (b hintBook) Drop(key []byte, target nodeID, record []byte, done func(bool, error)) {
@@ -68,26 +81,29 @@ type handoffCluster struct{ cluster }
 
 func (c handoffCluster) Peer(id nodeID) handoff.Peer {
 	if p := c.n.pool.Get(id); p != nil {
-		return deliverer{p}
+		return deliverer{p, c.n.epochs}
 	}
 	return nil
 }
 
 // deliverer makes the node-to-node protocol look like a handoff's Peer.
-type deliverer struct{ p *rpc.Peer }
+type deliverer struct {
+	p      *rpc.Peer
+	epochs func() rpc.Epochs
+}
 
 func (d deliverer) Deliver(m handoff.Message, deadline time.Time, done func(int, error)) {
 	req := rpc.DeliverRequest{For: m.For, Durable: m.Durable, Rows: make([]rpc.DeliverRow, len(m.Rows))}
 	for i, row := range m.Rows {
 		req.Rows[i] = rpc.DeliverRow{Key: row.Key, Record: row.Record}
 	}
-	d.p.Deliver(req, rpc.Options{Deadline: deadline, Class: rpc.Background}, func(r rpc.DeliverReply, err error) {
+	d.p.Deliver(req, rpc.Options{Deadline: deadline, Class: rpc.Background, Epochs: d.epochs()}, func(r rpc.DeliverReply, err error) {
 		done(int(r.Credit), deliverError(err))
 	})
 }
 
 // transient are the errors that say nothing of the rows of a message.
-var transient = []error{rpc.ErrUnreachable, rpc.ErrOverloaded, rpc.ErrTimeout, rpc.ErrClosed, rpc.ErrLoading}
+var transient = []error{rpc.ErrUnreachable, rpc.ErrOverloaded, rpc.ErrTimeout, rpc.ErrClosed, rpc.ErrLoading, rpc.ErrStaleEpoch}
 
 // deliverError marks an answer of the peer that is about the rows.
 func deliverError(err error) error {
@@ -105,7 +121,12 @@ func deliverError(err error) error {
 // ServeDeliver takes in what another node has kept.
 func (h handler) ServeDeliver(m rpc.DeliverRequest, meta rpc.Meta, reply func(rpc.DeliverReply, error)) {
 	h.n.exchange.Heard(meta.From)
-	in := handoff.Message{For: m.For, Durable: m.Durable, Rows: make([]handoff.Row, len(m.Rows))}
+	in := handoff.Message{For: m.For, Durable: m.Durable, Rows: make([]handoff.Row, len(m.Rows)), Refuse: func() error {
+		if h.n.stale(meta.From, meta.Epochs, false) {
+			return rpc.ErrStaleEpoch
+		}
+		return nil
+	}}
 	for i, row := range m.Rows {
 		in.Rows[i] = handoff.Row{Key: row.Key, Record: row.Record}
 	}
@@ -124,6 +145,7 @@ var receiveErrors = []struct{ local, wire error }{
 	{handoff.ErrBusy, rpc.ErrOverloaded},
 	{handoff.ErrLate, rpc.ErrTimeout},
 	{replica.ErrLate, rpc.ErrTimeout},
+	{replica.ErrFenced, rpc.ErrLoading}, // it is being emptied, and will be open
 	{handoff.ErrNotReady, rpc.ErrLoading},
 	{handoff.ErrNotOwner, rpc.ErrNotOwner},
 	{storage.ErrClosed, rpc.ErrLoading}, // it is stopping, and will be back

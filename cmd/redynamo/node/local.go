@@ -10,6 +10,7 @@ import (
 	"github.com/redynamo/redynamo/membership/ring"
 	"github.com/redynamo/redynamo/replica"
 	"github.com/redynamo/redynamo/replica/handoff"
+	"github.com/redynamo/redynamo/replica/rpc"
 	"github.com/redynamo/redynamo/replica/storage"
 	"github.com/redynamo/redynamo/replica/version"
 )
@@ -22,9 +23,29 @@ type localPeer struct {
 	disk       *workers
 	budget     *handoff.Budget
 	recovering func() bool
+	stale      func(from nodeID, e rpc.Epochs, read bool) bool
 	fatal      func(error) // is told what must end the node
 	why        func(key []byte) string
 	merges     sync.Pool // *servedMerge
+}
+
+// asker is the node that a request comes from, and what it goes by; the zero asker is
+// this node itself, whose requests are waited for before anything they rely on is gone.
+type asker struct {
+	node   nodeID
+	epochs rpc.Epochs
+	read   bool // it asks for rows, and brings none
+}
+
+// later runs f on a disk worker. What was not stale when it came may be when its turn
+// comes.
+func (l *localPeer) later(who asker, deadline time.Time, f func(error)) {
+	l.disk.later(deadline, func(err error) {
+		if err == nil && who.node != 0 && l.stale(who.node, who.epochs, who.read) {
+			err = coordinator.ErrStaleEpoch
+		}
+		f(err)
+	})
 }
 
 func (l *localPeer) Read(req coordinator.ReadRequest, done func(coordinator.ReadReply, error)) {
@@ -32,7 +53,7 @@ func (l *localPeer) Read(req coordinator.ReadRequest, done func(coordinator.Read
 		done(r, nil)
 		return
 	}
-	l.readLater(req, done)
+	l.readLater(req, asker{}, done)
 }
 
 // tryRead reads what takes no disk.
@@ -48,15 +69,15 @@ func (l *localPeer) tryRead(req coordinator.ReadRequest) (coordinator.ReadReply,
 }
 
 // readLater reads on a disk worker.
-func (l *localPeer) readLater(req coordinator.ReadRequest, done func(coordinator.ReadReply, error)) {
-	l.later(req.Deadline, func(err error) {
+func (l *localPeer) readLater(req coordinator.ReadRequest, who asker, done func(coordinator.ReadReply, error)) {
+	l.later(who, req.Deadline, func(err error) {
 		if err != nil {
 			done(coordinator.ReadReply{}, err)
 			return
 		}
 		rec, hash, err := l.read(req)
 		if err != nil {
-			done(coordinator.ReadReply{}, err)
+			done(coordinator.ReadReply{}, l.judge(err))
 			return
 		}
 		done(l.reply(req, rec, hash), nil)
@@ -85,9 +106,6 @@ func (l *localPeer) reply(req coordinator.ReadRequest, rec version.Record, hash 
 	return coordinator.ReadReply{Hash: hash, Record: rec}
 }
 
-// later runs f on a disk worker.
-func (l *localPeer) later(deadline time.Time, f func(error)) { l.disk.later(deadline, f) }
-
 // Merge is for this node's own requests: one that was held up comes too late here
 // as it does elsewhere.
 func (l *localPeer) Merge(req coordinator.MergeRequest, done func(error)) {
@@ -95,11 +113,11 @@ func (l *localPeer) Merge(req coordinator.MergeRequest, done func(error)) {
 		done(coordinator.ErrUnreachable)
 		return
 	}
-	l.merge(req, func(err error) { done(l.judge(err)) })
+	l.merge(req, asker{}, func(err error) { done(l.judge(err)) })
 }
 
 // merge joins a record that came in time, and answers errors that nobody has judged.
-func (l *localPeer) merge(req coordinator.MergeRequest, done func(error)) {
+func (l *localPeer) merge(req coordinator.MergeRequest, who asker, done func(error)) {
 	if req.For != 0 && l.budget.Admit(req.For, len(req.Key)+len(req.Record), req.Optional) != nil {
 		done(coordinator.ErrHintBudget)
 		return
@@ -107,7 +125,7 @@ func (l *localPeer) merge(req coordinator.MergeRequest, done func(error)) {
 	if l.replica.TryMerge(req.Deadline, req.Key, req.For, req.Record, req.Durable, done) {
 		return
 	}
-	l.later(req.Deadline, func(err error) {
+	l.later(who, req.Deadline, func(err error) {
 		if err != nil {
 			done(err)
 			return
@@ -126,7 +144,7 @@ func (l *localPeer) Mutate(key []byte, owner ring.NodeID, base version.Record, o
 	return enc, out, l.judge(err)
 }
 
-// judge looks at the error of a change. A dot that somebody else has minted in
+// judge looks at an error of the replica. A dot that somebody else has minted in
 // the name of this very process ends the node: two processes run with one memory,
 // as after a machine was cloned, and each would overwrite what the other
 // acknowledged.
@@ -136,6 +154,8 @@ func (l *localPeer) judge(err error) error {
 		l.fatal(fmt.Errorf("another process mints versions in the name of this one, as a clone of the machine would: %w", err))
 	case errors.Is(err, replica.ErrLate):
 		return coordinator.ErrLost
+	case errors.Is(err, replica.ErrFenced):
+		return coordinator.ErrNotOwner
 	case errors.Is(err, storage.ErrDiskFull):
 		return fmt.Errorf("%w: %w", coordinator.ErrDiskFull, err)
 	}
@@ -143,7 +163,11 @@ func (l *localPeer) judge(err error) error {
 }
 
 func (l *localPeer) Scan(req coordinator.ScanRange, done func(coordinator.ScanReply, error)) {
-	l.later(req.Deadline, func(err error) {
+	l.scan(req, asker{}, done)
+}
+
+func (l *localPeer) scan(req coordinator.ScanRange, who asker, done func(coordinator.ScanReply, error)) {
+	l.later(who, req.Deadline, func(err error) {
 		if err != nil {
 			done(coordinator.ScanReply{}, err)
 			return
@@ -162,7 +186,11 @@ func (l *localPeer) Scan(req coordinator.ScanRange, done func(coordinator.ScanRe
 }
 
 func (l *localPeer) Count(req coordinator.CountRequest, done func(int64, error)) {
-	l.later(req.Deadline, func(err error) {
+	l.count(req, asker{}, done)
+}
+
+func (l *localPeer) count(req coordinator.CountRequest, who asker, done func(int64, error)) {
+	l.later(who, req.Deadline, func(err error) {
 		if err != nil {
 			done(0, err)
 			return
@@ -185,7 +213,11 @@ func (l *localPeer) Count(req coordinator.CountRequest, done func(int64, error))
 }
 
 func (l *localPeer) Inspect(req coordinator.InspectRequest, done func([]coordinator.Inspection, error)) {
-	l.later(req.Deadline, func(err error) {
+	l.inspect(req, asker{}, done)
+}
+
+func (l *localPeer) inspect(req coordinator.InspectRequest, who asker, done func([]coordinator.Inspection, error)) {
+	l.later(who, req.Deadline, func(err error) {
 		if err != nil {
 			done(nil, err)
 			return
@@ -220,7 +252,10 @@ var _ coordinator.Peer = (*localPeer)(nil)
 // cluster is what the coordinator knows of the other nodes.
 type cluster struct{ n *Node }
 
-func (c cluster) Ring() *ring.Ring { return c.n.members.View().Ring }
+func (c cluster) Live() *ring.Live { return c.n.members.View().Live }
+
+// Rings is coordinator.Cluster.
+func (c cluster) Rings() *coordinator.Rings { return c.n.rings.of(c.n.members) }
 
 func (c cluster) Self() ring.NodeID { return c.n.id.node }
 

@@ -24,7 +24,8 @@ const lacksTimeout = 2 * time.Second
 // is away: it may be the only one with a write that this node acknowledged. An operator
 // who gives up what is lost, with Config.AcceptLoss, gives that up too.
 func (o mendOwners) Whole(ctx context.Context, h storage.Hole, since time.Time) bool {
-	r := o.n.members.View().Ring
+	v := o.n.members.View()
+	r := v.Live
 	if r == nil || !o.n.publish.Ready() {
 		return false
 	}
@@ -39,10 +40,11 @@ func (o mendOwners) Whole(ctx context.Context, h storage.Hole, since time.Time) 
 		if last < ring.Slot(slot) || ring.Slot(lastSlot) < first || !r.Owns(o.n.id.node, part) {
 			continue // the rows of a partition that is another's are not this node's to keep
 		}
-		if _, ok := reapProof(o).Settled(part, since); !ok {
+		owners := awaited(v, part)
+		if _, ok := o.n.metOwners(owners, part, since); !ok {
 			return false
 		}
-		for _, owner := range r.Owners(part) {
+		for _, owner := range owners {
 			asked[owner] = owner != o.n.id.node
 		}
 	}

@@ -27,6 +27,7 @@ import (
 	"github.com/redynamo/redynamo/coordinator"
 	"github.com/redynamo/redynamo/coordinator/admission"
 	"github.com/redynamo/redynamo/membership"
+	"github.com/redynamo/redynamo/membership/epoch"
 	"github.com/redynamo/redynamo/replica"
 	"github.com/redynamo/redynamo/replica/rpc"
 	"github.com/redynamo/redynamo/replica/storage"
@@ -51,6 +52,8 @@ type Node struct {
 	pool     *rpc.Pool
 	server   *rpc.Server
 	members  *membership.Membership
+	rings    ringBook
+	hearing  hearing
 	coord    *coordinator.Coordinator
 	doors    []*resp.Server
 	publish  *publisher
@@ -67,9 +70,11 @@ type upkeep struct {
 	admission *admission.Controller
 	back      *workers
 	hints     hintMover
+	drops     *dropper
 	responder *antientropy.Responder
 	exchange  *antientropy.Exchanger
 	reaper    *replica.Reaper
+	settling  settling
 }
 
 // ending is how a node comes to its end.
@@ -102,7 +107,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	n := &Node{
 		cfg: cfg, set: metrics.NewSet(), started: cfg.Now(), end: ending{done: make(chan struct{})},
 		base: newSupervisor(), tasks: newSupervisor(), disk: newWorkers(diskWorkers, diskQueue),
-		upkeep: upkeep{back: newWorkers(backWorkers, backQueue)},
+		hearing: newHearing(), upkeep: upkeep{back: newWorkers(backWorkers, backQueue)},
 	}
 	for n.actor == 0 {
 		n.actor = version.Actor(cfg.Rand())
@@ -214,8 +219,10 @@ func (n *Node) buildReplica(context.Context) error {
 	if err != nil {
 		return err
 	}
+	n.drops = newDropper(n.replica, n.cfg.Units, func() *epoch.View { return n.members.View().Epoch }, func() { n.members.Nudge() }, n.cfg.Logger, n.set)
+	n.drops.grace = dropGrace
 	n.hints, err = newHintMover(n)
-	n.local = &localPeer{replica: n.replica, disk: n.disk, budget: n.hints.budget, recovering: n.doubted, fatal: n.fail,
+	n.local = &localPeer{replica: n.replica, disk: n.disk, budget: n.hints.budget, recovering: n.doubted, stale: n.stale, fatal: n.fail,
 		why: func(key []byte) string { return n.reaper.Why(key) }}
 	return err
 }
@@ -226,7 +233,7 @@ func (n *Node) buildPeers(context.Context) error {
 	n.pool, err = rpc.NewPool(rpc.PoolConfig{
 		Node: n.id.node, ClusterID: clusterID, Dial: n.cfg.Network.Dial,
 		MaxFrameBytes: n.cfg.frameBytes(), MaxCallBytes: max(32<<20, n.cfg.frameBytes()),
-		OnChange: n.peerChanged, MessageAge: n.cfg.MessageAge,
+		OnChange: n.peerChanged, OnStale: n.hearing.take, MessageAge: n.cfg.MessageAge,
 		Rand: n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set,
 	})
 	if err != nil {
@@ -234,6 +241,7 @@ func (n *Node) buildPeers(context.Context) error {
 	}
 	n.server, err = rpc.NewServer(rpc.ServerConfig{
 		Node: n.id.node, ClusterID: clusterID, Handler: handler{n}, MessageAge: n.cfg.MessageAge,
+		Stale: n.stale, EpochState: func() []byte { return n.members.EpochState() },
 		MaxFrameBytes: n.cfg.frameBytes(), MaxCallBytes: max(256<<20, n.cfg.frameBytes()<<rpc.Background), MaxBacklogBytes: n.cfg.frameBytes(),
 		Logger: n.cfg.Logger, Metrics: n.set,
 	})
@@ -265,7 +273,7 @@ func (n *Node) buildMembership(context.Context) error {
 		ID: n.id.node, Zone: n.cfg.Zone, Weight: n.cfg.Weight, Params: n.params(),
 		Join: n.cfg.Join, Expect: expect, StageJoin: n.cfg.StageJoin,
 		BindAddr: n.cfg.GossipListen, Transport: n.cfg.GossipTransport, Endpoints: n.endpoints(),
-		Store: metaStore{store: n.store, row: "membership"}, Admit: n.admit,
+		Store: metaStore{store: n.store, row: "membership"}, Admit: n.admit, Local: n.inTransition,
 		Logger: n.cfg.Logger, Metrics: n.set, Now: n.cfg.Now, Rand: n.cfg.Rand, Fast: n.cfg.FastGossip,
 	})
 	return err
@@ -275,7 +283,7 @@ func (n *Node) buildCoordinator(context.Context) error {
 	var err error
 	n.coord, err = coordinator.New(coordinator.Config{
 		R: n.cfg.R, W: n.cfg.W, ReadTimeout: n.cfg.RequestTimeout, WriteTimeout: n.cfg.RequestTimeout,
-		MaxAge:   n.cfg.MessageAge / 2,
+		MaxAge: n.cfg.MessageAge / 2, MessageAge: n.cfg.MessageAge,
 		FsyncOne: n.cfg.Fsync == storage.FsyncOne, Recovering: n.doubted,
 		Ended: func(took time.Duration) { n.admission.Ended(admission.Client, took) },
 		Now:   n.cfg.Now, Rand: n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set,
@@ -285,9 +293,10 @@ func (n *Node) buildCoordinator(context.Context) error {
 }
 
 func (n *Node) buildDoors(context.Context) error {
+	admin := newRingAdmin(n, handover{n})
 	for i, door := range []resp.Door{resp.Plain, resp.Cluster} {
 		d, err := resp.New(resp.Config{
-			Door: door, Store: n.coord, Admin: n.publish, Port: port(n.listeners[i]), Password: n.cfg.RequirePass,
+			Door: door, Store: n.coord, Admin: n.publish, Ring: admin, Port: port(n.listeners[i]), Password: n.cfg.RequirePass,
 			TokenKey: func() version.MACKey { return version.MACKey(n.members.View().TokenKey) },
 			Limits:   resp.Limits{MaxClients: n.cfg.MaxClients, MaxValue: n.cfg.MaxValue},
 			Now:      n.cfg.Now, Rand: n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set, Params: n.settings(),
@@ -310,7 +319,10 @@ func (n *Node) run() {
 	n.base.start(task{"replica", n.replica.Run})
 	n.base.start(task{"handoff receiver", n.hints.receiver.Run})
 	n.tasks.start(task{"handoff", n.hints.sender.Run})
+	n.tasks.start(task{"ownership handoff", n.hints.mover.Run})
+	n.tasks.start(task{"drop", n.drops.Run})
 	n.tasks.start(task{"membership", n.members.Run})
+	n.tasks.start(task{"epochs", n.hearTask})
 	n.tasks.start(task{"publisher", n.publish.Run})
 	n.tasks.start(task{"antientropy", n.exchange.Run})
 	n.tasks.start(task{"reaper", n.reaper.Run})

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/redynamo/redynamo/coordinator"
 	"github.com/redynamo/redynamo/coordinator/admission"
+	"github.com/redynamo/redynamo/membership"
 	"github.com/redynamo/redynamo/membership/ring"
 	"github.com/redynamo/redynamo/replica"
 	"github.com/redynamo/redynamo/replica/rpc"
@@ -17,22 +19,67 @@ import (
 // reapProof is what the cluster can prove to the reaper.
 type reapProof struct{ n *Node }
 
-// Settled is replica.Proof. A row that this node does not own is settled with
-// nobody: it is not this node's to drop.
+// Settled is replica.Proof. While the rings change nothing is settled: the owners to
+// come may have an older state from whoever hands it over. The sessions must have begun
+// since the change ended. A row that this node does not own is settled with nobody: it
+// is not this node's to drop.
 func (p reapProof) Settled(partition int, since time.Time) (missing ring.NodeID, ok bool) {
-	r := p.n.members.View().Ring
-	if r == nil || partition >= r.Units() || !r.Owns(p.n.id.node, partition) {
+	v := p.n.members.View()
+	_, at, is := p.n.settling.since(v)
+	if r := v.Ring; r == nil || !is || partition >= r.Units() || !r.Owns(p.n.id.node, partition) {
 		return p.n.id.node, false
 	}
-	for _, owner := range r.Owners(partition) {
-		if owner == p.n.id.node {
+	if since.Before(at) {
+		since = at
+	}
+	return p.n.metOwners(v.Ring.Owners(partition), partition, since)
+}
+
+// Rings is replica.Proof.
+func (p reapProof) Rings() (name uint64, ok bool) {
+	name, _, ok = p.n.settling.since(p.n.members.View())
+	return name, ok
+}
+
+// metOwners reports whether some owners of a partition, but for this node, have had a
+// session with it that began after since. If not, missing is one that has not.
+func (n *Node) metOwners(owners []ring.NodeID, partition int, since time.Time) (missing ring.NodeID, ok bool) {
+	for _, owner := range owners {
+		if owner == n.id.node {
 			continue
 		}
-		if began, met := p.n.exchange.Session(partition, owner); !met || !began.After(since) {
+		if began, met := n.exchange.Session(partition, owner); !met || !began.After(since) {
 			return owner, false
 		}
 	}
 	return 0, true
+}
+
+// settling knows since when this node's view is settled.
+type settling struct {
+	mu struct {
+		sync.Mutex
+		known  bool
+		number uint64 // of the view
+		at     time.Time
+	}
+}
+
+// since answers the number of a settled view, and since when it has been the present
+// one, at the latest.
+func (s *settling) since(v *membership.View) (number uint64, at time.Time, ok bool) {
+	if !settled(v) {
+		return 0, time.Time{}, false
+	}
+	if v.Epoch != nil {
+		number = v.Epoch.Number
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.mu.known || s.mu.number != number {
+		s.mu.known, s.mu.number, s.mu.at = true, number, time.Now()
+	}
+	return number, s.mu.at, true
 }
 
 // hintedTimeout bounds the question for which partitions hints are kept. It is less
@@ -50,7 +97,8 @@ func (n *Node) quiet() time.Duration { return n.cfg.MessageAge * 5 / 4 }
 // held, and it may not know: but its connection was silent for so long, and it is
 // not believed before it has been quiet since.
 func (p reapProof) HintFree(ctx context.Context, partitions []int) ([]int, error) {
-	r := p.n.members.View().Ring
+	v := p.n.members.View()
+	r := v.Ring
 	if r == nil {
 		return nil, errors.New("there is no ring")
 	}
@@ -83,8 +131,13 @@ func (p reapProof) HintFree(ctx context.Context, partitions []int) ([]int, error
 	return free, err
 }
 
+// errChanging: in a change of rings nobody can say who may have what.
+var errChanging = errors.New("the ring is changing")
+
 // hintFree returns those of the partitions for which this node keeps no hint, has
-// kept none for some time, and has taken none that is not yet committed. A node
+// kept none for some time, and has taken none that is not yet committed. What is left
+// of a partition that has moved away counts as a hint: a later change of the ring could
+// hand it over, and it knows of no deletes since. A node
 // that may have lost what it had answers an error: it is the proof of others that
 // it holds a tombstone, and it fetches from whoever it meets first, which may be
 // one that missed the delete. When it has recovered it has met all owners, and so
@@ -92,6 +145,9 @@ func (p reapProof) HintFree(ctx context.Context, partitions []int) ([]int, error
 func (n *Node) hintFree(ctx context.Context, r *ring.Ring, partitions []int) (free []int, err error) {
 	if n.doubted() {
 		return nil, errRecovering
+	}
+	if !settled(n.members.View()) {
+		return nil, errChanging
 	}
 	done := make(chan error, 1)
 	n.replica.Barrier(func(err error) { done <- err })
@@ -109,6 +165,11 @@ func (n *Node) hintFree(ctx context.Context, r *ring.Ring, partitions []int) (fr
 		}
 		first, last := r.SlotsOf(part)
 		held, err := n.replica.Hinted(first, last, n.quiet())
+		if err == nil && !held && !r.Owns(n.id.node, part) {
+			var empty bool
+			empty, err = n.replica.Empty(part)
+			held = !empty
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -196,20 +257,29 @@ func (n *Node) recoverTask(ctx context.Context) error {
 	}
 }
 
-// metAll reports whether every partition of this node has had a session with every
-// other owner that began since.
+// metAll reports whether every partition that this node holds in some ring has had a
+// session with every other owner that began since.
 func (n *Node) metAll(since time.Time) bool {
-	r := n.members.View().Ring
-	if r == nil || len(r.Members()) < 2 {
-		return false
+	v := n.members.View()
+	if v.Live == nil || len(v.Live.Members()) < 2 || !v.Live.Member(n.id.node) {
+		return false // it has not heard yet where it is an owner
 	}
-	for part := range r.Units() {
-		if !r.Owns(n.id.node, part) {
+	for part := range v.Live.Units() {
+		if !v.Live.Owns(n.id.node, part) {
 			continue
 		}
-		if _, ok := (reapProof{n}).Settled(part, since); !ok {
+		if _, ok := n.metOwners(awaited(v, part), part, since); !ok {
 			return false
 		}
 	}
 	return true
+}
+
+// awaited are the owners of a partition in any ring that may have what this node has
+// lost. Those that were given up as dead are not waited for: they will not be back.
+func awaited(v *membership.View, partition int) []nodeID {
+	return slices.DeleteFunc(v.Live.Owners(nil, partition), func(id nodeID) bool {
+		i := slices.IndexFunc(v.Records, func(r ring.Record) bool { return r.ID == id })
+		return i >= 0 && v.Records[i].Forgotten
+	})
 }

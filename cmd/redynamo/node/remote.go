@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/redynamo/redynamo/coordinator"
+	"github.com/redynamo/redynamo/replica"
 	"github.com/redynamo/redynamo/replica/rpc"
 	"github.com/redynamo/redynamo/replica/storage"
 	"github.com/redynamo/redynamo/replica/version"
@@ -14,8 +15,8 @@ import (
 // remotePeer makes the node-to-node protocol look like a coordinator's Peer.
 type remotePeer struct{ p *rpc.Peer }
 
-func options(deadline time.Time, class coordinator.Class) rpc.Options {
-	return rpc.Options{Deadline: deadline, Class: classes[class]}
+func options(deadline time.Time, class coordinator.Class, s coordinator.Stamp) rpc.Options {
+	return rpc.Options{Deadline: deadline, Class: classes[class], Epochs: rpc.Epochs(s)}
 }
 
 var classes = [...]rpc.Class{
@@ -26,7 +27,7 @@ var classes = [...]rpc.Class{
 
 func (r remotePeer) Read(req coordinator.ReadRequest, done func(coordinator.ReadReply, error)) {
 	m := rpc.ReadRequest{Key: req.Key, For: req.For, Have: req.Have, HaveAny: req.HaveAny, DigestOnly: req.DigestOnly}
-	r.p.Read(m, options(req.Deadline, req.Class), func(m rpc.ReadReply, err error) {
+	r.p.Read(m, options(req.Deadline, req.Class, req.Stamp), func(m rpc.ReadReply, err error) {
 		if err != nil {
 			done(coordinator.ReadReply{}, fromWire(err))
 			return
@@ -44,12 +45,13 @@ func (r remotePeer) Read(req coordinator.ReadRequest, done func(coordinator.Read
 
 func (r remotePeer) Merge(req coordinator.MergeRequest, done func(error)) {
 	m := rpc.MergeRequest{Key: req.Key, For: req.For, Durable: req.Durable, Optional: req.Optional, Record: req.Record}
-	r.p.Merge(m, options(req.Deadline, req.Class), func(err error) { done(fromWire(err)) })
+	r.p.Merge(m, options(req.Deadline, req.Class, req.Stamp), func(err error) { done(fromWire(err)) })
 }
 
 func (r remotePeer) Write(req coordinator.ForwardRequest, done func(coordinator.WriteResult, error)) {
 	m := rpc.WriteRequest{Key: req.Key, Op: version.AppendOp(nil, req.Op), R: uint8(req.R), W: uint8(req.W)}
-	r.p.Write(m, options(req.Deadline, coordinator.ClassForeground), func(m rpc.WriteReply, err error) {
+	// Whoever coordinates it goes by its own rings.
+	r.p.Write(m, options(req.Deadline, coordinator.ClassForeground, coordinator.Stamp{}), func(m rpc.WriteReply, err error) {
 		if err != nil {
 			done(coordinator.WriteResult{}, fromWire(err))
 			return
@@ -69,7 +71,7 @@ func (r remotePeer) Prove(done func(error)) {
 
 func (r remotePeer) Scan(req coordinator.ScanRange, done func(coordinator.ScanReply, error)) {
 	m := rpc.ScanRequest{FromSlot: req.FromSlot, FromHash: req.FromHash, ToSlot: req.ToSlot, Limit: uint32(req.Limit)}
-	r.p.Scan(m, options(req.Deadline, coordinator.ClassForeground), func(m rpc.ScanReply, err error) {
+	r.p.Scan(m, options(req.Deadline, coordinator.ClassForeground, req.Stamp), func(m rpc.ScanReply, err error) {
 		if err != nil {
 			done(coordinator.ScanReply{}, fromWire(err))
 			return
@@ -88,13 +90,13 @@ func (r remotePeer) Count(req coordinator.CountRequest, done func(int64, error))
 	for i, s := range req.Ranges {
 		ranges[i] = rpc.SlotRange{First: s.First, Last: s.Last}
 	}
-	r.p.Count(rpc.CountRequest{Ranges: ranges}, options(req.Deadline, coordinator.ClassForeground), func(m rpc.CountReply, err error) {
+	r.p.Count(rpc.CountRequest{Ranges: ranges}, options(req.Deadline, coordinator.ClassForeground, req.Stamp), func(m rpc.CountReply, err error) {
 		done(m.Keys, fromWire(err))
 	})
 }
 
 func (r remotePeer) Inspect(req coordinator.InspectRequest, done func([]coordinator.Inspection, error)) {
-	r.p.Inspect(rpc.InspectRequest{Key: req.Key}, options(req.Deadline, coordinator.ClassForeground), func(m rpc.InspectReply, err error) {
+	r.p.Inspect(rpc.InspectRequest{Key: req.Key}, options(req.Deadline, coordinator.ClassForeground, req.Stamp), func(m rpc.InspectReply, err error) {
 		if err != nil {
 			done(nil, fromWire(err))
 			return
@@ -124,7 +126,9 @@ var wireErrors = []struct{ local, wire, heard error }{
 	{coordinator.ErrNoReadQuorum, rpc.ErrNoReplicas, coordinator.ErrNoReplicas},
 	{coordinator.ErrTimeout, rpc.ErrNoReplicas, coordinator.ErrNoReplicas},
 	{coordinator.ErrNotOwner, rpc.ErrNotOwner, coordinator.ErrNotOwner},
+	{replica.ErrFenced, rpc.ErrNotOwner, coordinator.ErrNotOwner},
 	{coordinator.ErrStale, rpc.ErrStale, coordinator.ErrStale},
+	{coordinator.ErrStaleEpoch, rpc.ErrStaleEpoch, coordinator.ErrStaleEpoch},
 	{coordinator.ErrHintBudget, rpc.ErrHintBudget, coordinator.ErrHintBudget},
 	{version.ErrTooManySiblings, rpc.ErrTooManySiblings, version.ErrTooManySiblings},
 	{version.ErrTooLarge, rpc.ErrTooLarge, version.ErrTooLarge},
@@ -133,6 +137,7 @@ var wireErrors = []struct{ local, wire, heard error }{
 	{coordinator.ErrLost, rpc.ErrTimeout, coordinator.ErrLost},
 	{coordinator.ErrLost, rpc.ErrClosed, coordinator.ErrLost},
 	{coordinator.ErrNotOwner, rpc.ErrLoading, coordinator.ErrNotOwner},
+	{replica.ErrFenced, rpc.ErrLoading, coordinator.ErrNotOwner},
 }
 
 // fromWire turns an error of the protocol into the coordinator's word for it.

@@ -13,6 +13,10 @@ import (
 // disk workers what memory cannot answer.
 type handler struct{ n *Node }
 
+// reader and writer say who asks for rows, and who brings some.
+func reader(meta rpc.Meta) asker { return asker{node: meta.From, epochs: meta.Epochs, read: true} }
+func writer(meta rpc.Meta) asker { return asker{node: meta.From, epochs: meta.Epochs} }
+
 func (h handler) ServeRead(m rpc.ReadRequest, meta rpc.Meta, reply func(rpc.ReadReply, error)) {
 	req := coordinator.ReadRequest{Key: m.Key, For: m.For, Have: m.Have, HaveAny: m.HaveAny, DigestOnly: m.DigestOnly, Deadline: meta.Deadline}
 	began := h.began(meta)
@@ -21,7 +25,7 @@ func (h handler) ServeRead(m rpc.ReadRequest, meta rpc.Meta, reply func(rpc.Read
 		reply(readReply(m, r), nil)
 		return
 	}
-	h.n.local.readLater(req, func(r coordinator.ReadReply, err error) {
+	h.n.local.readLater(req, reader(meta), func(r coordinator.ReadReply, err error) {
 		h.ended(began)
 		if err != nil {
 			reply(rpc.ReadReply{}, toWire(err))
@@ -49,7 +53,7 @@ func (h handler) ServeMerge(m rpc.MergeRequest, meta rpc.Meta, reply func(error)
 	s.reply, s.began = reply, h.began(meta)
 	h.n.local.merge(coordinator.MergeRequest{
 		Key: m.Key, For: m.For, Record: m.Record, Durable: m.Durable, Optional: m.Optional, Deadline: meta.Deadline,
-	}, s.done)
+	}, writer(meta), s.done)
 }
 
 // servedMerge is a merge that another node waits for. Most of what nodes say to
@@ -76,7 +80,9 @@ func (h handler) ServeWrite(m rpc.WriteRequest, meta rpc.Meta, reply func(rpc.Wr
 		reply(rpc.WriteReply{}, rpc.ErrUnsupported)
 		return
 	}
-	if !h.n.members.View().Ready {
+	// A new owner is handed writes as soon as others read by it, which is before the
+	// ring is at rest and this node opens its doors.
+	if cluster(h).Rings() == nil {
 		reply(rpc.WriteReply{}, rpc.ErrLoading)
 		return
 	}
@@ -101,12 +107,12 @@ func (h handler) ServeWrite(m rpc.WriteRequest, meta rpc.Meta, reply func(rpc.Wr
 		serve(nil)
 		return
 	}
-	h.n.local.later(meta.Deadline, serve)
+	h.n.disk.later(meta.Deadline, serve)
 }
 
 func (h handler) ServeScan(m rpc.ScanRequest, meta rpc.Meta, reply func(rpc.ScanReply, error)) {
 	req := coordinator.ScanRange{FromSlot: m.FromSlot, FromHash: m.FromHash, ToSlot: m.ToSlot, Limit: int(m.Limit), Deadline: meta.Deadline}
-	h.n.local.Scan(req, func(r coordinator.ScanReply, err error) {
+	h.n.local.scan(req, reader(meta), func(r coordinator.ScanReply, err error) {
 		out := rpc.ScanReply{NextSlot: r.NextSlot, NextHash: r.NextHash, Done: r.Done}
 		for _, e := range r.Entries {
 			out.Entries = append(out.Entries, rpc.ScanEntry{Slot: e.Slot, KeyHash: e.KeyHash, Key: e.Key, StateHash: e.StateHash, Live: e.Live})
@@ -120,13 +126,13 @@ func (h handler) ServeCount(m rpc.CountRequest, meta rpc.Meta, reply func(rpc.Co
 	for _, r := range m.Ranges {
 		req.Ranges = append(req.Ranges, coordinator.SlotRange{First: r.First, Last: r.Last})
 	}
-	h.n.local.Count(req, func(n int64, err error) { reply(rpc.CountReply{Keys: n}, toWire(err)) })
+	h.n.local.count(req, reader(meta), func(n int64, err error) { reply(rpc.CountReply{Keys: n}, toWire(err)) })
 }
 
-// ServeStatus tells a node that wants to join whether moving data would be
-// needed.
+// ServeStatus tells who answers here: a node that starts asks whether another
+// process runs as it.
 func (h handler) ServeStatus(_ rpc.StatusRequest, meta rpc.Meta, reply func(rpc.StatusReply, error)) {
-	h.n.local.later(meta.Deadline, func(err error) {
+	h.n.disk.later(meta.Deadline, func(err error) {
 		if err != nil {
 			reply(rpc.StatusReply{}, toWire(err))
 			return
@@ -142,7 +148,7 @@ func (h handler) ServeStatus(_ rpc.StatusRequest, meta rpc.Meta, reply func(rpc.
 }
 
 func (h handler) ServeInspect(m rpc.InspectRequest, meta rpc.Meta, reply func(rpc.InspectReply, error)) {
-	h.n.local.Inspect(coordinator.InspectRequest{Key: m.Key, Deadline: meta.Deadline}, func(rows []coordinator.Inspection, err error) {
+	h.n.local.inspect(coordinator.InspectRequest{Key: m.Key, Deadline: meta.Deadline}, reader(meta), func(rows []coordinator.Inspection, err error) {
 		var out rpc.InspectReply
 		for _, r := range rows {
 			out.Entries = append(out.Entries, rpc.InspectEntry{For: r.For, Record: version.EncodeWire(nil, r.Record), Note: []byte(r.Note)})
@@ -154,7 +160,7 @@ func (h handler) ServeInspect(m rpc.InspectRequest, meta rpc.Meta, reply func(rp
 // ServeSync does what a merge into a row on disk would: wait for a disk worker,
 // then for the log. It writes no row.
 func (h handler) ServeSync(_ rpc.SyncRequest, meta rpc.Meta, reply func(error)) {
-	h.n.local.later(meta.Deadline, func(err error) {
+	h.n.disk.later(meta.Deadline, func(err error) {
 		if err == nil {
 			_, err = h.n.store.Enqueue(nil, true, func(err error) { reply(toWire(err)) })
 		}

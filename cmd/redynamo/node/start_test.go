@@ -79,6 +79,24 @@ func TestAdvertiseIsAHostAlone(t *testing.T) {
 	}
 }
 
+// The rows on the disk are counted, fenced and dropped by partition.
+func TestANodeOfAnotherNumberOfPartitionsEnds(t *testing.T) {
+	cfg := lone(vfs.NewMem())
+	cfg.Units = 1024
+	if err := start(t, cfg).Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Units = 4096
+	n, err := Start(t.Context(), cfg)
+	if err == nil {
+		<-n.Done()
+		err = n.Close(t.Context())
+	}
+	if err == nil || !strings.Contains(err.Error(), "--units 1024") {
+		t.Errorf("it ended with: %v", err)
+	}
+}
+
 func TestLoneNodeLogsItsDoorsAndThatReplicasAreMissing(t *testing.T) {
 	var out logged
 	cfg := lone(vfs.NewMem())

@@ -1,0 +1,130 @@
+package coordinator
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/redynamo/redynamo/membership/ring"
+)
+
+// ringOf is a ring of the first so many of the rig's nodes.
+func (r *rig) ringOf(nodes int) *ring.Ring {
+	r.t.Helper()
+	var members []ring.Member
+	for _, id := range r.ids[:nodes] {
+		members = append(members, ring.Member{ID: id, Weight: 100})
+	}
+	made, err := ring.New(ring.Params{Units: 64}, members)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return made
+}
+
+func TestAWriteReachesTheOwnersInEveryLiveRing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, 8, Config{})
+		base, next := r.ringOf(5), r.ringOf(8)
+		r.ring = base
+		r.rings.Store(NewRings(ring.NewLive(base, next), Stamp{}, 0))
+		moved := 0
+		for i := range 60 {
+			key := fmt.Sprint("k", i)
+			if _, err := r.nodes[1].write(key, set("v"), WriteOptions{}); err != nil {
+				t.Fatalf("%s: %v", key, err)
+			}
+			synctest.Wait()
+			p := base.Partition(ring.SlotOf([]byte(key)))
+			for _, live := range []*ring.Ring{base, next} {
+				for _, id := range live.Owners(p) {
+					if got := value(r.nodes[id].get(key, 0)); got != "v" {
+						t.Errorf("%s: owner %v has %q", key, id, got)
+					}
+				}
+			}
+			if !slices.Equal(base.Owners(p), next.Owners(p)) {
+				moved++
+			}
+		}
+		if moved == 0 {
+			t.Error("nothing moves")
+		}
+	})
+}
+
+// Two of three new owners silent: the base has its W copies, the ring that is to
+// follow has not, and so the write must not be acknowledged.
+func TestAWriteThatOnlyTheBaseHasIsNotAcknowledged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, 6, Config{WriteTimeout: time.Second})
+		base := r.ringOf(3)
+		var others []ring.Member
+		for _, id := range r.ids[3:] {
+			others = append(others, ring.Member{ID: id, Weight: 100})
+		}
+		next, err := ring.New(ring.Params{Units: 64}, others)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.ring = base
+		r.rings.Store(NewRings(ring.NewLive(base, next), Stamp{}, 0))
+		for _, id := range r.ids[3:] {
+			r.nodes[id].set(deaf)
+		}
+		if _, err := r.nodes[1].write("k", set("v"), WriteOptions{}); err == nil {
+			t.Error("acknowledged")
+		}
+		for _, id := range r.ids[3:5] {
+			r.nodes[id].set(healthy)
+		}
+		if _, err := r.nodes[1].write("k", set("w"), WriteOptions{}); err != nil {
+			t.Errorf("with W live owners in both rings: %v", err)
+		}
+		for _, id := range r.ids[3:] {
+			r.seen(r.nodes[id])
+		}
+		mints := r.mints()
+		if _, err := r.nodes[1].write("k", set("x"), WriteOptions{}); !errors.Is(err, ErrNoReplicas) || r.mints() != mints {
+			t.Errorf("with nobody alive in the ring that follows: %v, %d dots", err, r.mints()-mints)
+		}
+	})
+}
+
+func TestRingsAreIdleOnceTheirLastRequestHasEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, 5, Config{})
+		old := r.rings.Load()
+		for _, n := range r.nodes {
+			n.mu.Lock()
+			n.mu.delay = 100 * time.Millisecond
+			n.mu.Unlock()
+		}
+		ended := make(chan error, 2)
+		go func() {
+			_, err := r.nodes[1].write("k", set("v"), WriteOptions{})
+			ended <- err
+		}()
+		go func() {
+			_, err := r.nodes[2].read("k", ReadOptions{})
+			ended <- err
+		}()
+		synctest.Wait()
+		r.rings.Store(NewRings(ring.NewLive(r.ring, r.ringOf(4)), Stamp{}, 0))
+		if old.Idle() {
+			t.Error("idle while two requests are under way")
+		}
+		for range 2 {
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		}
+		time.Sleep(time.Second) // their tails
+		if !old.Idle() || !r.rings.Load().Idle() {
+			t.Errorf("in use when all is over: %d and %d", old.users.Load(), r.rings.Load().users.Load())
+		}
+	})
+}

@@ -1,0 +1,714 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/redynamo/redynamo/cmd/redynamo/node"
+)
+
+// This file changes the ring of whole clusters in virtual time while clients read
+// and write. Two things are judged at every moment: a read shows every write that
+// was acknowledged before it was sent, or something that had seen it; and no
+// operation fails twice in a row, the second time at another node. In the end all
+// nodes have one ring, the owners of a key hold the same, and nobody holds what
+// others own.
+//
+//	REDYNAMO_SIM_SEEDS=20  runs that many seeds of each
+//	REDYNAMO_SIM_SEED=17   begins with that seed
+
+const (
+	ringKeys    = 200 // that are written once, before the ring changes
+	ringShared  = 8   // that all clients read, write and delete
+	ringClients = 8
+	ringPause   = 400 * time.Millisecond // of a client between two operations, at most
+	ringCalm    = 10 * time.Second       // of load before and after the change
+	ringChange  = 150 * time.Second      // in which a change is over, once nothing is broken: lost messages count for a minute
+	ringDrop    = 30 * time.Second       // after that, until nobody holds what others own
+	ringPoll    = 20 * time.Millisecond
+)
+
+// ringSim is a cluster whose ring changes.
+type ringSim struct {
+	*simCluster
+	h     *history
+	doors doorList
+	ends  atomic.Bool // the load is over
+	loads sync.WaitGroup
+	// lenient is held up while owners are known to differ: nodes that return have
+	// hints to get, and the sides of a split cannot know of each other.
+	lenient atomic.Bool
+	// parted is held up while the network is split: a side without an owner of a key
+	// has stand-ins only, who know nothing of what was written before.
+	parted atomic.Bool
+	waves  atomic.Int64 // counts changes of lenient and parted
+}
+
+// doorList are the nodes that clients use.
+type doorList struct {
+	sync.Mutex
+	open []int
+}
+
+func (d *doorList) set(i int, open bool) {
+	d.Lock()
+	defer d.Unlock()
+	d.open = slices.DeleteFunc(d.open, func(o int) bool { return o == i })
+	if open {
+		d.open = append(d.open, i)
+	}
+}
+
+// pick draws a door other than one, if there is one.
+func (d *doorList) pick(rng *rand.Rand, not int) int {
+	d.Lock()
+	defer d.Unlock()
+	others := slices.DeleteFunc(slices.Clone(d.open), func(o int) bool { return o == not })
+	if len(others) == 0 {
+		others = d.open
+	}
+	return others[rng.IntN(len(others))]
+}
+
+func (d *doorList) has(i int) bool {
+	d.Lock()
+	defer d.Unlock()
+	return slices.Contains(d.open, i)
+}
+
+// changeRing runs f with a loaded cluster of so many members, and room for so many
+// more nodes, and judges what is left. It takes its own seed, or those asked for.
+func changeRing(t *testing.T, seed uint64, members, more int, f func(s *ringSim)) {
+	t.Helper()
+	if os.Getenv("REDYNAMO_SIM_SEEDS") == "" && os.Getenv("REDYNAMO_SIM_SEED") == "" {
+		changeOnce(t, seed, members, more, f)
+		return
+	}
+	from, seeds := simSeeds(t, 1)
+	for seed := from; seed < from+seeds; seed++ {
+		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) { changeOnce(t, uint64(seed), members, more, f) })
+	}
+}
+
+func changeOnce(t *testing.T, seed uint64, members, more int, f func(s *ringSim)) {
+	t.Helper()
+	begin := time.Now()
+	var took time.Duration
+	var counts map[string]int
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		s := newRingSim(t, seed, members, more)
+		defer s.close()
+		defer s.endLoad() // also if f ends the test
+		s.load()
+		time.Sleep(ringCalm)
+		f(s)
+		time.Sleep(ringCalm)
+		s.endLoad()
+		s.judgeEnd()
+		took, counts = time.Since(start), s.h.mu.counts
+	})
+	fmt.Fprintf(os.Stderr, "%s: seed %d: %v of virtual time took %v: %v\n", t.Name(), seed, took.Round(time.Second), time.Since(begin).Round(time.Millisecond), counts)
+}
+
+func newRingSim(t *testing.T, seed uint64, members, more int) *ringSim {
+	c := newSimCluster(t, seed, members)
+	s := &ringSim{simCluster: c, h: newHistory(t, seed)}
+	for i := range more {
+		c.nodes = append(c.nodes, &simNode{host: fmt.Sprintf("10.0.0.%d", members+i+1), disk: vfs.NewCrashableMem()})
+	}
+	for i := range members {
+		s.doors.set(i, true)
+	}
+	return s
+}
+
+// load writes the old keys, and sets the clients going.
+func (s *ringSim) load() {
+	members := len(s.doors.open)
+	for k := range ringKeys {
+		s.must(k%members, "SET", fmt.Sprintf("k%d", k), fmt.Sprintf("v%d", k))
+	}
+	for id := range ringClients {
+		s.loads.Go(func() { s.newClient(id).run() })
+	}
+}
+
+func (s *ringSim) endLoad() {
+	s.ends.Store(true)
+	s.loads.Wait()
+}
+
+// ringClient is a session that keeps to open doors, and judges each of its reads.
+type ringClient struct {
+	*session
+	s *ringSim
+}
+
+func (s *ringSim) newClient(id int) *ringClient {
+	// Not newSession: it would draw from all nodes.
+	return &ringClient{s: s, session: &session{c: s.simCluster, h: s.h, id: id, rng: rand.New(rand.NewPCG(s.seed, uint64(1000+id))),
+		at: id % 3, views: map[string]view{}, pick: s.doors.pick}}
+}
+
+func (r *ringClient) run() {
+	for !r.s.ends.Load() {
+		time.Sleep(time.Duration(r.rng.Int64N(int64(ringPause))))
+		if r.rng.IntN(5) == 0 || !r.s.doors.has(r.at) {
+			r.leave()
+		}
+		key := fmt.Sprintf("shared:%d", r.rng.IntN(ringShared))
+		switch p := r.rng.IntN(100); {
+		case p < 35:
+			r.twice("GET", r.readOld)
+		case p < 65:
+			r.twice("VCTX.GET", func() error { return r.readShared(key) })
+		case p < 94 || r.views[key].token == "":
+			r.twice("VCTX.SET", func() error { return r.errOf(r.put(key)) })
+		default:
+			r.twice("VCTX.DEL", func() error { return r.errOf(r.remove(key)) })
+		}
+	}
+	r.leave()
+}
+
+// errOf is why a write was not acknowledged, if it was not.
+func (r *ringClient) errOf(f fate) error {
+	if f == acked {
+		return nil
+	}
+	return r.fault
+}
+
+// twice does something, and once more through another node if it fails.
+func (r *ringClient) twice(what string, do func() error) {
+	lenient, wave := r.s.lenient.Load(), r.s.waves.Load()
+	first := r.at
+	err := r.once(do)
+	if err == nil {
+		return
+	}
+	r.h.count("retried")
+	if r.at == first {
+		r.leave()
+	}
+	again := r.once(do)
+	if again == nil || lenient || r.s.waves.Load() != wave {
+		return
+	}
+	r.h.errorf("session %d, %s: %s failed at node %d (%v), and again at node %d (%v)", r.id, clockText(), what, first, err, r.at, again)
+}
+
+func (r *ringClient) once(do func() error) error {
+	if !r.connected() {
+		return replyError("no connection")
+	}
+	return do()
+}
+
+// readOld reads a key that was written once, long ago: nothing but a split excuses its
+// absence.
+func (r *ringClient) readOld() error {
+	k := r.rng.IntN(ringKeys)
+	parted, wave, where := r.s.parted.Load(), r.s.waves.Load(), r.where()
+	got, err := r.cl.do("GET", fmt.Sprintf("k%d", k))
+	if r.fateOf(err) != acked {
+		return err
+	}
+	r.h.count("read")
+	excused := got == nil && (parted || r.s.waves.Load() != wave)
+	if got != fmt.Sprintf("v%d", k) && !excused {
+		r.h.errorf("I1 lost: %s: a read of k%d shows %v", where, k, got)
+	}
+	return nil
+}
+
+// readShared reads a shared key and judges what it shows.
+func (r *ringClient) readShared(key string) error {
+	lenient, wave := r.s.lenient.Load(), r.s.waves.Load()
+	acks, where := r.h.acknowledged(), r.where()
+	got, err := readMeta(r.cl, key)
+	if r.fateOf(err) != acked {
+		return err
+	}
+	r.h.count("read")
+	r.h.tell(key, "%s: read (until %s): %v", where, clockText(), got.versions)
+	if lenient || r.s.waves.Load() != wave {
+		r.views[key] = view{token: got.token, past: r.h.saw(key, got.versions, where)}
+		return nil
+	}
+	r.h.judge(key, where, got.versions, binding{acks: acks})
+	r.views[key] = view{token: got.token, past: r.h.saw(key, got.versions, where)}
+	return nil
+}
+
+// bend lets the judge be lenient, or ends that.
+func (s *ringSim) bend(on bool) {
+	s.lenient.Store(on)
+	s.waves.Add(1)
+}
+
+// join starts node i, which adds itself to the ring or, if staged, waits for an
+// administrator.
+func (s *ringSim) join(i int, staged bool) {
+	s.t.Helper()
+	s.nodes[i].with = func(cfg *node.Config) {
+		cfg.Expect, cfg.StageJoin, cfg.Join = 0, staged, nil
+		for k, other := range s.nodes {
+			if k != i && s.doors.has(k) {
+				cfg.Join = append(cfg.Join, other.host+":7946")
+			}
+		}
+	}
+	s.start(i)
+}
+
+// kill ends the process of node i, as a power failure does.
+func (s *ringSim) kill(i int) {
+	s.doors.set(i, false)
+	n := s.nodes[i]
+	s.net.Crash(n.host)
+	s.swap(i, n.disk.CrashClone(vfs.CrashCloneCfg{}))
+	n.over.Store(true)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	_ = n.node.Close(ctx) // behind the cut; whatever it still does is lost
+	n.node = nil
+}
+
+// swap gives node i another disk; a client may be looking at the disks.
+func (s *ringSim) swap(i int, disk *vfs.MemFS) {
+	s.disks.Lock()
+	defer s.disks.Unlock()
+	s.nodes[i].disk = disk
+}
+
+// closeDoors has the clients leave nodes that are to go: those serve no more as soon as
+// others are read from, and two of them would fail a client twice.
+func (s *ringSim) closeDoors(nodes ...int) {
+	for _, i := range nodes {
+		s.doors.set(i, false)
+	}
+}
+
+// leaves stops node i for good.
+func (s *ringSim) leaves(i int) {
+	s.doors.set(i, false)
+	s.closeNode(i, 20*time.Second)
+	s.nodes[i].node = nil
+}
+
+// ring sends a RING command to node i and fails the test if it is refused.
+func (s *ringSim) ring(i int, words ...string) map[string]any {
+	s.t.Helper()
+	return fieldsOf(s.must(i, append([]string{"RING"}, words...)...))
+}
+
+// apply has node i plan and apply a change.
+func (s *ringSim) apply(i int, words ...string) {
+	s.t.Helper()
+	p := s.ring(i, append([]string{"PLAN"}, words...)...)
+	if got := s.must(i, "RING", "APPLY", fmt.Sprint(p["plan"])); got != "OK" {
+		s.t.Fatalf("seed %d: APPLY answers %v", s.seed, got)
+	}
+}
+
+// fieldsOf reads a map that came as a list.
+func fieldsOf(reply any) map[string]any {
+	m := map[string]any{}
+	list, _ := reply.([]any)
+	for k := 0; k+1 < len(list); k += 2 {
+		m[fmt.Sprint(list[k])] = list[k+1]
+	}
+	return m
+}
+
+// addr is the name of a node in RING commands.
+func (s *ringSim) addr(i int) string { return s.nodes[i].host + ":6379" }
+
+// awaitStaged waits until node i knows of newcomers.
+func (s *ringSim) awaitStaged(i int, newcomers ...int) {
+	s.t.Helper()
+	s.within(30*time.Second, "newcomers are known", func() string {
+		text := fmt.Sprint(s.ring(i, "STATUS")["staged"])
+		for _, k := range newcomers {
+			if !strings.Contains(text, s.addr(k)) {
+				return fmt.Sprintf("node %d does not know node %d: %s", i, k, text)
+			}
+		}
+		return ""
+	})
+}
+
+// within waits until lacks answers "".
+func (s *ringSim) within(limit time.Duration, what string, lacks func() string) time.Duration {
+	s.t.Helper()
+	start := time.Now()
+	for {
+		text := lacks()
+		if text == "" {
+			return time.Since(start)
+		}
+		if time.Since(start) > limit {
+			s.t.Fatalf("seed %d: after %v it is not so that %s: %s", s.seed, limit, what, text)
+		}
+		time.Sleep(ringPoll)
+	}
+}
+
+// awaitRing waits until exactly some nodes are members by the word of each of them,
+// and nothing is under way.
+func (s *ringSim) awaitRing(limit time.Duration, members ...int) {
+	s.t.Helper()
+	took := s.within(limit, fmt.Sprintf("the ring is %v and at rest", members), func() string {
+		epochs := map[string]bool{}
+		for _, i := range members {
+			reply, err := s.try(i, "RING", "STATUS")
+			if err != nil {
+				return fmt.Sprintf("node %d: %v", i, err)
+			}
+			st := fieldsOf(reply)
+			list, _ := st["members"].([]any)
+			if st["state"] != "stable" || len(list) != len(members) {
+				return fmt.Sprintf("node %d: %d members, %v, waits for %v", i, len(list), st["change"], st["waits-for"])
+			}
+			for _, k := range members {
+				if !strings.Contains(fmt.Sprint(list), s.addr(k)+" ") {
+					return fmt.Sprintf("node %d: node %d is not in %v", i, k, list)
+				}
+			}
+			epochs[fmt.Sprint(st["epoch"])] = true
+		}
+		if len(epochs) > 1 {
+			return fmt.Sprintf("rings differ: %v", epochs)
+		}
+		return ""
+	})
+	s.t.Logf("seed %d: the ring of %v was at rest after %v", s.seed, members, took)
+	for _, i := range members {
+		s.awaitReady(i)
+		s.doors.set(i, true)
+	}
+}
+
+// awaitLeft waits until a removed node says that it may go.
+func (s *ringSim) awaitLeft(i int) {
+	s.t.Helper()
+	s.within(ringChange, fmt.Sprintf("node %d may go", i), func() string {
+		text := fmt.Sprint(s.must(i, "INFO", "redynamo"))
+		if strings.Contains(text, "warning_left:") {
+			return ""
+		}
+		return fmt.Sprint(s.ring(i, "STATUS"))
+	})
+}
+
+// awaitMoving waits until the change, as node i sees it, has come so far that rows
+// move, or is over.
+func (s *ringSim) awaitMoving(i int) {
+	s.t.Helper()
+	s.within(ringChange, "rows move", func() string {
+		if state := s.ring(i, "STATUS")["state"]; state == "announcing" || state == "stable" {
+			return fmt.Sprint(state)
+		}
+		return ""
+	})
+}
+
+// midway checks that node i sees the change under way: what broke it was in time.
+func (s *ringSim) midway(i int) {
+	s.t.Helper()
+	if st := s.ring(i, "STATUS"); st["state"] != "moving" {
+		s.h.errorf("node %d, while the change cannot go on: %v, waits for %v", i, st["state"], st["waits-for"])
+	}
+}
+
+// judgeEnd checks the whole cluster once the load is over: keys at the doors, all
+// copies of them, and that nobody has more than it owns.
+func (s *ringSim) judgeEnd() {
+	if s.t.Failed() {
+		return
+	}
+	s.bend(false)
+	s.home()
+	at := s.doors.pick(rand.New(rand.NewPCG(s.seed, 1)), -1)
+	cl, err := s.dial(at)
+	if err != nil {
+		s.t.Fatalf("seed %d: %v", s.seed, err)
+	}
+	defer cl.conn.Close()
+	shared := s.h.sharedKeys()
+	for _, key := range shared {
+		got, err := readMeta(cl, key, "R", "3")
+		if err != nil {
+			s.h.errorf("VCTX.GET %s R 3, at the end: %v", key, err)
+			continue
+		}
+		s.h.judge(key, "at the end", got.versions, all)
+	}
+	time.Sleep(5 * time.Second) // repairs run behind the answers
+	keys := slices.Clone(shared)
+	for k := range ringKeys {
+		keys = append(keys, fmt.Sprintf("k%d", k))
+	}
+	for _, key := range keys {
+		s.checkEqual(cl, key)
+	}
+	s.within(ringDrop, "nobody holds what others own", func() string { return s.strays(cl, keys) })
+	if w := s.h.mu.counts["write acked"]; w < 100 {
+		s.h.errorf("only %d writes were acknowledged: the load was no load", w)
+	}
+}
+
+// strays names own rows of keys on disks of members that do not own them.
+func (s *ringSim) strays(cl *simClient, keys []string) string {
+	owners := map[string]string{}
+	for _, key := range keys {
+		reply, err := cl.do("RING", "OWNERS", key)
+		if err != nil {
+			return err.Error()
+		}
+		owners[key] = fmt.Sprint(reply)
+	}
+	for i, n := range s.nodes {
+		if n.node == nil {
+			continue
+		}
+		rows, err := readDisk(n.disk.CrashClone(vfs.CrashCloneCfg{}), keys)
+		if err != nil {
+			return fmt.Sprintf("disk of node %d: %v", i, err)
+		}
+		for _, key := range keys {
+			for _, row := range rows[key] {
+				if row.For == 0 && !strings.Contains(owners[key], s.addr(i)+" ") {
+					return fmt.Sprintf("node %d holds %s, which belongs to %s", i, key, owners[key])
+				}
+			}
+		}
+	}
+	return ""
+}
+
+// first are the numbers of the first n nodes.
+func first(n int) (list []int) {
+	for i := range n {
+		list = append(list, i)
+	}
+	return list
+}
+
+func TestARingGrowsUnderLoadInVirtualTime(t *testing.T) {
+	changeRing(t, 1, 3, 2, func(s *ringSim) {
+		s.join(3, false)
+		s.join(4, false)
+		s.awaitRing(ringChange, first(5)...)
+	})
+}
+
+func TestARingGrowsFromFiveToEightUnderLoadInVirtualTime(t *testing.T) {
+	changeRing(t, 1, 5, 3, func(s *ringSim) {
+		for i := 5; i < 8; i++ {
+			s.join(i, true)
+		}
+		s.awaitStaged(0, 5, 6, 7)
+		s.apply(0, "ADD", s.addr(5), s.addr(6), s.addr(7))
+		s.awaitRing(2*ringChange, first(8)...)
+	})
+}
+
+func TestARingShrinksUnderLoadInVirtualTime(t *testing.T) {
+	changeRing(t, 2, 5, 0, func(s *ringSim) {
+		s.closeDoors(3, 4)
+		s.apply(1, "REMOVE", s.addr(3), s.addr(4))
+		s.awaitRing(ringChange, first(3)...)
+		for _, i := range []int{3, 4} {
+			s.awaitLeft(i)
+			s.leaves(i)
+		}
+	})
+}
+
+func TestANodeIsReplacedUnderLoadInVirtualTime(t *testing.T) {
+	changeRing(t, 3, 5, 1, func(s *ringSim) {
+		s.join(5, true)
+		s.awaitStaged(0, 5)
+		s.closeDoors(4)
+		p := s.ring(0, "PLAN", "REPLACE", s.addr(4), s.addr(5))
+		for _, n := range p["nodes"].([]any) {
+			if n := fieldsOf(n); n["gains"] != "0" && n["after"] != n["gains"] {
+				s.h.errorf("a replacement gives to a node that stays: %v", n)
+			}
+		}
+		if got := s.must(0, "RING", "APPLY", fmt.Sprint(p["plan"])); got != "OK" {
+			s.h.errorf("APPLY answers %v", got)
+		}
+		if got := s.must(0, "RING", "APPLY", fmt.Sprint(p["plan"])); got != "OK it is so already" {
+			s.h.errorf("APPLY again answers %v", got)
+		}
+		s.awaitRing(ringChange, 0, 1, 2, 3, 5)
+		s.awaitLeft(4)
+		s.leaves(4)
+	})
+}
+
+func TestADeadNodeIsForgottenAndItsOldDirectoryIsRefusedInVirtualTime(t *testing.T) {
+	changeRing(t, 4, 5, 0, func(s *ringSim) {
+		if _, err := s.try(0, "RING", "FORGET", s.addr(4)); err == nil || !strings.HasPrefix(err.Error(), "UNSAFE") {
+			s.h.errorf("a node that answers is forgotten: %v", err)
+		}
+		s.bend(true)
+		s.kill(4)
+		s.within(30*time.Second, "node 4 is seen down", func() string {
+			if _, err := s.try(0, "RING", "FORGET", s.addr(4)); err != nil {
+				return err.Error()
+			}
+			return ""
+		})
+		s.awaitRing(ringChange, first(4)...)
+		s.bend(false)
+		time.Sleep(20 * time.Second)
+		s.join(4, false) // on the old disk
+		select {
+		case <-s.nodes[4].node.Done():
+		case <-time.After(time.Minute):
+			s.t.Fatalf("seed %d: a forgotten node goes on", s.seed)
+		}
+		if err := s.nodes[4].node.Err(); err == nil || !strings.Contains(err.Error(), "forgotten") && !strings.Contains(err.Error(), "as dead") {
+			s.h.errorf("it ended with: %v", err)
+		}
+		s.kill(4)
+		time.Sleep(10 * time.Second)
+		s.swap(4, vfs.NewCrashableMem())
+		s.join(4, false)
+		s.awaitRing(ringChange, first(5)...)
+	})
+}
+
+// TestAKilledNodeDelaysAChangeAndUndoesNothingInVirtualTime kills who comes, who
+// goes and who gives in the middle of a change, and lets each return.
+func TestAKilledNodeDelaysAChangeAndUndoesNothingInVirtualTime(t *testing.T) {
+	for name, c := range map[string]struct {
+		seed          uint64
+		members, more int
+		change        func(s *ringSim)
+		victim        int
+		left          []int // members in the end
+	}{
+		"joiner": {11, 4, 1, func(s *ringSim) { s.apply(0, "ADD", s.addr(4)) }, 4, []int{0, 1, 2, 3, 4}},
+		"donor":  {12, 4, 1, func(s *ringSim) { s.apply(0, "ADD", s.addr(4)) }, 2, []int{0, 1, 2, 3, 4}},
+		"leaver": {13, 5, 0, func(s *ringSim) { s.closeDoors(4); s.apply(0, "REMOVE", s.addr(4)) }, 4, []int{0, 1, 2, 3}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			changeRing(t, c.seed, c.members, c.more, func(s *ringSim) {
+				if c.more > 0 {
+					s.join(c.members, true)
+					s.awaitStaged(0, c.members)
+				}
+				s.bend(true)
+				s.net.Slow(s.nodes[c.victim].host, 200*time.Millisecond) // for the change to last
+				c.change(s)
+				s.awaitMoving(0)
+				s.kill(c.victim)
+				s.net.Slow(s.nodes[c.victim].host, 0)
+				time.Sleep(20 * time.Second)
+				s.midway(0)
+				s.start(c.victim)
+				s.awaitRing(ringChange, c.left...)
+				s.home()
+				s.bend(false)
+				if !slices.Contains(c.left, c.victim) {
+					s.awaitLeft(c.victim)
+					s.leaves(c.victim)
+				}
+			})
+		})
+	}
+}
+
+func TestAPartitionDuringAJoinDelaysItInVirtualTime(t *testing.T) {
+	changeRing(t, 5, 5, 1, func(s *ringSim) {
+		s.join(5, true)
+		s.awaitStaged(0, 5)
+		s.bend(true)
+		s.net.Slow(s.nodes[5].host, 200*time.Millisecond) // for the change to last
+		s.apply(0, "ADD", s.addr(5))
+		s.awaitMoving(0)
+		s.split([]int{0, 1}, []int{2, 3, 4, 5})
+		s.net.Slow(s.nodes[5].host, 0)
+		time.Sleep(30 * time.Second)
+		s.midway(0)
+		s.midway(4)
+		s.rejoin()
+		s.awaitRing(ringChange, first(6)...)
+		s.home()
+		s.bend(false)
+	})
+}
+
+// split cuts the links between some nodes and others.
+func (s *ringSim) split(a, b []int) {
+	hosts := func(list []int) (names []string) {
+		for _, i := range list {
+			names = append(names, s.nodes[i].host)
+		}
+		return names
+	}
+	s.parted.Store(true)
+	s.waves.Add(1)
+	s.net.Partition(hosts(a), hosts(b))
+}
+
+// rejoin mends the network, and gives the nodes time to notice.
+func (s *ringSim) rejoin() {
+	s.net.Heal()
+	time.Sleep(healTime)
+	s.parted.Store(false)
+	s.waves.Add(1)
+}
+
+// home waits until no node keeps anything for another.
+func (s *ringSim) home() {
+	s.t.Helper()
+	s.within(homeTime, "all hints are home", func() string {
+		rows, _, err := s.hintRows()
+		if err != nil || rows > 0 {
+			return fmt.Sprintf("%d hints, %v", rows, err)
+		}
+		return ""
+	})
+}
+
+func TestTwoAdministratorsOnTwoSidesOfASplitMeetInVirtualTime(t *testing.T) {
+	changeRing(t, 6, 5, 2, func(s *ringSim) {
+		s.join(5, true)
+		s.join(6, true)
+		s.awaitStaged(0, 5, 6)
+		s.awaitStaged(4, 5, 6)
+		s.bend(true)
+		s.split([]int{0, 1, 5}, []int{2, 3, 4, 6})
+		time.Sleep(10 * time.Second)
+		s.apply(0, "ADD", s.addr(5))
+		s.apply(4, "ADD", s.addr(6))
+		time.Sleep(10 * time.Second)
+		for _, i := range []int{0, 4} {
+			if st := s.ring(i, "STATUS"); st["state"] == "stable" {
+				s.h.errorf("node %d has changed its ring behind the back of others: %v", i, st)
+			}
+		}
+		s.rejoin()
+		s.awaitRing(ringChange, first(7)...)
+		s.home()
+		s.bend(false)
+	})
+}

@@ -1,0 +1,116 @@
+package membership
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/redynamo/redynamo/membership/epoch"
+	"github.com/redynamo/redynamo/membership/ring"
+)
+
+// order is a change of the epochs that the goroutine of Run is to make.
+type order struct {
+	change func(epoch.State) epoch.State
+	done   chan error // takes one answer without waiting
+}
+
+// Apply takes in member records that an administrator changed. When it returns nil
+// they are saved here and published; the others hear of them by gossip. It answers
+// ErrNotTaken if other records of these nodes win, or there would be too many.
+func (m *Membership) Apply(ctx context.Context, records []ring.Record) error {
+	err := m.order(ctx, func(e epoch.State) epoch.State { return e.Amend(records) })
+	if err != nil {
+		return err
+	}
+	kept := m.View().Records
+	for _, r := range records {
+		if !slices.Contains(kept, r) {
+			return fmt.Errorf("%w: node %v", ErrNotTaken, r.ID)
+		}
+	}
+	return nil
+}
+
+// errForming says that there is no ring to change yet.
+var errForming = errors.New("the cluster is not established yet")
+
+// HearEpoch takes in the epochs of another node, as EpochState gave them there. When it
+// returns nil they are saved and published.
+func (m *Membership) HearEpoch(ctx context.Context, state []byte) error {
+	in, err := epoch.Decode(state)
+	if err != nil {
+		return fmt.Errorf("membership: epochs of another node: %w", err)
+	}
+	return m.order(ctx, func(e epoch.State) epoch.State { return e.Merge(in) })
+}
+
+// EpochState is what this node holds of the epochs, encoded, and saved; nil until the
+// cluster is established. Do not modify.
+func (m *Membership) EpochState() []byte { return m.current.Load().epochs }
+
+// Nudge says that Config.Local has something new to tell. It does not block.
+func (m *Membership) Nudge() {
+	select {
+	case m.kick <- struct{}{}:
+	default: // it will be asked anyway
+	}
+}
+
+// order has the goroutine of Run change the epochs, and returns when that is published.
+func (m *Membership) order(ctx context.Context, change func(epoch.State) epoch.State) error {
+	o := order{change, make(chan error, 1)}
+	select {
+	case m.orders <- o:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case err := <-o.done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// carryOut carries out an order.
+func (l *loop) carryOut(o order) error {
+	if !l.state.Established {
+		o.done <- fmt.Errorf("membership: %w", errForming)
+		return nil
+	}
+	if err := l.advance(l.state.at(o.change(l.state.Epochs))); err != nil {
+		o.done <- err
+		return err
+	}
+	if l.dirty {
+		l.publish()
+		l.dirty, l.further = false, false
+	}
+	o.done <- nil
+	return nil
+}
+
+// transition takes the steps from ring to ring that may be taken.
+func (l *loop) transition(next state) state {
+	if !next.Established {
+		return next
+	}
+	return next.at(next.Epochs.Advance(l.local()))
+}
+
+// local is how far this node is.
+func (l *loop) local() epoch.Local {
+	if l.cfg.Local != nil {
+		return l.cfg.Local()
+	}
+	shown := l.View().Epoch
+	if shown == nil {
+		return epoch.Local{}
+	}
+	return epoch.Local{Drained: shown.Number, Sent: shown.Transfer.Target}
+}
+
+// moving reports whether the ring is changing.
+func (l *loop) moving() bool { return l.state.Established && !l.state.Epochs.Settled() }
