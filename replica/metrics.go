@@ -53,6 +53,7 @@ func newMeters(set *metrics.Set) meters {
 // gauge registers what is read when somebody asks for it.
 func (r *Replica) gauge() {
 	for name, of := range map[string]func(Stats) int64{
+		`replica_keys`:        func(s Stats) int64 { return s.Keys },
 		`replica_cache_bytes`: func(s Stats) int64 { return s.CacheBytes },
 		`replica_hint_rows`:   func(s Stats) int64 { return s.Hints },
 		`replica_hint_bytes`:  func(s Stats) int64 { return s.HintBytes },

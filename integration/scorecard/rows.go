@@ -29,6 +29,9 @@ func scenarios() []scenario {
 		{number: 24, workload: "S+C", fault: "disk of one node stands still", alone: true, needs: []string{"mkfs.ext4"}, run: frozenDisk},
 		{number: 25, workload: "C+T", fault: "clock of one node an hour off, then jumping", run: wrongClock},
 		{number: 26, workload: "L", fault: "none, then 2 and 3 nodes cut from each other", run: plainLoss},
+		{number: 27, workload: "S+C", fault: "three nodes join five", alone: true, run: grow},
+		{number: 28, workload: "S+C", fault: "three of eight nodes leave", alone: true, run: shrink},
+		{number: 29, workload: "S+C", fault: "joiner, donor and leaver killed in the middle of a change", run: killMidway},
 		{number: 30, workload: "S+C", fault: "rolling restart of all nodes", run: rollingRestart},
 		{number: 39, workload: "S", fault: "cold start with one disk lost", run: coldStart},
 	}

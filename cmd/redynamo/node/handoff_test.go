@@ -64,7 +64,12 @@ func TestAFullBookRefusesOptionalHints(t *testing.T) {
 		rec := version.Record{}.Put(version.Write{Dot: dot, HLC: 1, Value: make([]byte, 300)})
 		n.local.Merge(coordinator.MergeRequest{Key: []byte(key), For: 77, Record: version.EncodeWire(nil, rec), Durable: true, Optional: optional},
 			func(err error) { done <- err })
-		return <-done
+		err := <-done
+		// It may be durable before it is counted, under the lock that a read takes.
+		if _, err := n.replica.Rows([]byte(key)); err != nil {
+			t.Fatal(err)
+		}
+		return err
 	}
 	for i := range 2 {
 		if err := ask(fmt.Sprint("k", i), true); err != nil {
