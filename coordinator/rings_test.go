@@ -94,6 +94,43 @@ func TestAWriteThatOnlyTheBaseHasIsNotAcknowledged(t *testing.T) {
 	})
 }
 
+// The owners of the ring that ends serve no more when others are read, and the node
+// that a client asked has not heard of that yet.
+func TestAWriteThatFindsNobodyInAChangeLooksAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, 6, Config{WriteTimeout: time.Second})
+		base, next := r.ringOf(5), r.ringOf(6)
+		r.ring = base
+		r.rings.Store(NewRings(ring.NewLive(base, next), Stamp{}, 0))
+		key := "k"
+		for _, n := range r.owners(key) {
+			n.set(fenced)
+		}
+		time.AfterFunc(300*time.Millisecond, func() {
+			for _, n := range r.owners(key) {
+				n.set(healthy)
+			}
+		})
+		asked := r.others(key)[0]
+		began := time.Now()
+		if _, err := asked.write(key, set("v"), WriteOptions{}); err != nil {
+			t.Errorf("after %v: %v", time.Since(began), err)
+		}
+		for _, n := range r.owners(key) {
+			n.set(fenced)
+		}
+		began = time.Now()
+		if _, err := asked.write(key, set("w"), WriteOptions{}); !errors.Is(err, ErrNoReplicas) || time.Since(began) > time.Second {
+			t.Errorf("with owners that never serve: %v after %v", err, time.Since(began))
+		}
+		r.rings.Store(NewRings(ring.NewLive(base), Stamp{}, 1))
+		began = time.Now()
+		if _, err := asked.write(key, set("x"), WriteOptions{}); !errors.Is(err, ErrNoReplicas) || time.Since(began) > 0 {
+			t.Errorf("with no ring beside: %v after %v", err, time.Since(began))
+		}
+	})
+}
+
 func TestRingsAreIdleOnceTheirLastRequestHasEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, 5, Config{})

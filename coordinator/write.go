@@ -219,9 +219,15 @@ func (w *write) others() []ring.NodeID {
 	return nodes
 }
 
-// refuse ends a write of which nothing was stored anywhere.
+// turnPause is the time after which a write that found no coordinator in a change of
+// the ring looks again: nodes hear within moments of each other who is read now.
+const turnPause = 20 * time.Millisecond
+
+// refuse ends a write of which nothing was stored anywhere, or puts it off.
 func (w *write) refuse() {
 	switch {
+	case !w.forwarded && errors.Is(w.denied, ErrNotOwner) && len(w.rings.Beside) > 0 && time.Until(w.deadline) > turnPause:
+		time.AfterFunc(turnPause, w.again)
 	case errors.Is(w.denied, ErrOverloaded):
 		w.finish(WriteResult{}, ErrOverloaded)
 	case errors.Is(w.denied, ErrDiskFull):
@@ -231,6 +237,21 @@ func (w *write) refuse() {
 	default:
 		w.finish(WriteResult{}, ErrNoReplicas)
 	}
+}
+
+// again begins anew by the rings of now. Those that were asked have gone out of the one
+// ring, or are not yet in the other.
+func (w *write) again() {
+	rings := w.c.enter()
+	if rings == nil {
+		w.finish(WriteResult{}, ErrNoReplicas)
+		return
+	}
+	w.rings.leave()
+	w.rings, w.ring, w.start = rings, rings.Base, time.Now()
+	w.r, w.w = min(w.r, w.ring.N()), min(w.w, w.ring.N())
+	w.dead, w.busy, w.denied = w.dead[:0], w.busy[:0], nil
+	w.route()
 }
 
 // refusal is what the node that handed the write over is told: to try another
