@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 )
 
 // ringCmd is a thin client of the RING commands of a node.
@@ -37,6 +38,7 @@ type ringAddr struct {
 // dial returns a client that asks once: a change of the ring is not repeated
 // behind its caller's back.
 func (a ringAddr) dial() *redis.Client {
+	logging.Disable() // what goes wrong is answered as an error
 	return redis.NewClient(&redis.Options{
 		Addr: a.Addr, Password: a.AuthPass, ReadTimeout: a.Timeout, DialTimeout: min(a.Timeout, 5*time.Second),
 		MaxRetries: -1, Protocol: 3, DisableIdentity: true, PoolSize: 1,
