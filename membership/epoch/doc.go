@@ -83,11 +83,13 @@
 // # Hints and drops
 //
 // A hint that goes home in a transition could reach an owner which has handed
-// over already what it had. It is deleted only if the owner stays one in the
-// target ([View.MayDropHint]). Rows whose owner is none are moved, and partitions
-// that are not owned dropped, in a settled view only, and no target is acked
-// while a drop runs: what comes for the target afterwards is not dropped, and
-// what came before is handed over again.
+// over already what it had. So it is deleted only if the owner stays one in the
+// target ([View.MayDropHint]), or if all [View.Recipients] have the row, too. A row
+// whose owner is none goes to the owners in all live epochs. Partitions that are
+// not owned are dropped in a settled view only, and no target is acked while a drop
+// runs: what comes for the target afterwards is not dropped, and what came before
+// is handed over again. A drop waits a little: who has not heard that the change is
+// over owes its writes to the owners of before.
 //
 // # Order of saving
 //

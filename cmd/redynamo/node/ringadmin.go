@@ -185,7 +185,11 @@ func holdsAll(records, change []ring.Record) bool {
 func (a *ringAdmin) commit(change []ring.Record) error {
 	ctx, cancel := context.WithTimeout(context.Background(), applyTimeout)
 	defer cancel()
-	return a.apply(ctx, change)
+	err := a.apply(ctx, change)
+	if errors.Is(err, membership.ErrNotTaken) { // others were faster, since the records were looked at
+		return resp.ErrRingMoved
+	}
+	return err
 }
 
 // Forget is resp.RingAdmin.

@@ -158,6 +158,10 @@ func TestAPlanOfAnotherRingIsNotApplied(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.fail = fmt.Errorf("%w: node 6", membership.ErrNotTaken)
+	if _, err := r.admin.Apply(three.ID); !errors.Is(err, resp.ErrRingMoved) {
+		t.Error("overtaken while it was applied:", err)
+	}
 	r.fail = errors.New("disk")
 	if _, err := r.admin.Apply(three.ID); !errors.Is(err, r.fail) {
 		t.Error(err)
