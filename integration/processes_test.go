@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -147,7 +148,24 @@ func startProcesses(t *testing.T, n int, flags ...string) *processes {
 	for _, p := range c.nodes {
 		c.awaitReady(p)
 	}
+	for i := range c.nodes {
+		c.awaitRest(i)
+	}
 	return c
+}
+
+// awaitRest waits until node i knows of no ring beside the one that it reads by. Before
+// that a node that is down holds up the forming of the cluster.
+func (c *processes) awaitRest(i int) {
+	c.t.Helper()
+	cl := c.client(i)
+	await(c.t, 60*time.Second, fmt.Sprintf("the ring is at rest at node %d", i), func() error {
+		status, err := cl.Do(c.t.Context(), "RING", "STATUS").Result()
+		if err == nil && !strings.Contains(fmt.Sprint(status), "state:stable") {
+			err = fmt.Errorf("RING STATUS: %v", status)
+		}
+		return err
+	})
 }
 
 func (c *processes) start(p *process) {

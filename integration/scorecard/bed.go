@@ -54,7 +54,7 @@ const (
 	thinkLong    = 40 * time.Millisecond
 	readyWithin  = 30 * time.Second
 	equalWithin  = 60 * time.Second
-	stalledShort = 8 * time.Second // the short form gives a standstill up sooner
+	stalledShort = 20 * time.Second // the short form gives a standstill up sooner
 )
 
 // span is a duration of the short form, or of the long one.
@@ -169,6 +169,7 @@ func (b *bed) knows(flag string) bool { return strings.Contains(b.help, "--"+fla
 func (b *bed) boot() {
 	b.start(b.c.nodes...)
 	b.must(b.awaitReady(b.c.nodes...))
+	b.must(b.await(readyWithin, func() error { return b.atRest(b.c.nodes) }))
 }
 
 // start sets nodes going.
