@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/redynamo/redynamo/membership/ring"
 )
@@ -152,20 +151,7 @@ func (m *Mover) call(ctx context.Context, node ring.NodeID, rows []Row) (credit 
 	if peer == nil || !m.cluster.Up(node) {
 		return 0, errAway
 	}
-	type reply struct {
-		credit int
-		err    error
-	}
-	replies := make(chan reply, 1)
-	peer.Deliver(Message{Durable: true, Rows: rows}, time.Now().Add(m.cfg.Timeout), func(credit int, err error) {
-		replies <- reply{credit, err}
-	})
-	select {
-	case r := <-replies:
-		return r.credit, r.err
-	case <-ctx.Done():
-		return 0, ctx.Err()
-	}
+	return bring(ctx, peer, rows, m.cfg.Timeout)
 }
 
 var errAway = errors.New("handoff: the node is unknown or away")

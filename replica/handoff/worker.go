@@ -362,12 +362,17 @@ func (s *Sender) call(ctx context.Context, t *target, rows []Row) (credit int, e
 	if peer == nil {
 		return 0, fmt.Errorf("handoff: target %v is unknown", t.id)
 	}
+	return bring(ctx, peer, rows, s.cfg.Timeout)
+}
+
+// bring sends rows in one durable message and waits for the reply.
+func bring(ctx context.Context, peer Peer, rows []Row, timeout time.Duration) (credit int, err error) {
 	type reply struct {
 		credit int
 		err    error
 	}
 	replies := make(chan reply, 1)
-	peer.Deliver(Message{Durable: true, Rows: rows}, time.Now().Add(s.cfg.Timeout), func(credit int, err error) {
+	peer.Deliver(Message{Durable: true, Rows: rows}, time.Now().Add(timeout), func(credit int, err error) {
 		replies <- reply{credit, err}
 	})
 	select {
