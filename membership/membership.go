@@ -18,8 +18,8 @@ import (
 )
 
 var (
-	// ErrRefused says that this node may not add itself to the ring; Run ends
-	// with it. Config.Admit wraps it when members already hold data.
+	// ErrRefused says that this node may not add itself to the ring, or that it was
+	// forgotten; Run ends with it. Config.Admit wraps it.
 	ErrRefused = errors.New("membership: refused by the cluster")
 	// ErrNotTaken says that records of an administrator were not taken in, because
 	// others overtake them or there are too many.

@@ -21,7 +21,7 @@ func TestEveryRequestReachesItsHandlerAndBringsItsReply(t *testing.T) {
 			ReadReply{Hash: 9, Record: []byte("rec")}, WriteReply{Outcome: []byte("out")},
 			ScanReply{Entries: []ScanEntry{{Slot: 3, KeyHash: 4, StateHash: 5, Live: true, Key: []byte("a")}}, NextSlot: 6, NextHash: 7, Done: true},
 			CountReply{Keys: 12},
-			StatusReply{Records: true, Ready: true, Epoch: 1, Members: 2, Boot: 3},
+			StatusReply{Ready: true, Epoch: 1, Members: 2, Boot: 3},
 			InspectReply{Entries: []InspectEntry{{For: 3, Record: []byte("c")}}},
 			DeliverReply{Credit: 13},
 			NodesReply{Hashes: []uint64{1, 2}},

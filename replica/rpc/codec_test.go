@@ -111,7 +111,7 @@ func goldenMessages() []any {
 		CountRequest{Ranges: []SlotRange{{0, 0x3fff}, {1, 2}}},
 		CountReply{Keys: 0x0102030405060708},
 		StatusRequest{},
-		StatusReply{Records: true, Ready: true, Epoch: 0x0102030405060708, Members: 5, Boot: 0x1112131415161718},
+		StatusReply{Ready: true, Epoch: 0x0102030405060708, Members: 5, Boot: 0x1112131415161718},
 		InspectRequest{Key: []byte("key")},
 		InspectReply{Entries: []InspectEntry{{Record: []byte("own"), Note: []byte("n")}, {For: 0x1122334455667788, Record: []byte("hint")}}},
 		DeliverRequest{},

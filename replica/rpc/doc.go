@@ -138,7 +138,8 @@
 // request's kind plus 0x80, and comes when it is ready, in any order; an error
 // reply has kind 0xff and a payload of one byte, the code, which for an
 // uncertain write is followed by one byte each for nodes acknowledged and
-// wanted, and for epochs that are over by the state to merge, or nothing. Whatever breaks these rules ends that connection and is counted.
+// wanted, and for epochs that are over by the state to merge, or nothing.
+// Whatever breaks these rules ends that connection and is counted.
 //
 // # Messages
 //
@@ -163,7 +164,7 @@
 //	                                                        1 flags: 1 live, key
 //	6 count *    4 number of ranges, each             reply 8 keys
 //	             2 first slot, 2 last slot
-//	7 status     (nothing)                            reply 1 flags: 1 records, 2 ready
+//	7 status     (nothing)                            reply 1 flags: 1 ready
 //	                                                        8 epoch, 4 members,
 //	                                                        8 boot actor
 //	8 inspect *  key                                  reply 4 number of entries, each

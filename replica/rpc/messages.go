@@ -98,7 +98,6 @@ type SyncRequest struct{}
 
 // StatusReply answers a StatusRequest.
 type StatusReply struct {
-	Records bool   // it holds at least one row
 	Ready   bool   // it serves clients
 	Epoch   uint64 // digest of the ring it uses
 	Members uint32
@@ -155,8 +154,7 @@ const (
 	flagLive = 1
 	flagDone = 1
 
-	flagRecords = 1
-	flagReady   = 2
+	flagReady = 1
 
 	scanEntryBytes    = 2 + 4 + 8 + 1 + 4
 	inspectEntryBytes = 8 + 4 + 4
@@ -379,7 +377,7 @@ func DecodeSyncRequest(b []byte) (SyncRequest, error) {
 
 // AppendStatusReply appends the encoding of m.
 func AppendStatusReply(dst []byte, m StatusReply) []byte {
-	dst = append(dst, flag(m.Records, flagRecords)|flag(m.Ready, flagReady))
+	dst = append(dst, flag(m.Ready, flagReady))
 	dst = binary.BigEndian.AppendUint64(dst, m.Epoch)
 	dst = binary.BigEndian.AppendUint32(dst, m.Members)
 	return binary.BigEndian.AppendUint64(dst, m.Boot)
@@ -388,8 +386,7 @@ func AppendStatusReply(dst []byte, m StatusReply) []byte {
 // DecodeStatusReply is the inverse of AppendStatusReply.
 func DecodeStatusReply(b []byte) (StatusReply, error) {
 	c := cursor{b: b}
-	f := c.flags(flagRecords | flagReady)
-	m := StatusReply{Records: f&flagRecords != 0, Ready: f&flagReady != 0}
+	m := StatusReply{Ready: c.flags(flagReady)&flagReady != 0}
 	m.Epoch = c.u64()
 	m.Members = c.u32()
 	m.Boot = c.u64()

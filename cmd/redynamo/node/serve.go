@@ -131,20 +131,13 @@ func (h handler) ServeCount(m rpc.CountRequest, meta rpc.Meta, reply func(rpc.Co
 
 // ServeStatus tells who answers here: a node that starts asks whether another
 // process runs as it.
-func (h handler) ServeStatus(_ rpc.StatusRequest, meta rpc.Meta, reply func(rpc.StatusReply, error)) {
-	h.n.disk.later(meta.Deadline, func(err error) {
-		if err != nil {
-			reply(rpc.StatusReply{}, toWire(err))
-			return
-		}
-		v := h.n.members.View()
-		held, err := h.n.replica.Records()
-		out := rpc.StatusReply{Records: held, Ready: v.Ready, Boot: uint64(h.n.actor)}
-		if v.Ring != nil {
-			out.Epoch, out.Members = v.Ring.Epoch(), uint32(len(v.Ring.Members()))
-		}
-		reply(out, toWire(err))
-	})
+func (h handler) ServeStatus(_ rpc.StatusRequest, _ rpc.Meta, reply func(rpc.StatusReply, error)) {
+	v := h.n.members.View()
+	out := rpc.StatusReply{Ready: v.Ready, Boot: uint64(h.n.actor)}
+	if v.Ring != nil {
+		out.Epoch, out.Members = v.Ring.Epoch(), uint32(len(v.Ring.Members()))
+	}
+	reply(out, nil)
 }
 
 func (h handler) ServeInspect(m rpc.InspectRequest, meta rpc.Meta, reply func(rpc.InspectReply, error)) {
