@@ -57,6 +57,7 @@ func newSimCluster(t *testing.T, seed uint64, nodes int) *simCluster {
 // newTunedSimCluster lets tune change the configuration of every node.
 func newTunedSimCluster(t *testing.T, seed uint64, nodes int, tune func(*node.Config)) *simCluster {
 	c := &simCluster{t: t, seed: seed, tune: tune, net: simnet.New(simnet.Config{Seed: seed, Jitter: time.Millisecond})}
+	t.Cleanup(func() { t.Log(c.net.Trace()) })
 	for i := range nodes {
 		c.nodes = append(c.nodes, &simNode{host: fmt.Sprintf("10.0.0.%d", i+1), disk: vfs.NewCrashableMem()})
 	}

@@ -178,7 +178,7 @@ func (p *pipe) read(b []byte) (int, error) {
 }
 
 func (p *pipe) write(b []byte) (int, error) {
-	delay := p.net.sent(p.from, p.to, len(b))
+	delay := p.net.sent(p.from, p.to, b)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	written := 0
@@ -203,11 +203,12 @@ func (p *pipe) write(b []byte) (int, error) {
 }
 
 // sent counts a write and draws its delay.
-func (n *Network) sent(from, to string, bytes int) time.Duration {
+func (n *Network) sent(from, to string, b []byte) time.Duration {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.mu.stats.Segments++
-	n.mu.stats.StreamBytes += uint64(bytes)
+	n.mu.stats.StreamBytes += uint64(len(b))
+	n.mu.trace.add(from, to, b)
 	return n.delayLocked(from, to)
 }
 

@@ -15,10 +15,12 @@
 package simnet
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -58,6 +60,7 @@ type Network struct {
 		conns     map[*conn]struct{}
 		lastPort  int
 		stats     Stats
+		trace     trace
 	}
 }
 
@@ -215,6 +218,13 @@ func (n *Network) end(host string, vanish bool) {
 		}
 	}
 	n.mu.Unlock()
+	// In an order of their own: that of a map with pointers for keys would hang on
+	// where memory happened to be free.
+	slices.SortFunc(listeners, func(a, b *listener) int { return a.addr.compare(b.addr) })
+	slices.SortFunc(transports, func(a, b *Transport) int { return a.addr.compare(b.addr) })
+	slices.SortFunc(conns, func(a, b *conn) int {
+		return cmp.Or(a.local.compare(b.local), a.remote.compare(b.remote))
+	})
 	for _, l := range listeners {
 		_ = l.Close() // never fails
 	}
@@ -375,6 +385,7 @@ func (h Host) connect(to Addr) (net.Conn, error) {
 	}
 	n.mu.conns[near], n.mu.conns[far] = struct{}{}, struct{}{}
 	n.mu.stats.Dials++
+	n.mu.trace.add(near.local.String(), to.String(), nil)
 	return near, nil
 }
 
@@ -386,6 +397,10 @@ type Addr struct {
 
 // Network is always "tcp".
 func (a Addr) Network() string { return "tcp" }
+
+func (a Addr) compare(b Addr) int {
+	return cmp.Or(cmp.Compare(a.host, b.host), cmp.Compare(a.port, b.port))
+}
 
 func (a Addr) String() string { return net.JoinHostPort(a.host, strconv.Itoa(a.port)) }
 

@@ -93,6 +93,7 @@ func (t *Transport) WriteTo(b []byte, addr string) (time.Time, error) {
 	n := t.net
 	n.mu.Lock()
 	n.mu.stats.Packets++
+	n.mu.trace.add(t.host, to, b)
 	n.mu.stats.PacketBytes += uint64(len(b))
 	lost := t.process.overLocked() || !n.passesLocked(t.host, to) || n.mu.rnd.Float64() < n.cfg.Loss
 	if lost {
