@@ -167,7 +167,7 @@ func (e *exchange) list(ctx context.Context, q ListQuery) (ListAnswer, error) {
 
 // ownList lists the own rows of what the peer's answer covers.
 func (e *exchange) ownList(q ListQuery, covered ListAnswer) (states []KeyState, err error) {
-	reader, err := e.x.src.Reader()
+	reader, err := e.x.src.Reader(slotsOfCells(q.Cells))
 	if err != nil {
 		return nil, err
 	}
@@ -393,7 +393,7 @@ func (e *exchange) pushOnce(ctx context.Context, at []Position, room int, theirs
 // ownRows reads the rows at the first positions, about as many bytes as there is
 // room for.
 func (e *exchange) ownRows(at []Position, room int) (rows []Row, n int, err error) {
-	reader, err := e.x.src.Reader()
+	reader, err := e.x.src.Reader(slotsOf(at))
 	if err != nil {
 		return nil, 0, err
 	}

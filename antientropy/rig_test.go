@@ -181,13 +181,16 @@ func (h *host) Barrier(done func(error)) {
 	done(nil)
 }
 
-// Reader copies all rows, in order.
-func (h *host) Reader() (Reader, error) {
+// Reader copies the rows in some slots, in order.
+func (h *host) Reader(first, last ring.Slot) (Reader, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var rows hostReader
 	for key, s := range h.rows {
 		slot, hash := position(key)
+		if slot < first || slot > last {
+			continue
+		}
 		enc := s.encode()
 		rows = append(rows, hostRow{Position{slot, hash}, Row{Key: []byte(key), State: stateOf(key, enc), Record: enc}})
 	}

@@ -38,8 +38,8 @@ type Source interface {
 	Digests(slot ring.Slot) [merkle.CellsPerSlot]uint64
 	// DigestVersions grows with every change of the digests of some slots.
 	DigestVersions(first, last ring.Slot) uint64
-	// Reader returns the rows of this moment.
-	Reader() (Reader, error)
+	// Reader returns the rows in the slots from first to last of this moment.
+	Reader(first, last ring.Slot) (Reader, error)
 	// Merge joins a record into the own row of key, unless the row cannot be had
 	// before the deadline; done(nil) means that it is durable.
 	Merge(key, record []byte, deadline time.Time, done func(error))

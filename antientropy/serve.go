@@ -3,9 +3,11 @@ package antientropy
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 
 	"github.com/redynamo/redynamo/antientropy/merkle"
+	"github.com/redynamo/redynamo/membership/ring"
 )
 
 // ErrShape says that a question is about trees of another ring, or about nodes
@@ -78,7 +80,15 @@ func (r *Responder) Nodes(q NodesQuery, units int) ([]uint64, error) {
 
 // List answers a ListQuery.
 func (r *Responder) List(q ListQuery) (ListAnswer, error) {
-	reader, err := r.src.Reader()
+	for _, cell := range q.Cells {
+		if cell >= merkle.Cells {
+			return ListAnswer{}, fmt.Errorf("%w: cell %d", ErrShape, cell)
+		}
+	}
+	if len(q.Cells) == 0 {
+		return ListAnswer{}, nil
+	}
+	reader, err := r.src.Reader(slotsOfCells(q.Cells))
 	if err != nil {
 		return ListAnswer{}, err
 	}
@@ -91,9 +101,6 @@ func listCells(reader Reader, q ListQuery) (a ListAnswer, err error) {
 	limit := min(max(q.Limit, 1), maxListKeys)
 	from := q.From
 	for _, cell := range q.Cells {
-		if cell >= merkle.Cells {
-			return ListAnswer{}, fmt.Errorf("%w: cell %d", ErrShape, cell)
-		}
 		if len(a.States) >= limit {
 			break
 		}
@@ -109,10 +116,29 @@ func listCells(reader Reader, q ListQuery) (a ListAnswer, err error) {
 	return a, nil
 }
 
+// slotsOfCells returns the least and the greatest slot of some cells. Requires: there
+// is one.
+func slotsOfCells(cells []merkle.Cell) (first, last ring.Slot) {
+	return ring.Slot(slices.Min(cells).Slot()), ring.Slot(slices.Max(cells).Slot())
+}
+
+// slotsOf returns the least and the greatest slot of some positions. Requires: there is
+// one.
+func slotsOf(at []Position) (first, last ring.Slot) {
+	first, last = at[0].Slot, at[0].Slot
+	for _, p := range at[1:] {
+		first, last = min(first, p.Slot), max(last, p.Slot)
+	}
+	return first, last
+}
+
 // Fetch answers with the rows at the first positions, at least of one, until they
 // are about maxBytes.
 func (r *Responder) Fetch(at []Position, maxBytes int) (rows []Row, n int, err error) {
-	reader, err := r.src.Reader()
+	if len(at) == 0 {
+		return nil, 0, nil
+	}
+	reader, err := r.src.Reader(slotsOf(at))
 	if err != nil {
 		return nil, 0, err
 	}

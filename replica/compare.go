@@ -44,9 +44,10 @@ type Reader struct {
 	snap *storage.Snapshot
 }
 
-// Reader returns the own rows committed so far.
-func (r *Replica) Reader() (*Reader, error) {
-	snap, err := r.store.Snapshot()
+// Reader returns the own rows in the slots from first to last committed so far. It
+// reads no others.
+func (r *Replica) Reader(first, last ring.Slot) (*Reader, error) {
+	snap, err := r.store.Snapshot(storage.DataRange(first, 0, last))
 	if err != nil {
 		return nil, err
 	}

@@ -176,7 +176,7 @@ func TestNobodyIsToldOfTheRowsOfAFencedPartition(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.Fence(h.partition(slot), true)
-	rd, err := h.Reader()
+	rd, err := h.Reader(slot, slot)
 	if err != nil {
 		t.Fatal(err)
 	}

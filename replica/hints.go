@@ -253,7 +253,7 @@ type HintMoment struct {
 // HintMoment returns the hints that are committed by now. The disk keeps all that is
 // deleted until it is closed.
 func (r *Replica) HintMoment() (*HintMoment, error) {
-	snap, err := r.store.Snapshot()
+	snap, err := r.store.Snapshot(storage.AllHints())
 	if err != nil {
 		return nil, err
 	}

@@ -105,7 +105,7 @@ func (r *Replica) prepareCount() error {
 		close(r.tally.exact)
 		return nil
 	}
-	r.snapshot, err = r.store.Snapshot()
+	r.snapshot, err = r.store.Snapshot(nil, nil)
 	return err
 }
 

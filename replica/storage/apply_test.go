@@ -126,7 +126,7 @@ func TestReadsSeeTheSameRowsBeforeAndAfterTheyAreApplied(t *testing.T) {
 					t.Fatalf("seed %d write %d: scan of %d rows differs from the %d that were written", seed, i, len(got), len(h.rows))
 				}
 				var err error
-				if snap, err = s.Snapshot(); err != nil {
+				if snap, err = s.Snapshot(nil, nil); err != nil {
 					t.Fatal(err)
 				}
 				then = maps.Clone(h.rows)

@@ -383,23 +383,25 @@ func readError(err error) error {
 	return fmt.Errorf("storage: read: %w", err)
 }
 
-// Snapshot is the store at one moment. It keeps overwritten rows on the disk
-// until it is closed, and must be closed before the store.
+// Snapshot is a range of the store at one moment. It keeps overwritten rows on the
+// disk until it is closed, and must be closed before the store.
 type Snapshot struct {
-	s    *Store
-	snap *pebble.Snapshot
-	rows []pendingRow // logged and not applied at that moment
+	s      *Store
+	snap   *pebble.Snapshot
+	lo, hi []byte
+	rows   []pendingRow // logged and not applied at that moment
 
 	swaps uint64 // that had ended
 }
 
-// Snapshot returns the rows committed so far.
-func (s *Store) Snapshot() (*Snapshot, error) {
+// Snapshot returns the rows of [lo, hi) committed so far; a nil bound is none. It
+// sorts what of them is not applied: a narrow one costs little, whatever is pending.
+func (s *Store) Snapshot(lo, hi []byte) (*Snapshot, error) {
 	if !s.users.enter() {
 		return nil, ErrClosed
 	}
-	n := &Snapshot{s: s, swaps: s.swaps.done.Load()}
-	n.rows, _ = s.overlay.view(nil, nil, func() error { // open answers no error
+	n := &Snapshot{s: s, lo: lo, hi: hi, swaps: s.swaps.done.Load()}
+	n.rows, _ = s.overlay.view(lo, hi, func() error { // open answers no error
 		n.snap = s.db.NewSnapshot()
 		return nil
 	})
@@ -407,8 +409,12 @@ func (s *Store) Snapshot() (*Snapshot, error) {
 }
 
 // Scan is Store.Scan over the snapshot. It answers ErrReplaced for a range of which
-// rows were replaced since, and takes no notice of holes.
+// rows were replaced since, and takes no notice of holes. Requires: the range lies
+// within that of the snapshot.
 func (n *Snapshot) Scan(lo, hi []byte, fn func(row, value []byte) bool) error {
+	if bytes.Compare(lo, n.lo) < 0 || n.hi != nil && (hi == nil || bytes.Compare(hi, n.hi) > 0) {
+		panic(fmt.Sprintf("storage: scan from %x to %x of a snapshot from %x to %x", lo, hi, n.lo, n.hi))
+	}
 	it, err := newIter(n.snap, lo, hi)
 	if err != nil {
 		return readError(err)

@@ -249,7 +249,7 @@ func TestCloseCommitsWhatIsQueuedAndRefusesTheRest(t *testing.T) {
 		if err := s.Scan([]byte("d"), []byte("e"), nil); !errors.Is(err, ErrClosed) {
 			t.Errorf("scan after close: %v", err)
 		}
-		if _, err := s.Snapshot(); !errors.Is(err, ErrClosed) {
+		if _, err := s.Snapshot(nil, nil); !errors.Is(err, ErrClosed) {
 			t.Errorf("snapshot after close: %v", err)
 		}
 		if err := s.Close(); !errors.Is(err, ErrClosed) {
@@ -270,7 +270,7 @@ func TestSnapshotSeesOneMoment(t *testing.T) {
 	if err := put(s, "da", "1", false); err != nil {
 		t.Fatal(err)
 	}
-	snap, err := s.Snapshot()
+	snap, err := s.Snapshot(nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -283,6 +283,41 @@ func TestSnapshotSeesOneMoment(t *testing.T) {
 	}
 	if err := snap.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestASnapshotOfARangeTakesNoOtherRows has many rows pending: none but those of the
+// range are taken hold of, and nobody can ask for others.
+func TestASnapshotOfARangeTakesNoOtherRows(t *testing.T) {
+	s := mustOpen(t, smallConfig(vfs.NewMem()))
+	defer s.Close()
+	for _, row := range []string{"da", "db", "dc", "dd"} {
+		if err := put(s, row, row, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	snap, err := s.Snapshot([]byte("db"), []byte("dd"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer snap.Close()
+	if len(snap.rows) != 2 {
+		t.Errorf("%d pending rows are held, of a range with 2", len(snap.rows))
+	}
+	var got []string
+	collect := func(_, v []byte) bool { got = append(got, string(v)); return true }
+	if err := snap.Scan([]byte("db"), []byte("dd"), collect); err != nil || !slices.Equal(got, []string{"db", "dc"}) {
+		t.Errorf("snapshot shows %q, %v", got, err)
+	}
+	for _, outside := range [][2][]byte{{[]byte("da"), []byte("dc")}, {[]byte("dc"), []byte("de")}, {[]byte("dc"), nil}, {nil, []byte("dc")}} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("a scan from %q to %q is answered", outside[0], outside[1])
+				}
+			}()
+			_ = snap.Scan(outside[0], outside[1], collect)
+		}()
 	}
 }
 

@@ -22,8 +22,8 @@ type ownRows struct {
 	durable bool // what is merged counts only when it is synced
 }
 
-func (o ownRows) Reader() (antientropy.Reader, error) {
-	r, err := o.Replica.Reader()
+func (o ownRows) Reader(first, last ring.Slot) (antientropy.Reader, error) {
+	r, err := o.Replica.Reader(first, last)
 	return rowReader{r}, err
 }
 
