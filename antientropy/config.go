@@ -19,11 +19,12 @@ type Config struct {
 	Return   time.Duration // after a peer came back, for hints to arrive first; 5 s
 	Timeout  time.Duration // of one question; 10 s
 
-	RowBytes  int // rows asked for or delivered at once; 256 KiB
-	ListKeys  int // states asked for at once; 32768
+	RowBytes  int // rows asked for or delivered at once; 64 KiB
+	ListKeys  int // states asked for at once; 512
 	CellBatch int // differing cells that are settled together; 4096
 
-	// Pace waits until some rows may be moved; end is called when they are.
+	// Pace waits until a piece of work may begin, such as to list some cells or to move
+	// some rows; end is called when it is done.
 	// Default: at once.
 	Pace func(ctx context.Context) (end func(), err error)
 
@@ -38,8 +39,8 @@ func (c Config) withDefaults() Config {
 	c.Settle = or(c.Settle, time.Second)
 	c.Return = or(c.Return, 5*time.Second)
 	c.Timeout = or(c.Timeout, 10*time.Second)
-	c.RowBytes = or(c.RowBytes, 256<<10)
-	c.ListKeys = or(c.ListKeys, 32768)
+	c.RowBytes = or(c.RowBytes, 64<<10)
+	c.ListKeys = or(c.ListKeys, 512)
 	c.CellBatch = or(c.CellBatch, 4096)
 	if c.Pace == nil {
 		c.Pace = func(context.Context) (func(), error) { return func() {}, nil }

@@ -17,6 +17,7 @@ type exchange struct {
 	peer   Peer
 	forest *forest
 	parts  []int // the partitions to compare, ascending
+	cells  int   // of the next question for states
 	tally  Tally
 }
 
@@ -93,6 +94,11 @@ func (e *exchange) roots(ctx context.Context, parts []int) (differing []int, err
 
 // descend appends the cells of a partition that differ.
 func (e *exchange) descend(ctx context.Context, cells []merkle.Cell, partition int) ([]merkle.Cell, error) {
+	end, err := e.x.cfg.Pace(ctx)
+	if err != nil {
+		return cells, err
+	}
+	defer end()
 	tree := e.forest.tree(partition)
 	level, differing := 0, []int{0}
 	for level < tree.Depth() && len(differing) > 0 { // none: it has changed meanwhile
@@ -132,23 +138,55 @@ func (e *exchange) settle(ctx context.Context, cells []merkle.Cell) error {
 	if err := sleep(ctx, e.x.cfg.Settle); err != nil {
 		return err
 	}
-	q := ListQuery{Cells: cells, Limit: e.x.cfg.ListKeys}
-	for len(q.Cells) > 0 {
-		theirs, err := e.list(ctx, q)
+	for from := uint32(0); len(cells) > 0; {
+		q := ListQuery{Cells: cells[:min(len(cells), e.cells)], From: from, Limit: e.x.cfg.ListKeys}
+		theirs, diffs, err := e.differing(ctx, q)
 		if err != nil {
-			return fmt.Errorf("list: %w", err)
-		}
-		ours, err := e.ownList(q, theirs)
-		if err != nil {
-			return fmt.Errorf("list own rows: %w", err)
-		}
-		e.tally.Listed += len(ours) + len(theirs.States)
-		if err := e.reconcile(ctx, differences(ours, theirs.States)); err != nil {
 			return err
 		}
-		q.Cells, q.From = q.Cells[theirs.Whole:], theirs.Next
+		if err := e.reconcile(ctx, diffs); err != nil {
+			return err
+		}
+		cells, from = cells[theirs.Whole:], theirs.Next
 	}
 	return nil
+}
+
+// differing lists some cells on both sides, and answers how far that went and where
+// the two do not hold the same.
+func (e *exchange) differing(ctx context.Context, q ListQuery) (covered ListAnswer, diffs []difference, err error) {
+	end, err := e.x.cfg.Pace(ctx)
+	if err != nil {
+		return covered, nil, err
+	}
+	defer end()
+	theirs, err := e.list(ctx, q)
+	if err != nil {
+		return covered, nil, fmt.Errorf("list: %w", err)
+	}
+	ours, err := e.ownList(q, theirs)
+	if err != nil {
+		return covered, nil, fmt.Errorf("list own rows: %w", err)
+	}
+	e.tally.Listed += len(ours) + len(theirs.States)
+	e.fitCells(max(len(ours), len(theirs.States)))
+	return theirs, differences(ours, theirs.States), nil
+}
+
+// firstCells is how many cells the first question is about: there may be many keys in
+// them.
+const firstCells = 16
+
+// fitCells makes the next question one about more cells, or fewer, after one that came
+// to so many states on the side that has more. The peer's own bound does not keep this
+// side from reading all that the peer lacks.
+func (e *exchange) fitCells(states int) {
+	switch {
+	case states > e.x.cfg.ListKeys:
+		e.cells = max(e.cells/2, 1)
+	case states < e.x.cfg.ListKeys/2:
+		e.cells = min(2*e.cells, e.x.cfg.CellBatch)
+	}
 }
 
 // list asks for states and checks that the answer leads on.
@@ -420,8 +458,8 @@ func (e *exchange) credit(ctx context.Context, credit int) (room int, err error)
 
 // A peer without credit is asked again after these pauses.
 const (
-	creditPause    = 50 * time.Millisecond
-	creditPauseMax = time.Second
+	creditPause    = 10 * time.Millisecond
+	creditPauseMax = 100 * time.Millisecond
 )
 
 // askCredit delivers nothing, which is answered with a credit.

@@ -228,7 +228,7 @@ func (x *Exchanger) compare(ctx context.Context, node ring.NodeID, r *ring.Live,
 		return Tally{}, nil
 	}
 	began := time.Now()
-	e := &exchange{x: x, peer: peer, forest: x.trees(r.Units()), parts: parts}
+	e := &exchange{x: x, peer: peer, forest: x.trees(r.Units()), parts: parts, cells: firstCells}
 	err := x.session(ctx, e, Session{Epoch: r.Epoch(), First: first, Last: last})
 	if !errors.Is(err, ErrBusy) {
 		x.meters.book(e.tally, err, time.Since(began))

@@ -67,8 +67,9 @@ type host struct {
 	calls    map[string]int
 	answers  time.Duration // how long a fetch from it takes
 	barriers int
-	brought  map[string]int // merges by key: rows that others brought or that were fetched
-	live     *ring.Live     // nil: the world's ring alone
+	brought  map[string]int                                   // merges by key: rows that others brought or that were fetched
+	live     *ring.Live                                       // nil: the world's ring alone
+	hears    func(what string, cells []merkle.Cell, size int) // told of every question
 }
 
 // world is a cluster of hosts with one ring.
@@ -271,32 +272,42 @@ type link struct {
 	x    *Exchanger
 }
 
-func (l link) called(what string) error {
+func (l link) called(what string, cells []merkle.Cell, size int) error {
 	l.to.mu.Lock()
 	defer l.to.mu.Unlock()
 	l.to.calls[what]++
+	if l.to.hears != nil {
+		l.to.hears(what, cells, size)
+	}
 	if l.to.world.isDown(l.to.id) || l.to.x != l.x {
 		return errors.New("down")
 	}
 	return l.to.fail
 }
 
+func sizeOf(rows []Row) (size int) {
+	for i := range rows {
+		size += rows[i].size()
+	}
+	return size
+}
+
 func (l link) Nodes(_ context.Context, q NodesQuery) ([]uint64, error) {
-	if err := l.called("nodes"); err != nil {
+	if err := l.called("nodes", nil, 0); err != nil {
 		return nil, err
 	}
 	return l.to.r.Nodes(q, l.to.world.ring.Units())
 }
 
 func (l link) List(_ context.Context, q ListQuery) (ListAnswer, error) {
-	if err := l.called("list"); err != nil {
+	if err := l.called("list", q.Cells, 0); err != nil {
 		return ListAnswer{}, err
 	}
 	return l.to.r.List(q)
 }
 
 func (l link) Fetch(_ context.Context, at []Position, maxBytes int) ([]Row, int, error) {
-	if err := l.called("fetch"); err != nil {
+	if err := l.called("fetch", nil, 0); err != nil {
 		return nil, 0, err
 	}
 	rows, n, err := l.to.r.Fetch(at, maxBytes)
@@ -305,7 +316,7 @@ func (l link) Fetch(_ context.Context, at []Position, maxBytes int) ([]Row, int,
 }
 
 func (l link) Deliver(_ context.Context, rows []Row) (int, error) {
-	if err := l.called("deliver"); err != nil {
+	if err := l.called("deliver", nil, sizeOf(rows)); err != nil {
 		return 0, err
 	}
 	for _, r := range rows {
@@ -322,14 +333,14 @@ func (l link) Deliver(_ context.Context, rows []Row) (int, error) {
 }
 
 func (l link) Begin(_ context.Context, s Session) error {
-	if err := l.called("begin"); err != nil {
+	if err := l.called("begin", nil, 0); err != nil {
 		return err
 	}
 	return l.x.ServeBegin(l.from, s)
 }
 
 func (l link) End(_ context.Context, s Session) error {
-	if err := l.called("end"); err != nil {
+	if err := l.called("end", nil, 0); err != nil {
 		return err
 	}
 	var out error
