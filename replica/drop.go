@@ -32,8 +32,9 @@ func (r *Replica) Fenced(partition int) bool { return r.fences[partition].Load()
 // fenced reports whether the own rows of a slot are closed to everybody.
 func (r *Replica) fenced(slot ring.Slot) bool { return r.fences[r.partition(slot)].Load() }
 
-// dropPage is how many rows are dropped between two looks at the context.
-const dropPage = 256
+// dropPage is how many rows are dropped between two waits for Pace: a few
+// milliseconds of work.
+const dropPage = 64
 
 // Drop removes every own row of a fenced partition, with what the indexes and
 // counters have of it, and answers how many there were once that is durable. It
