@@ -111,6 +111,7 @@ func New(cfg Config) (*Controller, error) {
 	c.verdict.Store(&share.Verdict{Share: 1})
 	set := cfg.Metrics
 	for k := range kinds {
+		c.budgets[k].mu.at = time.Now()
 		c.granted[k] = set.NewCounter(fmt.Sprintf(`admission_slices_total{kind=%q,outcome="granted"}`, k))
 		c.refused[k] = set.NewCounter(fmt.Sprintf(`admission_slices_total{kind=%q,outcome="refused"}`, k))
 		c.busy[k] = set.NewFloatCounter(fmt.Sprintf(`admission_busy_seconds_total{kind=%q}`, k))
@@ -159,45 +160,38 @@ func (c *Controller) next() {
 	c.verdict.Store(&v)
 }
 
-// budget is the time that one kind of work may be busy.
+// budget is what one kind of work owes to the others. It never has anything to its
+// credit: work after a rest does not come all at once.
 type budget struct {
 	mu struct {
 		sync.Mutex
-		saved time.Duration // below 0: busy for longer than its share
-		at    time.Time     // up to which saved was counted
+		owed time.Duration // busy for so much longer than its share
+		at   time.Time     // up to which rest was counted
 	}
 }
 
-const (
-	// mostSaved is how much time is kept for later: work after a rest does not
-	// come all at once.
-	mostSaved = 100 * time.Millisecond
-	// mostOwed bounds what a piece of work costs that took very long, as one does
-	// that waits for a node that has died.
-	mostOwed = time.Second
-)
+// mostOwed bounds what a piece of work costs that took very long, as one does
+// that waits for a node that has died.
+const mostOwed = time.Second
 
 // take reports whether work may begin with this share, and if not, when to ask
 // again.
 func (b *budget) take(now time.Time, part float64) (wait time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.mu.at.IsZero() {
-		b.mu.saved += time.Duration(part * float64(now.Sub(b.mu.at)))
-	}
+	b.mu.owed = max(b.mu.owed-time.Duration(part*float64(now.Sub(b.mu.at))), 0)
 	b.mu.at = now
-	b.mu.saved = min(b.mu.saved, mostSaved)
-	if b.mu.saved >= 0 {
+	if b.mu.owed == 0 {
 		return 0
 	}
-	return time.Duration(float64(-b.mu.saved)/part) + time.Millisecond
+	return time.Duration(float64(b.mu.owed)/part) + time.Millisecond
 }
 
-// charge takes away what a piece of work took.
+// charge adds what a piece of work took.
 func (b *budget) charge(took time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.mu.saved = max(b.mu.saved-took, -mostOwed)
+	b.mu.owed = min(b.mu.owed+took, mostOwed)
 }
 
 // ask reports how long to wait before work of a kind may begin; 0: not at all.

@@ -34,8 +34,8 @@ func TestHarmfulWorkGetsLittleAndHarmlessWorkAll(t *testing.T) {
 		harm        time.Duration
 		least, most time.Duration // busy, in the last 20 s
 	}{
-		{"harmless", 1.5, time.Millisecond, 19 * time.Second, 21 * time.Second},
-		{"harmful", 1.5, time.Second, 1500 * time.Millisecond, 6 * time.Second},
+		{"harmless", 1.5, time.Millisecond, 4 * time.Second, 5 * time.Second},
+		{"harmful", 1.5, time.Second, 1500 * time.Millisecond, 2500 * time.Millisecond},
 		{"harmful, and nobody minds", -1, time.Second, 19 * time.Second, 21 * time.Second},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -103,6 +103,33 @@ func TestWithoutClientsAllIsGranted(t *testing.T) {
 		}
 		cancel()
 		synctest.Wait()
+	})
+}
+
+// TestWorkComesInSmallPiecesWithRestsBetweenThem has work that wants to go on and on,
+// also after it had nothing to do for long.
+func TestWorkComesInSmallPiecesWithRestsBetweenThem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _ := New(Config{})
+		c.verdict.Store(&share.Verdict{Share: share.Most})
+		const piece = 4 * time.Millisecond
+		rest := time.Duration(float64(piece) * (1/share.Most - 1))
+		for range 3 {
+			time.Sleep(time.Minute)
+			var ended time.Time
+			for i := range 5 {
+				end, err := c.Slice(t.Context(), Exchange)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if rested := time.Since(ended); i > 0 && (rested < rest || rested > rest+2*time.Millisecond) {
+					t.Errorf("a rest of %v after %v of work, want %v", rested, piece, rest)
+				}
+				time.Sleep(piece)
+				end()
+				ended = time.Now()
+			}
+		}
 	})
 }
 

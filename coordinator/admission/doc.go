@@ -7,9 +7,10 @@
 // arithmetic in share, which says which part of its time each kind of background
 // work may be busy. Work asks for slices of time: with Slice, which waits, or
 // with Grant, which does not and answers how much another node may send. What a
-// slice took is charged when it ends; a kind that was busy for longer than its
-// share waits until it has made up for that. Without clients everything begins
-// at once.
+// slice took is charged when it ends; then the kind rests until its share covers
+// that. It saves nothing up: what it did not use is the clients'. So work comes in
+// small pieces with rests between them, if whoever asks keeps its slices short: a few
+// milliseconds. Without clients everything begins at once.
 //
 // The kinds do not compete with each other, so none starves another, and none
 // starves altogether: the share has a floor.

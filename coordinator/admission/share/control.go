@@ -9,9 +9,12 @@ const (
 
 	// Floor is the least share: with it all work ends, in bounded time.
 	Floor = 0.1
+	// Most is the largest while there are clients: after each piece of work its kind
+	// rests for three times as long. A percentile shows harm only when it is done.
+	Most = 0.25
 
 	shrink = 0.75 // by slice
-	grow   = 0.01 // by slice
+	grow   = 0.01 // by slice in which work ran
 
 	// enough is how many latencies say something about their p99. Fewer in the
 	// whole window are no load.
@@ -73,7 +76,7 @@ type source struct {
 // New makes a Control: the target is a multiple of the baseline, and not below
 // floorUS.
 func New(multiple float64, floorUS int64) *Control {
-	return &Control{multiple: multiple, floorUS: floorUS, share: 1}
+	return &Control{multiple: multiple, floorUS: floorUS, share: 1, sinceWork: window}
 }
 
 // Next takes in one slice and says what holds for the next one.
@@ -142,15 +145,16 @@ func (c *Control) judge(s *Slice) Verdict {
 	switch {
 	case v.Unbridled:
 		c.share = 1
+	case c.share == 1 || c.sinceWork >= window: // clients, or work, begin
+		c.share = Floor
 	case above:
 		c.share *= shrink
-	case !uneasy:
+	case !uneasy && !s.Quiet:
 		c.share += grow
 	}
-	if s.InFlight > crowd {
-		c.share = min(c.share, crowd/float64(s.InFlight))
+	if !v.Unbridled {
+		c.share = min(max(c.share, Floor), Most)
 	}
-	c.share = min(max(c.share, Floor), 1)
 	return v
 }
 

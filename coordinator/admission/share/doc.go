@@ -20,9 +20,11 @@
 //
 // The share shrinks by a quarter with every slice while the p99 of the last half
 // second is above target, and grows by a hundredth when that and the p99 of the
-// last ten seconds are below it: soon out of the way, slowly back. It never falls
-// below Floor, so that repair ends however busy the node is. Without clients the
-// share is 1.
+// last ten seconds are below it: soon out of the way, slowly back. It begins at
+// Floor whenever clients come to work or work comes to clients, and grows only by
+// slices in which work ran, since the others do not show what it costs. It never
+// falls below Floor, so that repair ends however busy the node is. Without clients
+// the share is 1.
 //
-// Invariant: Floor <= share <= 1.
+// Invariant: without clients share = 1, with clients Floor <= share <= Most.
 package share

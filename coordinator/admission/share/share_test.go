@@ -63,22 +63,25 @@ func steady(n int, us int64, quiet bool) Slice {
 }
 
 func TestShareFollowsTheLatency(t *testing.T) {
-	calm, slow := steady(100, 10_000, true), steady(100, 40_000, false)
+	calm, fine, slow := steady(100, 10_000, true), steady(100, 12_000, false), steady(100, 40_000, false)
+	quick := steady(100, 2000, false)
 	for name, phases := range map[string][]phase{
-		"clients that come seldom":    {{150, steady(2, 10_000, true), 1, 1}, {60, steady(2, 40_000, false), Floor, Floor}},
+		"clients that come seldom":    {{150, steady(2, 10_000, true), Floor, Floor}, {60, steady(2, 40_000, false), Floor, Floor}},
 		"no clients":                  {{50, Slice{}, 1, 1}},
 		"few clients, however slow":   {{1, steady(40, 900_000, false), 1, 1}},
-		"nothing in the background":   {{200, calm, 1, 1}},
-		"harmless work":               {{100, calm, 1, 1}, {200, steady(100, 12_000, false), 1, 1}},
-		"below the floor of targets":  {{100, steady(100, 400, true), 1, 1}, {200, steady(100, 4000, false), 1, 1}},
-		"harmful work":                {{100, calm, 1, 1}, {6, slow, Floor, 0.2}, {300, slow, Floor, Floor}},
-		"harm ended":                  {{100, calm, 1, 1}, {20, slow, Floor, Floor}, {95, calm, Floor, 0.2}, {130, calm, 1, 1}},
-		"clients gone":                {{100, calm, 1, 1}, {20, slow, Floor, Floor}, {window, Slice{}, 1, 1}},
-		"the disk stalls":             {{100, calm, 1, 1}, {10, Slice{Ended: calm.Ended, Stalled: true}, Floor, Floor}},
+		"nothing in the background":   {{200, calm, Floor, Floor}},
+		"harmless work":               {{100, calm, Floor, Floor}, {1, fine, Floor, Floor + 2*grow}, {30, fine, Most, Most}, {300, fine, Most, Most}},
+		"work after a rest":           {{100, calm, Floor, Floor}, {50, fine, Most, Most}, {window - 1, calm, Most, Most}, {1, calm, Floor, Floor}},
+		"clients come to work":        {{50, Slice{}, 1, 1}, {1, quick, Floor, Floor}, {50, quick, Most, Most}},
+		"below the floor of targets":  {{100, steady(100, 400, true), Floor, Floor}, {200, steady(100, 4000, false), Most, Most}},
+		"harmful work":                {{100, calm, Floor, Floor}, {50, fine, Most, Most}, {4, slow, Floor, Floor}, {300, slow, Floor, Floor}},
+		"harm ended":                  {{100, calm, Floor, Floor}, {20, slow, Floor, Floor}, {95, fine, Floor, Floor}, {30, fine, Most, Most}},
+		"clients gone":                {{100, calm, Floor, Floor}, {20, slow, Floor, Floor}, {window, Slice{}, 1, 1}},
+		"the disk stalls":             {{100, calm, Floor, Floor}, {50, fine, Most, Most}, {10, Slice{Ended: fine.Ended, Stalled: true}, Floor, Floor}},
 		"a stall without clients":     {{10, Slice{Stalled: true}, Floor, Floor}, {1, Slice{}, 1, 1}},
-		"a crowd that has not ended":  {{100, calm, 1, 1}, {1, Slice{InFlight: 1024}, 0.5, 0.5}, {1, Slice{InFlight: 1 << 20}, Floor, Floor}},
-		"what other nodes ask counts": {{100, Slice{Ended: [Sources]Counts{{}, load(100, 3000)}, Quiet: true}, 1, 1}, {20, Slice{Ended: [Sources]Counts{{}, load(100, 90_000)}}, Floor, Floor}},
-		"more clients are no fault":   {{100, calm, 1, 1}, {100, steady(100, 60_000, true), Floor, 1}, {500, steady(100, 60_000, true), 1, 1}},
+		"a crowd that has not ended":  {{10, Slice{}, 1, 1}, {1, Slice{InFlight: crowd + 1}, Floor, Floor}, {300, Slice{InFlight: crowd + 1}, Floor, Floor}},
+		"what other nodes ask counts": {{100, Slice{Ended: [Sources]Counts{{}, load(100, 3000)}, Quiet: true}, Floor, Floor}, {30, Slice{Ended: [Sources]Counts{{}, load(100, 3000)}}, Most, Most}, {20, Slice{Ended: [Sources]Counts{{}, load(100, 90_000)}}, Floor, Floor}},
+		"more clients are no fault":   {{100, calm, Floor, Floor}, {500, steady(100, 60_000, true), Floor, Floor}, {50, steady(100, 60_000, false), Most, Most}},
 	} {
 		c := New(1.5, 5000)
 		for i, p := range phases {
