@@ -135,54 +135,58 @@ func TestRowsAreReadAfterTheWaitAndNotBefore(t *testing.T) {
 }
 
 // TestAnExchangeIsMadeOfSmallPieces brings many rows to a host that has none, and has
-// every question that costs something asked within a piece that was waited for.
+// every question that costs something asked within a piece that was waited for. Such a
+// piece is about as large as it may be, once it is known how full the cells are.
 func TestAnExchangeIsMadeOfSmallPieces(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		begun, ended := 0, 0
-		a, b := pair(t, Config{RowBytes: 500, ListKeys: 20, Pace: func(context.Context) (func(), error) {
-			if begun++; begun != ended+1 {
-				t.Errorf("piece %d begins when %d have ended", begun, ended)
+	for _, listKeys := range []int{4, 20, 200} {
+		synctest.Test(t, func(t *testing.T) {
+			begun, ended := 0, 0
+			a, b := pair(t, Config{RowBytes: 500, ListKeys: listKeys, Pace: func(context.Context) (func(), error) {
+				if begun++; begun != ended+1 {
+					t.Errorf("piece %d begins when %d have ended", begun, ended)
+				}
+				return func() { ended++ }, nil
+			}})
+			const rows, row = 3000, 16 // number, and bytes of one at most
+			keys := map[merkle.Cell]int{}
+			for i := range rows {
+				key := fmt.Sprint("k", i)
+				a.put(key, 1)
+				keys[merkle.CellOf(position(key))]++
 			}
-			return func() { ended++ }, nil
-		}})
-		const row = 16 // bytes, at most
-		keys := map[merkle.Cell]int{}
-		for i := range 3000 {
-			key := fmt.Sprint("k", i)
-			a.put(key, 1)
-			keys[merkle.CellOf(position(key))]++
-		}
-		in := map[string]map[int]bool{} // pieces that a question was asked in
-		b.hears = func(what string, cells []merkle.Cell, size int) {
-			listed := 0
-			for _, cell := range cells {
-				listed += keys[cell]
+			pieces := map[string]int{} // that such a question was asked in
+			last := map[string]int{}
+			b.hears = func(what string, cells []merkle.Cell, size int) {
+				if what == "begin" || what == "end" || what == "nodes" && begun == 0 {
+					return // the frame, and the roots: one question
+				}
+				if begun != ended+1 {
+					t.Errorf("%s is asked outside of any piece", what)
+				}
+				if what != "nodes" && last[what] == begun {
+					t.Errorf("%s is asked twice in piece %d", what, begun)
+				}
+				if last[what] != begun {
+					pieces[what]++
+				}
+				last[what] = begun
+				listed := 0
+				for _, cell := range cells {
+					listed += keys[cell]
+				}
+				if size > 500+row || pieces["list"] > 3 && listed > 2*listKeys {
+					t.Errorf("%s of %d keys, %d bytes", what, listed, size)
+				}
 			}
-			if size > 500+row || listed > 2*20 {
-				t.Errorf("%s of %d keys, %d bytes", what, listed, size)
+			exchangeAll(t, a, b)
+			if bad := a.world.unequal(); len(bad) > 0 || ended != begun {
+				t.Errorf("%d keys differ, %d of %d pieces ended", len(bad), ended, begun)
 			}
-			if what == "begin" || what == "end" || what == "nodes" && begun == 0 {
-				return // the frame, and the roots: one question
+			if lists := pieces["list"]; pieces["nodes"] < 900 || lists > 5+2*rows/listKeys {
+				t.Errorf("%d keys at once: %d pieces of trees, %d of lists", listKeys, pieces["nodes"], lists)
 			}
-			if begun != ended+1 {
-				t.Errorf("%s is asked outside of any piece", what)
-			}
-			if in[what] == nil {
-				in[what] = map[int]bool{}
-			}
-			if what != "nodes" && in[what][begun] {
-				t.Errorf("%s is asked twice in piece %d", what, begun)
-			}
-			in[what][begun] = true
-		}
-		exchangeAll(t, a, b)
-		if bad := a.world.unequal(); len(bad) > 0 || ended != begun {
-			t.Errorf("%d keys differ, %d of %d pieces ended", len(bad), ended, begun)
-		}
-		if len(in["nodes"]) < 900 || len(in["list"]) < 3000/(2*20) || len(in["list"]) > 3000/10 {
-			t.Errorf("pieces: %d of trees, %d of lists", len(in["nodes"]), len(in["list"]))
-		}
-	})
+		})
+	}
 }
 
 func TestRowsThatWereFetchedLongAgoAreNotMerged(t *testing.T) {

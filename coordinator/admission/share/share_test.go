@@ -70,7 +70,7 @@ func TestShareFollowsTheLatency(t *testing.T) {
 		"no clients":                  {{50, Slice{}, 1, 1}},
 		"few clients, however slow":   {{1, steady(40, 900_000, false), 1, 1}},
 		"nothing in the background":   {{200, calm, Floor, Floor}},
-		"harmless work":               {{100, calm, Floor, Floor}, {1, fine, Floor, Floor + 2*grow}, {30, fine, Most, Most}, {300, fine, Most, Most}},
+		"harmless work":               {{100, calm, Floor, Floor}, {1, fine, Floor, Floor + 2*grow}, {50, calm, Floor, Floor + 2*grow}, {30, fine, Most, Most}, {300, fine, Most, Most}},
 		"work after a rest":           {{100, calm, Floor, Floor}, {50, fine, Most, Most}, {window - 1, calm, Most, Most}, {1, calm, Floor, Floor}},
 		"clients come to work":        {{50, Slice{}, 1, 1}, {1, quick, Floor, Floor}, {50, quick, Most, Most}},
 		"below the floor of targets":  {{100, steady(100, 400, true), Floor, Floor}, {200, steady(100, 4000, false), Most, Most}},
