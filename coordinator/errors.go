@@ -16,6 +16,10 @@ var (
 	// nodes cannot be found. It never means that the key is absent.
 	ErrNoReadQuorum = errors.New("coordinator: not enough live replicas to read")
 
+	// ErrNoOwner is an ErrNoReadQuorum: nodes that stand in for the owners of a key
+	// answered, and have nothing of it. That does not make it absent.
+	ErrNoOwner = fmt.Errorf("%w: no owner of the key could be asked", ErrNoReadQuorum)
+
 	// ErrTimeout ends a read that got fewer than R answers in time.
 	ErrTimeout = errors.New("coordinator: read timed out")
 

@@ -330,13 +330,16 @@ func (r *read) resultLocked() (ReadResult, error) {
 	case v == quorum.Pending || !time.Now().Before(r.deadline):
 		r.c.count.readFailures.Inc()
 		return ReadResult{}, ErrTimeout
-	case r.mu.lastErr != nil:
-		r.c.count.readFailures.Inc()
-		return ReadResult{}, fmt.Errorf("%w: %w", ErrNoReadQuorum, r.mu.lastErr)
-	default:
-		r.c.count.readFailures.Inc()
-		return ReadResult{}, ErrNoReadQuorum
 	}
+	r.c.count.readFailures.Inc()
+	err := ErrNoReadQuorum
+	if r.mu.NoOwner() {
+		err = ErrNoOwner
+	}
+	if r.mu.lastErr != nil {
+		err = fmt.Errorf("%w: %w", err, r.mu.lastErr)
+	}
+	return ReadResult{}, err
 }
 
 func (r *read) began() time.Time { return r.deadline.Add(-r.q.timeout) }

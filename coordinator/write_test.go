@@ -225,6 +225,64 @@ func TestStrictOperationsAreRefusedOnFallbacks(t *testing.T) {
 	}
 }
 
+// TestASideWithoutOwnersCannotTellWhatItNeverSaw cuts a key off from its owners: what
+// needs to know it is refused until the key is written there.
+func TestASideWithoutOwnersCannotTellWhatItNeverSaw(t *testing.T) {
+	old, present := "old", version.Op{Kind: version.OpSet, Value: []byte("w"), Cond: version.CondPresent}
+	inBubble(t, 7, Config{}, func(t *testing.T, r *rig) {
+		if _, err := r.owners(key)[0].write(key, set(old), WriteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second) // its tail
+		for _, known := range []bool{false, true} {
+			r.only(r.others(key), unreachable, known)
+			for _, n := range r.others(key) {
+				if res, err := n.read(key, ReadOptions{}); !errors.Is(err, ErrNoOwner) || !errors.Is(err, ErrNoReadQuorum) {
+					t.Errorf("known %v: GET at %v: %v %v", known, n, res.Record, err)
+				}
+				if res, err := n.read(key, ReadOptions{R: 1}); !errors.Is(err, ErrNoOwner) {
+					t.Errorf("known %v: GET with R 1 at %v: %v %v", known, n, res.Record, err)
+				}
+			}
+			for name, op := range map[string]version.Op{
+				"APPEND":   {Kind: version.OpAppend, Value: []byte("x")},
+				"SETRANGE": {Kind: version.OpSetRange, Value: []byte("x")},
+				"EXPIRE":   {Kind: version.OpExpire, ExpireAtMS: 1 << 50},
+				"GETDEL":   {Kind: version.OpDelete, ReturnOld: true},
+				"SET NX":   {Kind: version.OpSet, Value: []byte("w"), Cond: version.CondAbsent},
+				"SET XX":   present,
+			} {
+				if _, err := r.others(key)[0].write(key, op, WriteOptions{}); !errors.Is(err, ErrNoReplicas) {
+					t.Errorf("known %v: %s: %v", known, name, err)
+				}
+			}
+		}
+		if r.mints() != 1 {
+			t.Errorf("%d mints", r.mints())
+		}
+		at := r.others(key)[0]
+		res, err := at.write(key, set("here"), WriteOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := at.read(key, ReadOptions{}); err != nil || value(got.Record) != "here" {
+			t.Errorf("what was written here: %v %v", got.Record, err)
+		}
+		del := version.Op{Kind: version.OpDelete, Explicit: true, Context: res.Outcome.Token.Context}
+		if _, err := at.write(key, del, WriteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := at.read(key, ReadOptions{}); err != nil || len(got.Record.Live(1000)) > 0 {
+			t.Errorf("what was deleted here: %v %v", got.Record, err)
+		}
+		const never = "never written"
+		r.only(append(r.others(never), r.owners(never)[0]), unreachable, true)
+		if got, err := r.others(never)[0].read(never, ReadOptions{}); err != nil || !got.Record.Absent() {
+			t.Errorf("a key that nobody wrote, with an owner: %v %v", got.Record, err)
+		}
+	})
+}
+
 func TestExclusiveSetNeedsAHomeQuorum(t *testing.T) {
 	inBubble(t, 6, Config{}, func(t *testing.T, r *rig) {
 		owners := r.owners(key)

@@ -42,6 +42,7 @@ var wording = [...]struct {
 }{
 	{coordinator.ErrDiskFull, "NOREPLICAS Not enough good replicas to write: disk almost full."},
 	{coordinator.ErrNoReplicas, "NOREPLICAS Not enough good replicas to write."},
+	{coordinator.ErrNoOwner, "NOREPLICAS Not enough good replicas to read: no owner of the key could be asked."},
 	{coordinator.ErrNoReadQuorum, "NOREPLICAS Not enough good replicas to read."},
 	{coordinator.ErrStale, "STALE no reachable replica has what the token has seen"},
 	{coordinator.ErrOverloaded, "OVERLOADED too many requests in progress, try again later"},

@@ -120,14 +120,15 @@ func TestReplyWritesEachProtocolVersion(t *testing.T) {
 func TestEachErrorOfTheStoreHasItsWord(t *testing.T) {
 	wrap := func(err error) error { return fmt.Errorf("wrapped: %w", err) }
 	for want, err := range map[string]error{
-		"NOREPLICAS Not enough good replicas to write.": coordinator.ErrNoReplicas,
-		"NOREPLICAS Not enough good replicas to read.":  coordinator.ErrNoReadQuorum,
-		"UNCERTAIN acked 1/2":                           &coordinator.UncertainError{Acked: 1, Want: 2},
-		"STALE ":                                        coordinator.ErrStale,
-		"OVERLOADED ":                                   coordinator.ErrOverloaded,
-		"TIMEOUT ":                                      coordinator.ErrTimeout,
-		"TOOMANYSIBLINGS ":                              version.ErrTooManySiblings,
-		"BADCTX ":                                       version.ErrBadToken,
+		"NOREPLICAS Not enough good replicas to write.":                                    coordinator.ErrNoReplicas,
+		"NOREPLICAS Not enough good replicas to read.":                                     coordinator.ErrNoReadQuorum,
+		"NOREPLICAS Not enough good replicas to read: no owner of the key could be asked.": coordinator.ErrNoOwner,
+		"UNCERTAIN acked 1/2": &coordinator.UncertainError{Acked: 1, Want: 2},
+		"STALE ":              coordinator.ErrStale,
+		"OVERLOADED ":         coordinator.ErrOverloaded,
+		"TIMEOUT ":            coordinator.ErrTimeout,
+		"TOOMANYSIBLINGS ":    version.ErrTooManySiblings,
+		"BADCTX ":             version.ErrBadToken,
 		"ERR string exceeds maximum allowed size (proto-max-bulk-len)": version.ErrTooLarge,
 		"ERR stored data is damaged":                                   version.ErrCorrupt,
 		"ERR internal error":                                           errors.New("open /secret/path: permission denied"),

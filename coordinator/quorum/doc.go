@@ -16,6 +16,11 @@
 // whether they have the same state, and only one that differs is asked for its
 // own. The answer is the join of all copies that came.
 //
+// Who stands in for an owner knows what was written while it stood in. That it
+// has nothing of a key counts only once an owner has answered, or somebody has a
+// record of it, be it the trace of a delete. Until then others are asked, one more
+// for each such node of the walk.
+//
 // Candidates are tried in the order given: owners, then the fallbacks that
 // stand in for dead ones, then, as candidates fail, further fallbacks
 // (spares). An owner asked in vain is replaced at once; a slow one is doubled

@@ -62,7 +62,8 @@ type Read struct {
 	asked   int  // cands[:asked] were asked
 	spared  bool // the spares have been given, or there are none
 	spares  []ring.NodeID
-	orphans []ring.NodeID // owners whose candidates failed, to be stood in for
+	orphans []ring.NodeID // owners whose candidates failed or are mute, to be stood in for
+	walk    int           // cands[:walk] were given, the others were spares
 
 	have   bool // a copy has come
 	record version.Record
@@ -104,6 +105,7 @@ func (r *Read) Reset(need int, min version.Context, cands []ring.Stand) {
 	for _, s := range cands {
 		r.cands = append(r.cands, candidate{stand: s})
 	}
+	r.walk = len(r.cands)
 	r.judge()
 }
 
@@ -154,6 +156,42 @@ func (r *Read) Next() (Ask, bool) {
 // not tell, might cover versions that other copies brought.
 func (r *Read) settled(c *candidate) bool {
 	return c.state == copied || c.state == hashed && (c.hash == 0 || r.have && c.hash == r.hash)
+}
+
+// mute reports whether a node stands in for an owner and has nothing of the key.
+// It would not, had the key been written while its owners were all there.
+func mute(c *candidate) bool {
+	return c.stand.For != 0 && c.hash == 0 && (c.state == hashed || c.state == copied)
+}
+
+// vouched reports whether mute nodes count: an owner has told what it has, or
+// somebody has a record of the key.
+func (r *Read) vouched() bool {
+	return r.have && r.hash != 0 || slices.ContainsFunc(r.cands, func(c candidate) bool {
+		return c.stand.For == 0 && r.settled(&c)
+	})
+}
+
+// NoOwner reports whether the read lacks an owner: only stand-ins answered, and
+// none of them has anything.
+func (r *Read) NoOwner() bool {
+	return r.mutes() > 0 && !r.vouched()
+}
+
+// ownerOut reports whether an owner has a question.
+func (r *Read) ownerOut() bool {
+	return slices.ContainsFunc(r.cands, func(c candidate) bool { return c.stand.For == 0 && c.state == asked })
+}
+
+// mutes counts the mute nodes.
+func (r *Read) mutes() int {
+	n := 0
+	for i := range r.cands {
+		if mute(&r.cands[i]) {
+			n++
+		}
+	}
+	return n
 }
 
 // differing finds a node whose copy is wanted because it is not settled by its
@@ -207,9 +245,13 @@ func (r *Read) ask(i int, m Mode) Ask {
 	return a
 }
 
-// hopes counts the nodes that have answered or still may.
+// hopes counts the nodes that have answered or still may. Mute ones are none if
+// nobody vouches for them, and no owner is left that has been asked.
 func (r *Read) hopes() int {
-	n := 0
+	n := -r.mutes()
+	if n < 0 && (r.vouched() || r.ownerOut()) {
+		n = 0
+	}
 	for i := range r.cands[:r.asked] {
 		if s := r.cands[i].state; s != failed && s != doubted {
 			n++
@@ -277,6 +319,9 @@ func (r *Read) Reply(index int, a Reply) {
 		c.state, c.hash = copied, a.Hash
 		r.join(a)
 	}
+	if mute(c) && index < r.walk { // a spare that is mute is followed by none: the walk has an end
+		r.orphans = append(r.orphans, c.stand.For)
+	}
 	r.judge()
 }
 
@@ -343,13 +388,20 @@ func (r *Read) judge() {
 			answered++
 		}
 	}
+	left := r.hopes() + len(r.cands) - r.asked + r.reserve()
+	if n := r.mutes(); n > 0 && !r.vouched() {
+		answered -= n
+		if left > 0 && !r.ownerOut() {
+			left += n // whoever is left may vouch for them
+		}
+	}
 	switch {
 	case answered >= r.need && r.hollow() && r.refill():
 	case answered >= r.need && r.record.Context.Covers(r.min):
 		r.verdict = Met
 	case answered >= r.need:
 		r.escalate()
-	case r.hopes()+len(r.cands)-r.asked+r.reserve() < r.need:
+	case left < r.need:
 		r.verdict = Impossible
 	}
 }
@@ -380,12 +432,19 @@ func (r *Read) escalate() {
 }
 
 // reserve counts the spares that can still become candidates; before they are
-// known, as many as there are owners to stand in for.
+// known, as many as there are owners to stand in for, or will be if nodes of the walk
+// turn out to be mute.
 func (r *Read) reserve() int {
-	if !r.spared {
-		return len(r.orphans)
+	n := len(r.orphans)
+	for i := range r.cands[:r.walk] {
+		if c := &r.cands[i]; c.stand.For != 0 && (c.state == asked || c.state == unasked) {
+			n++
+		}
 	}
-	return min(len(r.orphans), len(r.spares))
+	if !r.spared {
+		return n
+	}
+	return min(n, len(r.spares))
 }
 
 // Repair is an owner that holds less than the record.

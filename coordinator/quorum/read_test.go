@@ -167,17 +167,25 @@ func (b *bench) check() {
 	}
 	got := b.m.Record()
 	var want version.Record
-	answers := 0
+	answers, mute, vouched := 0, 0, !got.Absent()
 	for i := range b.held {
 		n := ring.NodeID(i + 1)
 		hash, hashed := b.hashes[n]
 		if b.whole[n] || hashed && (hash == 0 || hash == got.StateHash()) {
 			answers++
+			owner := i < len(b.held)-len(b.spares)
+			vouched = vouched || owner
+			if !owner && b.record(n).Absent() {
+				mute++
+			}
 			want = version.Merge(want, b.record(n))
 		}
 		if b.doubted[n] {
 			want = version.Merge(want, b.record(n))
 		}
+	}
+	if !vouched {
+		answers -= mute
 	}
 	if answers < b.need {
 		b.t.Fatalf("seed %d: answered with %d of %d nodes", b.seed, answers, b.need)
@@ -245,7 +253,8 @@ func TestReadAnswersWithTheJoinOfNeedDistinctNodes(t *testing.T) {
 			b.pull()
 		}
 		b.check()
-		if len(b.failed) == 0 && len(b.doubted) == 0 && b.hedged == 0 && len(b.m.min) == 0 && len(b.asked) > b.need {
+		owned := len(b.m.cands) > 0 && b.m.cands[0].stand.For == 0
+		if owned && len(b.failed) == 0 && len(b.doubted) == 0 && b.hedged == 0 && len(b.m.min) == 0 && len(b.asked) > b.need {
 			t.Fatalf("seed %d: asked %d nodes where %d suffice", seed, len(b.asked), b.need)
 		}
 		verdicts[b.m.Verdict()]++
@@ -385,6 +394,90 @@ func TestAHedgeReplacesTheNodeThatThenFails(t *testing.T) {
 	m.Fail(slow.Index)
 	if more, ok := m.Next(); ok {
 		t.Errorf("asked %+v although two nodes still may answer", more)
+	}
+}
+
+// TestStandInsAloneCannotSayThatAKeyIsAbsent asks nodes 11, 12... in place of
+// owners 1, 2...; spares are 21, 22...
+func TestStandInsAloneCannotSayThatAKeyIsAbsent(t *testing.T) {
+	deleted := put(1, 1)
+	deleted = deleted.Delete(deleted.Context)
+	stand := func(nodes ...int) (stands []ring.Stand) {
+		for i, n := range nodes {
+			s := ring.Stand{Node: ring.NodeID(n)}
+			if n > 10 {
+				s.For = ring.NodeID(i + 1)
+			}
+			stands = append(stands, s)
+		}
+		return stands
+	}
+	for _, c := range []struct {
+		name    string
+		need    int
+		stands  []ring.Stand
+		spares  []ring.NodeID
+		held    map[ring.NodeID]version.Record
+		fails   []ring.NodeID
+		doubts  []ring.NodeID
+		asked   []ring.NodeID
+		verdict Verdict
+		noOwner bool
+	}{
+		{name: "nobody knows", need: 2, stands: stand(11, 12, 13), asked: []ring.NodeID{11, 12, 13}, verdict: Impossible, noOwner: true},
+		{name: "one is enough, and knows nothing", need: 1, stands: stand(11), asked: []ring.NodeID{11}, verdict: Impossible, noOwner: true},
+		{name: "each of the walk is followed by one spare", need: 2, stands: stand(11, 12), spares: []ring.NodeID{21, 22, 23, 24},
+			asked: []ring.NodeID{11, 12, 21, 22}, verdict: Impossible, noOwner: true},
+		{name: "an owner says so too", need: 2, stands: stand(1, 12, 13), asked: []ring.NodeID{1, 12}, verdict: Met},
+		{name: "an owner that fails says nothing", need: 2, stands: stand(1, 12, 13), fails: []ring.NodeID{1},
+			asked: []ring.NodeID{1, 12, 13}, verdict: Impossible, noOwner: true},
+		{name: "nor does one that is recovering", need: 2, stands: stand(1, 12, 13), doubts: []ring.NodeID{1},
+			asked: []ring.NodeID{1, 12, 13}, verdict: Impossible, noOwner: true},
+		{name: "one that is recovering has a record", need: 2, stands: stand(1, 12, 13), doubts: []ring.NodeID{1},
+			held: map[ring.NodeID]version.Record{1: put(1, 1)}, asked: []ring.NodeID{1, 12, 13}, verdict: Met},
+		{name: "one has the trace of a delete", need: 2, stands: stand(11, 12, 13), held: map[ring.NodeID]version.Record{12: deleted},
+			asked: []ring.NodeID{11, 12, 12, 13}, verdict: Met},
+		{name: "a spare has a value", need: 2, stands: stand(11, 12), spares: []ring.NodeID{21, 22}, held: map[ring.NodeID]version.Record{21: put(1, 1)},
+			asked: []ring.NodeID{11, 12, 21, 22}, verdict: Met},
+		{name: "two have values", need: 2, stands: stand(11, 12), held: map[ring.NodeID]version.Record{11: put(1, 1), 12: put(1, 1)},
+			asked: []ring.NodeID{11, 12}, verdict: Met},
+		{name: "nobody can be asked", need: 2, stands: stand(11, 12), fails: []ring.NodeID{11, 12}, asked: []ring.NodeID{11, 12}, verdict: Impossible},
+	} {
+		var m Read
+		m.Reset(c.need, nil, c.stands)
+		var asked []ring.NodeID
+		for {
+			var out []Ask
+			for a, ok := m.Next(); ok; a, ok = m.Next() {
+				out, asked = append(out, a), append(asked, a.Stand.Node)
+			}
+			if len(out) == 0 && m.NeedsSpares() {
+				m.Spares(c.spares)
+				continue
+			}
+			if len(out) == 0 {
+				break
+			}
+			slices.Reverse(out) // the stand-ins answer before the owners
+			for _, a := range out {
+				rec := c.held[a.Stand.Node]
+				switch {
+				case slices.Contains(c.fails, a.Stand.Node):
+					m.Fail(a.Index)
+				case slices.Contains(c.doubts, a.Stand.Node):
+					m.Reply(a.Index, Reply{Recovering: true, Hash: rec.StateHash(), Record: rec})
+				case a.Mode == Digest:
+					m.Reply(a.Index, Reply{Hash: rec.StateHash()})
+				case a.Mode == IfDiffer && a.Have == rec.StateHash():
+					m.Reply(a.Index, Reply{Same: true})
+				default:
+					m.Reply(a.Index, Reply{Hash: rec.StateHash(), Record: rec})
+				}
+			}
+		}
+		if m.Verdict() != c.verdict || m.NoOwner() != c.noOwner || !slices.Equal(asked, c.asked) {
+			t.Errorf("%s: verdict %v (no owner: %v), asked %v; want %v (%v), asked %v", c.name, m.Verdict(), m.NoOwner(), asked, c.verdict, c.noOwner, c.asked)
+		}
 	}
 }
 
