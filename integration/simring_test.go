@@ -704,3 +704,54 @@ func TestTwoAdministratorsOnTwoSidesOfASplitMeetInVirtualTime(t *testing.T) {
 		s.bend(false)
 	})
 }
+
+// TestALeaverIsNotTakenBackInVirtualTime asks for a node to be taken back while it
+// leaves and when it has left, and starts it anew on its directory at both times, as if
+// it were to join. Its disk is of before: what others have deleted since may be there.
+func TestALeaverIsNotTakenBackInVirtualTime(t *testing.T) {
+	changeRing(t, 14, 4, 1, func(s *ringSim) {
+		s.join(4, true)
+		s.awaitStaged(0, 4)
+		s.closeDoors(3)
+		leaver := s.idOf(3)
+		refused := func(when string, at int, words ...string) {
+			t.Helper()
+			_, err := s.try(at, append([]string{"RING", "PLAN"}, words...)...)
+			if err == nil || !strings.Contains(err.Error(), "a removal is not undone") {
+				s.h.errorf("%s: node %d plans %v: %v", when, at, words, err)
+			}
+		}
+		refuse := func(when string, at ...int) {
+			t.Helper()
+			for _, i := range at {
+				refused(when, i, "ADD", leaver)
+				refused(when, i, "ADD", leaver, "FORCE")
+				refused(when, i, "REPLACE", s.addr(2), leaver, "FORCE")
+			}
+		}
+		s.bend(true)
+		s.net.Slow(s.nodes[3].host, 200*time.Millisecond) // for the change to last
+		s.apply(0, "REMOVE", s.addr(3))
+		s.awaitMoving(0)
+		refuse("it leaves", 0, 3)
+		s.kill(3)
+		s.net.Slow(s.nodes[3].host, 0)
+		s.join(3, false) // on its disk
+		s.awaitRing(ringChange, first(3)...)
+		s.home()
+		s.bend(false)
+		s.awaitLeft(3)
+		refuse("it has left", 0, 3)
+		s.leaves(3)
+		refuse("it has left and is stopped", 0)
+		s.join(3, false) // before it has dropped anything
+		s.awaitLeft(3)
+		s.awaitRing(ringChange, first(3)...)
+		refuse("it has left and was started again", 0, 3)
+		// The others still change as if it were not there.
+		s.apply(0, "ADD", s.addr(4))
+		s.awaitRing(ringChange, 0, 1, 2, 4)
+		s.awaitLeft(3)
+		s.leaves(3)
+	})
+}

@@ -152,7 +152,7 @@ func (a *amendment) add(m Member) error {
 	r, known := a.records[m.ID]
 	switch {
 	case known && r.Removed:
-		return fmt.Errorf("%w: it was removed; empty its data directory to add it as a new one", ErrMember)
+		return gone(r)
 	case known:
 		return nil
 	}
@@ -161,6 +161,17 @@ func (a *amendment) add(m Member) error {
 	}
 	a.put(Record{Member: m})
 	return nil
+}
+
+// gone is why a node that was removed is not taken back, not even while it leaves. Its
+// disk may hold what others have since deleted and dropped every trace of, and from the
+// moment at which they read without it nobody counts on what it says. Its directory must
+// not be emptied too early: until it has left it may hold the only copies.
+func gone(r Record) error {
+	if r.Forgotten {
+		return fmt.Errorf("%w: %v was forgotten as dead, and what it holds is of no more use; empty its data directory and start it with --join: it will be another node", ErrMember, r.ID)
+	}
+	return fmt.Errorf("%w: %v was removed, and a removal is not undone; let it hand over what it holds, and once its INFO shows warning_left empty its data directory and start it with --join: it will be another node", ErrMember, r.ID)
 }
 
 func (a *amendment) remove(id NodeID) error {
@@ -208,7 +219,7 @@ func (a *amendment) replace(old, by NodeID) error {
 	case r.Removed:
 		return fmt.Errorf("%w: it was removed", ErrUnknownNode)
 	case known && newcomer.Removed:
-		return fmt.Errorf("%w: %v was removed; empty its data directory to add it as a new one", ErrMember, by)
+		return gone(newcomer)
 	case known && newcomer.Weight > 0:
 		return fmt.Errorf("%w: %v has a place of its own", ErrMember, by)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -77,6 +78,28 @@ func TestAmendChangesWhatIsAskedForAndNothingElse(t *testing.T) {
 		}
 		if !slices.Equal(history, before) {
 			t.Errorf("%s: the history was changed", c.name)
+		}
+	}
+}
+
+// Whoever is told that a removed node cannot come back may go and empty its directory,
+// so the text says when that may be done.
+func TestARefusalOfAGoneNodeSaysWhatItsDirectoryIsStillGoodFor(t *testing.T) {
+	leaves := Record{Member: Member{ID: 9, Weight: 100}, Counter: 4, Removed: true}
+	dead := Record{Member: Member{ID: 10, Weight: 100}, Counter: 4, Removed: true, Forgotten: true}
+	history := append(historyOf(1, 2, 3, 4), leaves, dead)
+	for _, c := range []struct {
+		edit Edit
+		want string
+	}{
+		{Edit{Kind: Add, Node: 9, Weight: 50}, "once its INFO shows warning_left empty its data directory"},
+		{Edit{Kind: Replace, Node: 2, By: 9}, "once its INFO shows warning_left empty its data directory"},
+		{Edit{Kind: Add, Node: 10, Weight: 50}, "is of no more use"},
+		{Edit{Kind: Replace, Node: 2, By: 10}, "is of no more use"},
+	} {
+		_, err := Amend(history, []Edit{c.edit}, 3, Stamp{}, true)
+		if !errors.Is(err, ErrMember) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v of %v, %v: %v, want %q", c.edit.Kind, c.edit.Node, c.edit.By, err, c.want)
 		}
 	}
 }

@@ -409,11 +409,11 @@ func isMember(v *membership.View, id nodeID) bool {
 	return slices.ContainsFunc(v.Records, func(r ring.Record) bool { return r.ID == id })
 }
 
-// isNewcomer reports whether a node has been heard of and may become a member, or
-// is one.
+// isNewcomer reports whether a node has been heard of and may become a member, or has
+// a record, of which more can be said than that it is unknown.
 func isNewcomer(v *membership.View, id nodeID) bool {
-	info, found := v.Node(id)
-	return found && (info.Alive || isMember(v, id))
+	info, _ := v.Node(id)
+	return info.Alive || isMember(v, id)
 }
 
 // resolve finds the node with an id or the address of a plain door. An address

@@ -213,6 +213,7 @@ func TestPlansThatAreNotSafeNeedForce(t *testing.T) {
 		{"a stranger is removed", 5, remove("0000000000000099"), nil, "unknown node: 0000000000000099", "0000000000000099"},
 		{"one that is no member is removed", 5, remove("h:7006"), nil, "unknown node", "unknown node"},
 		{"one that is down is added", 5, add("h:7006"), func(r *adminRig) { delete(r.nodes, 6) }, "unknown node", "unknown node"},
+		{"one that was removed is taken back", 5, add("0000000000000003"), func(r *adminRig) { r.must(remove("h:7003")); delete(r.nodes, 3) }, "a removal is not undone", "a removal is not undone"},
 		{"replaced by a member", 5, []resp.RingEdit{{Kind: ring.Replace, Node: "h:7003", By: "h:7004"}}, nil, "has a place of its own", "has a place of its own"},
 		{"all faults at once", 5, append(add("h:7099"), remove("h:7098")...), nil, "h:7098", "h:7099"},
 	} {
