@@ -172,6 +172,10 @@ func (d *dropper) close(v *epoch.View) bool {
 	return true
 }
 
+// dropped is what one round has emptied: there are hundreds of partitions, so they are
+// logged together.
+type dropped struct{ partitions, rows int }
+
 // dropClosed empties the closed partitions. Once another view than v has come it drops
 // no more, and opens those again that it has not touched: their rows are handed over as
 // if the view had never been settled. Without v it empties all, since it is not known
@@ -180,7 +184,13 @@ func (d *dropper) dropClosed(ctx context.Context, v *epoch.View) error {
 	if err := d.rows.Settle(ctx); err != nil {
 		return err
 	}
-	defer d.count()
+	var gone dropped
+	defer func() {
+		d.count()
+		if gone.partitions > 0 {
+			d.log.Info("partitions that moved away are dropped", "partitions", gone.partitions, "rows", gone.rows)
+		}
+	}()
 	d.count()
 	for p := range d.units {
 		if !d.rows.Fenced(p) || d.empty[p] {
@@ -199,7 +209,7 @@ func (d *dropper) dropClosed(ctx context.Context, v *epoch.View) error {
 			if err != nil {
 				return err
 			}
-			d.log.Info("a partition that moved away is dropped", "partition", p, "rows", rows)
+			gone.partitions, gone.rows = gone.partitions+1, gone.rows+rows
 			d.left.Add(-1)
 		}
 		d.empty[p] = true

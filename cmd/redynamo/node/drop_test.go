@@ -1,10 +1,13 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -229,6 +232,34 @@ func TestADropThatFailsIsEndedBeforeATargetIsAcknowledged(t *testing.T) {
 	mustStep(t, d)
 	if d.dropping.Load() || len(s.open()) != shelves || *nudged != 1 {
 		t.Errorf("dropping %v, open %v", d.dropping.Load(), s.open())
+	}
+}
+
+// What a round has dropped is told in one line, also if it could not go on.
+func TestARoundOfDropsIsOneLineOfTheLog(t *testing.T) {
+	v, s := newViews(t), newShelf(5, 5, 5, 5)
+	d, _ := newDropping(v, s)
+	var told bytes.Buffer
+	d.log = slog.New(slog.NewTextHandler(&told, nil))
+	away := shelves - len(v.held())
+	if away < 2 {
+		t.Fatalf("only %d partitions moved away", away)
+	}
+	s.onDrop = func(int) {
+		if len(s.log) == 1 {
+			s.fail = errors.New("the disk is busy")
+		}
+	}
+	if err := d.step(t.Context()); !errors.Is(err, s.fail) {
+		t.Fatal(err)
+	}
+	s.onDrop, s.fail = nil, nil
+	mustStep(t, d)
+	mustStep(t, d)
+	lines := strings.Split(strings.TrimSpace(told.String()), "\n")
+	if len(lines) != 2 || !strings.Contains(lines[0], "partitions=1 rows=5") ||
+		!strings.Contains(lines[1], fmt.Sprintf("partitions=%d rows=%d", away-1, 5*(away-1))) {
+		t.Errorf("of %d partitions that moved away in two rounds it is told:\n%s", away, &told)
 	}
 }
 
