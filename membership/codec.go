@@ -23,7 +23,7 @@ const (
 
 // stateVersion and metaVersion begin every encoded state and meta.
 const (
-	stateVersion = 3
+	stateVersion = 4
 	metaVersion  = 2
 )
 
@@ -31,6 +31,7 @@ const (
 const (
 	plainVersion = 1 // of states and metas whose announcements say nothing of boots
 	fixedVersion = 2 // of states of clusters whose ring could not be changed
+	firstVersion = 3 // of states at the first level, and of forming clusters: still written
 )
 
 const (
@@ -53,7 +54,11 @@ func appendState(dst []byte, s state) []byte {
 	if s.Opened {
 		flags |= flagOpened
 	}
-	dst = append(dst, stateVersion, flags)
+	if s.Level > firstLevel {
+		dst = binary.BigEndian.AppendUint16(append(dst, stateVersion, flags), s.Level)
+	} else {
+		dst = append(dst, firstVersion, flags)
+	}
 	dst = binary.BigEndian.AppendUint64(dst, uint64(s.From))
 	dst = append(dst, s.ClusterID[:]...)
 	dst = append(dst, s.TokenKey[:]...)
@@ -86,25 +91,37 @@ func decodeState(b []byte) (state, error) {
 	if len(b) < 5 {
 		return state{}, fmt.Errorf("%w: %d bytes", ErrCorrupt, len(b))
 	}
-	if b[0] < plainVersion || b[0] > stateVersion {
-		return state{}, fmt.Errorf("%w: state version %d, this program knows %d", ErrCorrupt, b[0], stateVersion)
-	}
 	body, tail := b[:len(b)-4], b[len(b)-4:]
 	if !bytes.Equal(checksum(body), tail) {
 		return state{}, fmt.Errorf("%w: checksum", ErrCorrupt)
 	}
+	if b[0] < plainVersion {
+		return state{}, fmt.Errorf("%w: state version %d, this program knows %d", ErrCorrupt, b[0], stateVersion)
+	}
 	d := decoder{b: body[1:], plain: b[0] == plainVersion}
 	var s state
 	flags := d.byte()
-	d.check(flags&^(flagEstablished|flagOpened) == 0, "flags")
+	d.check(flags&^(flagEstablished|flagOpened) == 0 || b[0] > stateVersion, "flags")
 	s.Established, s.Opened = flags&flagEstablished != 0, flags&flagOpened != 0
+	s.Level = firstLevel
+	if b[0] >= stateVersion {
+		s.Level = d.uint16()
+		d.check(s.Level > firstLevel && s.Established, "level")
+	}
 	s.From = d.id()
 	copy(s.ClusterID[:], d.take(16))
+	if b[0] > stateVersion { // of a release to come; what stands before this is where it was
+		d.check(s.Level > MaxLevel, "state version")
+		if d.err == nil {
+			d.err = newer(s.Level, MaxLevel)
+		}
+		return s, d.err
+	}
 	copy(s.TokenKey[:], d.take(16))
 	s.Units, s.N = int(d.uint32()), int(d.byte())
 	d.check(s.Units >= 1 && s.Units <= ring.Slots && bits.OnesCount(uint(s.Units)) == 1, "units")
 	d.check(s.N >= 1 && s.N <= ring.MaxN, "n")
-	if s.Established && b[0] == stateVersion {
+	if s.Established && b[0] >= firstVersion {
 		s = d.epochs(s)
 	} else {
 		s.Records = d.records()
@@ -113,7 +130,7 @@ func decodeState(b []byte) (state, error) {
 	if err := d.end(); err != nil {
 		return state{}, err
 	}
-	if s.Established && b[0] != stateVersion {
+	if s.Established && b[0] < firstVersion {
 		s = s.at(epoch.Settled(s.From, s.Records))
 	}
 	return s, nil
@@ -150,7 +167,7 @@ func appendRecord(dst []byte, r ring.Record) []byte {
 }
 
 // digest summarises what all nodes of a cluster come to agree on: the records, and how
-// far each node has come.
+// far each node has come; and, where states say it, the level.
 func digest(s state) uint64 {
 	h := fnv.New64a()
 	var b []byte
@@ -165,6 +182,9 @@ func digest(s state) uint64 {
 		b = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(b, id.Sum), id.Digest)
 	}
 	b = b[:0]
+	if s.Level > firstLevel {
+		b = binary.BigEndian.AppendUint16(b, s.Level)
+	}
 	id(s.Epochs.Target().ID())
 	_, _ = h.Write(b)
 	for _, t := range s.Epochs.Trackers() {
@@ -190,7 +210,7 @@ func appendAnnouncement(dst []byte, a announcement) []byte {
 	} else {
 		dst = append(dst, 0)
 	}
-	dst = binary.BigEndian.AppendUint16(dst, a.Format)
+	dst = binary.BigEndian.AppendUint16(dst, a.MaxLevel)
 	e := a.Endpoints
 	for _, port := range []uint16{e.Plain, e.Cluster, e.Peer, e.Admin, e.Gossip} {
 		dst = binary.BigEndian.AppendUint16(dst, port)
@@ -326,7 +346,7 @@ func (d *decoder) announcement() announcement {
 		a.Recovering = flags == flagRecovering
 		d.check(flags&^flagRecovering == 0, "announcement flags")
 	}
-	a.Format = d.uint16()
+	a.MaxLevel = d.uint16()
 	for _, port := range []*uint16{
 		&a.Endpoints.Plain, &a.Endpoints.Cluster, &a.Endpoints.Peer, &a.Endpoints.Admin, &a.Endpoints.Gossip,
 	} {

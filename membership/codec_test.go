@@ -36,14 +36,14 @@ func golden(t *testing.T, name string) []byte {
 
 func sampleAnnouncement() announcement {
 	return announcement{
-		ID: 0x1111111111111111, Stamp: 0x0190000000000000, Format: 3, Zone: "eu-1",
+		ID: 0x1111111111111111, Stamp: 0x0190000000000000, MaxLevel: 3, Zone: "eu-1",
 		Boot: Boot{Number: 7, Incarnation: 0xa1a2a3a4a5a6a7a8, Reached: 0x999}, Recovering: true,
 		Endpoints: Endpoints{Host: "10.0.0.1", Plain: 6379, Cluster: 6380, Peer: 7379, Admin: 8379, Gossip: 7946},
 	}
 }
 
 func sampleState() state {
-	s := state{From: 0x1111111111111111, Established: true, Opened: true}
+	s := state{From: 0x1111111111111111, Level: firstLevel, Established: true, Opened: true}
 	s.ClusterID, s.TokenKey = [16]byte{0xc1, 15: 0xff}, [16]byte{0x70, 15: 0xee}
 	s.Units, s.N = 1024, 3
 	s.Records = []ring.Record{
@@ -64,13 +64,46 @@ func formingState() state {
 }
 
 func TestStateBytesAreFrozen(t *testing.T) {
-	want := golden(t, "state_v3.hex")
-	if got := appendState(nil, sampleState()); !bytes.Equal(got, want) {
-		t.Errorf("encoded\n%x, want\n%x", got, want)
+	second := sampleState()
+	second.Level = 2
+	for name, s := range map[string]state{"state_v3.hex": sampleState(), "state_v4.hex": second} {
+		want := golden(t, name)
+		if got := appendState(nil, s); !bytes.Equal(got, want) {
+			t.Errorf("%s: encoded\n%x, want\n%x", name, got, want)
+		}
+		got, err := decodeState(want)
+		if err != nil || !got.equal(s) {
+			t.Errorf("%s: decoded %+v, %v", name, got, err)
+		}
 	}
-	got, err := decodeState(want)
-	if err != nil || !got.equal(sampleState()) {
-		t.Errorf("decoded %+v, %v", got, err)
+}
+
+// resealed is a state with some bytes changed, and a checksum to match.
+func resealed(b []byte, change func([]byte)) []byte {
+	b = bytes.Clone(b[:len(b)-4])
+	change(b)
+	return append(b, checksum(b)...)
+}
+
+func TestStateOfAReleaseToComeTellsItsLevel(t *testing.T) {
+	b := golden(t, "state_v4.hex")
+	later := resealed(b, func(b []byte) { b[0], b[1], b[3] = 9, 0xff, 7 })
+	s, err := decodeState(later)
+	if !errors.Is(err, ErrNewer) || !strings.Contains(err.Error(), "level 7; this program serves up to 2") {
+		t.Errorf("decoded with %v", err)
+	}
+	if want := sampleState(); s.Level != 7 || s.ClusterID != want.ClusterID || s.From != want.From || !s.Established {
+		t.Errorf("its head is %+v", s)
+	}
+	for name, change := range map[string]func([]byte){
+		"a later version at a level of ours": func(b []byte) { b[0] = 9 },
+		"the level that is not written":      func(b []byte) { b[3] = 1 },
+		"a level of a cluster that forms":    func(b []byte) { b[1] = 0 },
+		"version 0":                          func(b []byte) { b[0] = 0 },
+	} {
+		if _, err := decodeState(resealed(b, change)); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 
@@ -151,6 +184,9 @@ func TestStatesNoNodeCouldHaveAreRefused(t *testing.T) {
 func FuzzState(f *testing.F) {
 	f.Add(appendState(nil, sampleState()))
 	f.Add(appendState(nil, formingState()))
+	second := sampleState()
+	second.Level = 2
+	f.Add(appendState(nil, second))
 	f.Add(appendState(nil, state{From: 1, Constants: Constants{Units: 1, N: 1}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) > 4 { // past the checksum, where decoding is put to the test
@@ -161,7 +197,7 @@ func FuzzState(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if again := appendState(nil, s); b[0] == stateVersion && !bytes.Equal(again, b) {
+		if again := appendState(nil, s); b[0] >= firstVersion && !bytes.Equal(again, b) {
 			t.Errorf("decoded and encoded again\n%x, was\n%x", again, b)
 		}
 	})

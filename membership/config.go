@@ -31,7 +31,7 @@ type Config struct {
 	BindAddr  string               // where gossip listens; ":7946"
 	Transport memberlist.Transport // gossip's sockets; memberlist's own on BindAddr
 	Endpoints Endpoints            // how others reach this node; Host and Gossip are found from BindAddr if empty
-	Format    uint16               // newest data and peer format this node speaks; 1
+	MaxLevel  uint16               // highest level of a cluster that this node serves; MaxLevel
 
 	Boot       Boot // this start of the data directory, and how far its log had come by then
 	Recovering bool // the directory lacks writes that were acknowledged
@@ -85,8 +85,8 @@ func (c Config) withDefaults() Config {
 	if c.BindAddr == "" {
 		c.BindAddr = ":7946"
 	}
-	if c.Format == 0 {
-		c.Format = 1
+	if c.MaxLevel == 0 {
+		c.MaxLevel = MaxLevel
 	}
 	if c.Resolve == nil {
 		c.Resolve = func(ctx context.Context, host string) ([]net.IP, error) {
@@ -128,6 +128,7 @@ func (c Config) validate() error {
 	fault(c.ID == 0, "node id is required")
 	fault(c.Store == nil, "store is required")
 	fault(c.Expect < 0, "expect (%d) must not be negative", c.Expect)
+	fault(c.MaxLevel > MaxLevel, "max level (%d) must be at most %d", c.MaxLevel, MaxLevel)
 	fault(c.Weight < 1 || c.Weight > 1000, "weight (%d) must be in 1..1000", c.Weight)
 	fault(len(c.Zone) > maxZoneBytes, "zone is longer than %d bytes", maxZoneBytes)
 	fault(len(c.Endpoints.Host) > maxHostBytes, "host is longer than %d bytes", maxHostBytes)

@@ -39,13 +39,14 @@ type claim struct {
 
 // mail is what happened since the mailbox was last emptied.
 type mail struct {
-	states  []state
-	heard   map[ring.NodeID]peer
-	claims  map[claim]struct{}
-	refused map[string]string // node name -> why it was kept out
-	stale   bool              // somebody has an old address of this node
-	whole   bool              // this node is no longer recovering
-	dropped int
+	states     []state
+	heard      map[ring.NodeID]peer
+	claims     map[claim]struct{}
+	refused    map[string]string // node name -> why it was kept out
+	stale      bool              // somebody has an old address of this node
+	whole      bool              // this node is no longer recovering
+	dropped    int
+	unreadable int // states that could not be decoded
 }
 
 // inbox is where delegates, which run under memberlist's locks, leave things
@@ -102,8 +103,12 @@ func (d *delegate) NotifyMsg(buf []byte) { d.receive(buf) }
 // receive decodes at once: the buffer is memberlist's, and decoding copies.
 func (d *delegate) receive(buf []byte) {
 	s, err := decodeState(buf)
+	if errors.Is(err, ErrNewer) {
+		err = nil // the loop knows what to make of the level
+	}
 	d.inbox.put(func(m *mail) {
 		if err != nil {
+			m.unreadable++
 			m.refuse("?", err.Error())
 			return
 		}
@@ -148,6 +153,9 @@ func (d *delegate) judge(n *memberlist.Node) (peer, error) {
 	mine := d.current().view
 	if mine.Established && said.Established && said.ClusterID != mine.ClusterID {
 		return peer{}, fmt.Errorf("%w (%x)", errForeign, said.ClusterID)
+	}
+	if said.MaxLevel < mine.Level && mine.Established {
+		return peer{}, fmt.Errorf("%w: it serves up to level %d, and the cluster is at %d", errOld, said.MaxLevel, mine.Level)
 	}
 	return peer{meta: said}, nil
 }

@@ -69,6 +69,24 @@
 // A founder and its first records go through the same: all rings of a cluster stand
 // above an empty one.
 //
+// # The level of a cluster
+//
+// While a cluster is upgraded, programs of two releases run beside each other, and
+// one that was replaced may be put back. So there is one number, the level, that
+// says what all of them can read: nobody writes, gossips or sends anything that a
+// program which serves up to this level cannot read. Every node announces the highest level that its
+// program serves. The level in force is part of the state and only rises, of two
+// the greater wins: by Finalise, a command of an administrator, which is refused
+// unless every member and every live node of the cluster is alive and has announced
+// that it serves the new level. A new cluster begins at the lowest level that its
+// founders serve.
+//
+// From then on there is no way back. An older program finds the level on its disk,
+// or in the first state that it gets, and ends, saying why; the others keep it out
+// of gossip and refuse its connections (package rpc). One that was put back just as
+// the level rose is in no other place: what it acknowledged lies in its directory,
+// and counts again when a newer program is started there.
+//
 // # Data directories that were put back, and copies
 //
 // A node's data directory counts its boots, and its log knows how far it is
@@ -99,8 +117,9 @@
 //
 // All numbers are big-endian. A text is its length in one byte and its bytes.
 //
-//	state     u8 version = 3
+//	state     u8 version = 3, or 4 with the level
 //	          u8 flags: 1 established, 2 opened (only on disk: was ready once)
+//	          u16 level, 2 or more; in version 3 it is 1 and not there
 //	          u64 node whose state it is
 //	          16 B cluster id, 16 B token key
 //	          u32 units, u8 n
@@ -111,7 +130,7 @@
 //	record    u64 id, u64 place id, u16 weight, text zone (64 bytes at most),
 //	          u64 counter, i64 time in ms, u64 admin, u8 flags: 1 removed
 //	announce- u64 id, u64 stamp; u64 boot, u64 incarnation, u64 reached,
-//	ment      u8 flags: 1 recovering; u16 format, u16 ports: plain, cluster,
+//	ment      u8 flags: 1 recovering; u16 highest level, u16 ports: plain, cluster,
 //	          peer, admin, gossip; text zone (64), text host (253)
 //	meta      u8 version = 2, u8 flags: 1 established, 16 B cluster id,
 //	          u64 digest of the records and of how far each node has come,
@@ -119,7 +138,9 @@
 //
 // Version 1 of both, whose announcements lack what stands between the first
 // two semicolons, is still read, and so is version 2 of a state, which has records
-// in place of epochs: its cluster never changed its ring.
+// in place of epochs: its cluster never changed its ring. Whatever versions of a state
+// come after 4 begin like it, as far as the cluster id, and end with the CRC, so
+// that a program which cannot read them can tell why.
 //
 // # Who calls what
 //

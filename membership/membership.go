@@ -104,6 +104,9 @@ func (m *Membership) load() error {
 		return m.commit(m.firstState())
 	}
 	s, err := decodeState(blob)
+	if err == nil && s.Level > m.cfg.MaxLevel {
+		err = newer(s.Level, m.cfg.MaxLevel)
+	}
 	if err != nil {
 		return fmt.Errorf("membership: load: %w", err)
 	}
@@ -117,7 +120,7 @@ func (m *Membership) load() error {
 // firstState is what a node without history holds: without seeds a cluster of
 // its own, with seeds a cluster that is forming and may be given up.
 func (m *Membership) firstState() state {
-	s := state{From: m.cfg.ID}
+	s := state{From: m.cfg.ID, Level: firstLevel}
 	s.Units, s.N = m.cfg.Params.Units, m.cfg.Params.N
 	for _, id := range []*[16]byte{&s.ClusterID, &s.TokenKey} {
 		binary.BigEndian.PutUint64(id[:8], m.cfg.Rand())
@@ -131,8 +134,8 @@ func (m *Membership) firstState() state {
 
 // found makes a forming cluster a final one, of this node alone.
 func (m *Membership) found(s state) state {
-	s = s.found(m.ownRecord()).open(m.cfg.Expect)
-	m.log.Info("created a cluster", "cluster", clusterName(s.ClusterID), "units", s.Units, "n", s.N)
+	s = s.found(m.ownRecord(), m.cfg.MaxLevel).open(m.cfg.Expect)
+	m.log.Info("created a cluster", "cluster", clusterName(s.ClusterID), "units", s.Units, "n", s.N, "level", s.Level)
 	return s
 }
 
@@ -149,7 +152,7 @@ func (m *Membership) ownRecord() ring.Record {
 // those of earlier runs even if the clock went back.
 func (m *Membership) announcement() announcement {
 	a := announcement{
-		ID: m.cfg.ID, Stamp: uint64(max(0, m.cfg.Now().UnixMilli())), Format: m.cfg.Format,
+		ID: m.cfg.ID, Stamp: uint64(max(0, m.cfg.Now().UnixMilli())), MaxLevel: m.cfg.MaxLevel,
 		Boot: m.cfg.Boot, Recovering: m.cfg.Recovering, Zone: m.cfg.Zone, Endpoints: m.cfg.Endpoints,
 	}
 	if last, found := m.state.announced(a.ID); found {
@@ -233,7 +236,7 @@ func (m *Membership) broadcast(old state) {
 func (m *Membership) publish() {
 	s := m.state
 	v := &View{
-		Constants: s.Constants, Self: s.From, Established: s.Established, Live: m.live, Epoch: m.epoch,
+		Constants: s.Constants, Self: s.From, Level: s.Level, Established: s.Established, Live: m.live, Epoch: m.epoch,
 		Records: s.Records, Nodes: m.nodes(), Ready: s.ready(),
 		Met: m.met || s.members() <= 1,
 	}
@@ -280,7 +283,7 @@ func (m *Membership) nodes() map[ring.NodeID]NodeInfo {
 	all := map[ring.NodeID]NodeInfo{}
 	tell := func(a announcement, alive bool) {
 		all[a.ID] = NodeInfo{
-			ID: a.ID, Endpoints: a.Endpoints, Zone: a.Zone, Format: a.Format, Recovering: a.Recovering,
+			ID: a.ID, Endpoints: a.Endpoints, Zone: a.Zone, MaxLevel: a.MaxLevel, Recovering: a.Recovering,
 			Alive: alive, Member: m.state.Established && m.state.member(a.ID),
 		}
 	}

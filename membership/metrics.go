@@ -4,7 +4,7 @@ import "github.com/VictoriaMetrics/metrics"
 
 // counters are this package's metrics.
 type counters struct {
-	views, rejoins, foreign, claims, restored, dropped *metrics.Counter
+	views, rejoins, foreign, claims, restored, dropped, unreadable *metrics.Counter
 }
 
 func newCounters(set *metrics.Set, m *Membership) counters {
@@ -21,12 +21,20 @@ func newCounters(set *metrics.Set, m *Membership) counters {
 		}
 		return 0
 	})
+	set.NewGauge(`membership_level`, func() float64 {
+		if p := m.current.Load(); p != nil {
+			return float64(p.view.Level)
+		}
+		return 0
+	})
+	set.NewGauge(`membership_max_level`, func() float64 { return float64(m.cfg.MaxLevel) })
 	return counters{
-		views:    set.NewCounter(`membership_views_total`),
-		rejoins:  set.NewCounter(`membership_rejoin_attempts_total`),
-		foreign:  set.NewCounter(`membership_foreign_total`),
-		claims:   set.NewCounter(`membership_id_conflicts_total`),
-		restored: set.NewCounter(`membership_restored_total`),
-		dropped:  set.NewCounter(`membership_states_dropped_total`),
+		views:      set.NewCounter(`membership_views_total`),
+		rejoins:    set.NewCounter(`membership_rejoin_attempts_total`),
+		foreign:    set.NewCounter(`membership_foreign_total`),
+		claims:     set.NewCounter(`membership_id_conflicts_total`),
+		restored:   set.NewCounter(`membership_restored_total`),
+		dropped:    set.NewCounter(`membership_states_dropped_total`),
+		unreadable: set.NewCounter(`membership_unreadable_total`),
 	}
 }

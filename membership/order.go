@@ -10,9 +10,9 @@ import (
 	"github.com/redynamo/redynamo/membership/ring"
 )
 
-// order is a change of the epochs that the goroutine of Run is to make.
+// order is a change of the state that the goroutine of Run is to make.
 type order struct {
-	change func(epoch.State) epoch.State
+	change func(*loop) (state, error)
 	done   chan error // takes one answer without waiting
 }
 
@@ -20,7 +20,7 @@ type order struct {
 // they are saved here and published; the others hear of them by gossip. It answers
 // ErrNotTaken if other records of these nodes win, or there would be too many.
 func (m *Membership) Apply(ctx context.Context, records []ring.Record) error {
-	err := m.order(ctx, func(e epoch.State) epoch.State { return e.Amend(records) })
+	err := m.order(ctx, func(l *loop) (state, error) { return l.state.amend(records), nil })
 	if err != nil {
 		return err
 	}
@@ -38,12 +38,12 @@ var errForming = errors.New("the cluster is not established yet")
 
 // HearEpoch takes in the epochs of another node, as EpochState gave them there. When it
 // returns nil they are saved and published.
-func (m *Membership) HearEpoch(ctx context.Context, state []byte) error {
-	in, err := epoch.Decode(state)
+func (m *Membership) HearEpoch(ctx context.Context, epochs []byte) error {
+	in, err := epoch.Decode(epochs)
 	if err != nil {
 		return fmt.Errorf("membership: epochs of another node: %w", err)
 	}
-	return m.order(ctx, func(e epoch.State) epoch.State { return e.Merge(in) })
+	return m.order(ctx, func(l *loop) (state, error) { return l.state.at(l.state.Epochs.Merge(in)), nil })
 }
 
 // EpochState is what this node holds of the epochs, encoded, and saved; nil until the
@@ -58,8 +58,8 @@ func (m *Membership) Nudge() {
 	}
 }
 
-// order has the goroutine of Run change the epochs, and returns when that is published.
-func (m *Membership) order(ctx context.Context, change func(epoch.State) epoch.State) error {
+// order has the goroutine of Run change the state, and returns when that is published.
+func (m *Membership) order(ctx context.Context, change func(*loop) (state, error)) error {
 	o := order{change, make(chan error, 1)}
 	select {
 	case m.orders <- o:
@@ -80,7 +80,12 @@ func (l *loop) carryOut(o order) error {
 		o.done <- fmt.Errorf("membership: %w", errForming)
 		return nil
 	}
-	if err := l.advance(l.state.at(o.change(l.state.Epochs))); err != nil {
+	next, err := o.change(l)
+	if err != nil {
+		o.done <- err
+		return nil
+	}
+	if err := l.advance(next); err != nil {
 		o.done <- err
 		return err
 	}

@@ -163,6 +163,7 @@ func (l *loop) wait(now time.Time) time.Duration {
 // read works through the mail.
 func (l *loop) read(ctx context.Context, m mail) error {
 	l.metrics.dropped.Add(m.dropped)
+	l.metrics.unreadable.Add(m.unreadable)
 	for _, in := range m.states {
 		if err := l.receive(ctx, in); err != nil {
 			return err
@@ -198,6 +199,9 @@ func (l *loop) receive(ctx context.Context, in state) error {
 	if in.From == l.cfg.ID {
 		return nil // this node is among its own seeds
 	}
+	if in.Level > l.cfg.MaxLevel {
+		return l.outgrown(in)
+	}
 	next, v := l.state.join(in)
 	switch v {
 	case foreign:
@@ -225,7 +229,7 @@ func (l *loop) receive(ctx context.Context, in state) error {
 // advance applies the rules of formation to a state and makes it this node's.
 func (l *loop) advance(next state) error {
 	old, oldDigest := l.state, l.digest
-	next = next.settle(l.cfg.Expect).open(l.cfg.Expect).learn([]announcement{l.self})
+	next = next.settle(l.cfg.Expect, l.lowest).open(l.cfg.Expect).learn([]announcement{l.self})
 	next = l.transition(next)
 	shows := next.Established && (!old.Established || !next.Epochs.SameView(old.Epochs))
 	if next.equal(old) && !shows {
@@ -237,8 +241,9 @@ func (l *loop) advance(next state) error {
 	}
 	l.dirty, l.further = l.dirty || news, true
 	if next.Established && !old.Established {
-		l.log.Info("the cluster is established", "cluster", clusterName(next.ClusterID), "members", next.members())
+		l.log.Info("the cluster is established", "cluster", clusterName(next.ClusterID), "members", next.members(), "level", next.Level)
 	}
+	l.raised(old, next)
 	if next.ready() && !old.ready() {
 		l.log.Info("this node is ready", "members", next.members())
 	}

@@ -18,7 +18,7 @@ type announcement struct {
 	Boot       Boot
 	Stamp      uint64 // grows with each start of the node
 	Recovering bool
-	Format     uint16
+	MaxLevel   uint16 // highest level of a cluster that the node's program serves
 	Zone       string
 	Endpoints  Endpoints
 }
@@ -43,6 +43,7 @@ func (a announcement) saved() announcement {
 type state struct {
 	From ring.NodeID // the node whose state this is
 	Constants
+	Level       uint16         // what all programs of the cluster can read; only rises
 	Established bool           // the constants are final
 	Opened      bool           // From was ready once; means nothing to others
 	Epochs      epoch.State    // once established
@@ -127,6 +128,7 @@ func (s state) joinSame(in state) (state, verdict) {
 			return s, ignored // no cluster of ours: such a state could not even be sent on
 		}
 	}
+	next.Level = max(s.Level, in.Level)
 	next = next.learn(in.Known)
 	if next.equal(s) {
 		return s, same
@@ -136,7 +138,7 @@ func (s state) joinSame(in state) (state, verdict) {
 
 // adopt gives up this node's forming cluster for another's.
 func (s state) adopt(in state) state {
-	next := state{From: s.From, Constants: in.Constants}
+	next := state{From: s.From, Constants: in.Constants, Level: in.Level}
 	if in.Established {
 		next = next.enter(in)
 	} else {
@@ -162,14 +164,14 @@ func (s state) amend(records []ring.Record) state { return s.at(s.Epochs.Amend(r
 
 // establish makes a cluster final whose members have pledged themselves to it. Its
 // founders may begin with different pledges: all of them stand above an empty ring.
-func (s state) establish() state {
-	s.Established = true
+func (s state) establish(level uint16) state {
+	s.Established, s.Level = true, level
 	return s.at(epoch.New(s.From, s.Records))
 }
 
 // found makes a cluster final that is this node alone.
-func (s state) found(own ring.Record) state {
-	s.Established = true
+func (s state) found(own ring.Record, level uint16) state {
+	s.Established, s.Level = true, level
 	return s.at(epoch.Settled(s.From, []ring.Record{own}))
 }
 
@@ -241,11 +243,11 @@ func (s state) with(r ring.Record) state {
 }
 
 // settle establishes a forming cluster once enough nodes have pledged
-// themselves to it. Fewer than two expected members never form one: such a
-// node joins what exists.
-func (s state) settle(expect int) state {
+// themselves to it, at the lowest level that its founders serve. Fewer than two
+// expected members never form one: such a node joins what exists.
+func (s state) settle(expect int, lowest func(state) uint16) state {
 	if !s.Established && expect >= 2 && s.members() >= expect {
-		return s.establish()
+		return s.establish(lowest(s))
 	}
 	return s
 }
@@ -264,7 +266,7 @@ func (s state) open(expect int) state {
 func (s state) ready() bool { return s.Established && s.Opened && s.Epochs.Serves() }
 
 func (s state) equal(t state) bool {
-	return s.From == t.From && s.Constants == t.Constants && s.Established == t.Established &&
+	return s.From == t.From && s.Constants == t.Constants && s.Level == t.Level && s.Established == t.Established &&
 		s.Opened == t.Opened && s.Epochs.Equal(t.Epochs) && slices.Equal(s.Records, t.Records) && slices.Equal(s.Known, t.Known)
 }
 

@@ -64,7 +64,7 @@ func (f *formation) deliver(i int, in state) {
 	}
 	f.heard[i][int(in.From)-1] = in.ClusterID
 	next, _ := f.nodes[i].join(in)
-	f.nodes[i] = next.settle(f.expect[i])
+	f.nodes[i] = next.settle(f.expect[i], atFirst)
 }
 
 func (f *formation) vote(i int) {
@@ -76,7 +76,7 @@ func (f *formation) vote(i int) {
 		}
 	}
 	if !s.Established && agreeing >= f.expect[i] {
-		f.nodes[i] = s.with(ring.Record{Member: ring.Member{ID: s.From, Weight: 100}, Counter: 1}).settle(f.expect[i])
+		f.nodes[i] = s.with(ring.Record{Member: ring.Member{ID: s.From, Weight: 100}, Counter: 1}).settle(f.expect[i], atFirst)
 	}
 }
 
@@ -157,7 +157,7 @@ func TestJoinVerdicts(t *testing.T) {
 			s = s.with(ring.Record{Member: ring.Member{ID: m, Weight: 1}, Counter: 1})
 		}
 		if established {
-			s = s.establish()
+			s = s.establish(firstLevel)
 		}
 		return s
 	}
@@ -180,7 +180,7 @@ func TestJoinVerdicts(t *testing.T) {
 	} {
 		c.in.From = 2
 		if c.in.Established {
-			c.in = c.in.establish()
+			c.in = c.in.establish(firstLevel)
 		}
 		got, v := c.mine.join(c.in)
 		if v != c.want || got.ClusterID != c.id {
@@ -203,7 +203,7 @@ func TestJoinOfOneClusterIsALattice(t *testing.T) {
 			s = s.learn([]announcement{{ID: id, Stamp: rnd.Uint64N(3)}})
 		}
 		if rnd.IntN(2) == 0 {
-			s = s.establish()
+			s = s.establish(firstLevel)
 		}
 		return s
 	}
@@ -227,7 +227,7 @@ func TestJoinOfOneClusterIsALattice(t *testing.T) {
 }
 
 func TestOnlyMembersAndThisNodeAreRemembered(t *testing.T) {
-	s := state{From: 1, Constants: Constants{Units: 64, N: 3}}.establish()
+	s := state{From: 1, Constants: Constants{Units: 64, N: 3}}.establish(firstLevel)
 	s = s.with(ring.Record{Member: ring.Member{ID: 2, Weight: 1}, Counter: 1})
 	s = s.learn([]announcement{{ID: 1, Stamp: 1}, {ID: 2, Stamp: 5, Zone: "new"}, {ID: 3, Stamp: 1}})
 	s = s.learn([]announcement{{ID: 2, Stamp: 4, Zone: "old"}})
@@ -238,3 +238,6 @@ func TestOnlyMembersAndThisNodeAreRemembered(t *testing.T) {
 		t.Errorf("remembered: %+v", s.Known)
 	}
 }
+
+// atFirst has every cluster begin at the first level.
+func atFirst(state) uint16 { return firstLevel }

@@ -60,7 +60,7 @@ type NodeInfo struct {
 	ID         ring.NodeID
 	Endpoints  Endpoints
 	Zone       string // as the node says; the ring's own word is in Ring.Members
-	Format     uint16 // newest data and peer format it speaks; 0 if it was never heard
+	MaxLevel   uint16 // highest level that its program serves; 0 if it was never heard
 	Recovering bool   // it has lost writes that it had acknowledged
 	Alive      bool   // by gossip, which is seconds behind; a hint, never a promise
 	Member     bool   // in the ring, or about to be
@@ -70,6 +70,7 @@ type NodeInfo struct {
 type View struct {
 	Constants
 	Self        ring.NodeID
+	Level       uint16                   // what all programs of the cluster can read: nothing above it is written
 	Established bool                     // the constants are final
 	Ring        *ring.Ring               // that is read by; nil until Established
 	Live        *ring.Live               // the rings in force; the same pointer until they change
