@@ -21,7 +21,7 @@ var (
 	// this program does not serve.
 	ErrNewer = errors.New("written by a newer release")
 	// ErrMixed says that the level cannot be raised yet, and why.
-	ErrMixed = errors.New("not every node is known to serve it")
+	ErrMixed = errors.New("not every node is known to serve the level")
 )
 
 // errOld keeps out a node whose program does not serve the level of the cluster.
@@ -67,7 +67,7 @@ func (m *Membership) Finalise(ctx context.Context) (already bool, err error) {
 			return l.state, nil
 		}
 		if why := l.hindrances(to); len(why) > 0 {
-			return state{}, fmt.Errorf("%w: level %d: %s", ErrMixed, to, strings.Join(why, "; "))
+			return state{}, fmt.Errorf("%w %d: %s", ErrMixed, to, strings.Join(why, "; "))
 		}
 		next := l.state
 		next.Level = to

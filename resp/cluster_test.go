@@ -197,7 +197,7 @@ func TestRingCommandsAnswerOrSayThatTheyCannotYet(t *testing.T) {
 	if got := c.line("RING OWNERS k"); !strings.HasPrefix(got, "*2\r\n*10\r\n$4\r\nnode\r\n$16\r\n0000000000000001\r\n$7\r\naddress\r\n$7\r\nh1:7001\r\n") {
 		t.Errorf("owners: %q", got)
 	}
-	if got := c.line("ring status"); !strings.Contains(got, "$7\r\nmembers\r\n*1\r\n*16\r\n") || !strings.HasPrefix(got, "*16\r\n$5\r\nepoch\r\n$3\r\nabc\r\n") {
+	if got := c.line("ring status"); !strings.Contains(got, "$7\r\nmembers\r\n*1\r\n*18\r\n") || !strings.HasPrefix(got, "*16\r\n$5\r\nepoch\r\n$3\r\nabc\r\n") {
 		t.Errorf("status: %q", got)
 	}
 	for _, command := range []string{"HINTS", "ring hints"} {

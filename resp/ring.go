@@ -74,6 +74,7 @@ func ringChangeCommands(flags []string) []command {
 	return []command{
 		{name: "apply", arity: 3, flags: flags, run: ringApply, summary: "Commits a plan, unless the ring has changed since it was made.",
 			args: arguments("plan string")},
+		finaliseCommand(flags),
 		{name: "forget", arity: -3, flags: flags, run: ringForget, summary: "Gives up a member that will never be back, with what only it held.",
 			args: arguments("node string", "force string")},
 		{name: "plan", arity: -4, flags: flags, run: ringPlan, summary: "Shows what a change of the members would move, and names that plan.",
@@ -152,6 +153,7 @@ func writeMembers(w *Reply, name string, members []RingMember) {
 			Field{"zone", m.Zone},
 			Field{"weight", strconv.Itoa(m.Weight)},
 			Field{"state", stateText(m)},
+			Field{"max-level", strconv.Itoa(m.MaxLevel)},
 			Field{"step", m.Step},
 			Field{"partitions", strconv.Itoa(m.Partitions)},
 			Field{"first", strconv.Itoa(m.First)})

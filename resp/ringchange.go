@@ -21,6 +21,9 @@ type RingAdmin interface {
 	// Forget makes the ring go on without a member that will never be back, if it
 	// does not already.
 	Forget(node string, force bool) (already bool, err error)
+	// Finalise raises the level of the cluster, if it is not there already; ErrMixed says
+	// that some node may be of an older release.
+	Finalise() (already bool, err error)
 	// Transfers describes the change of the ring that is under way, if one is.
 	Transfers() RingTransfers
 }

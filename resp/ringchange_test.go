@@ -40,6 +40,11 @@ func (f *fakeRing) Forget(node string, force bool) (bool, error) {
 	return f.done, f.fail
 }
 
+func (f *fakeRing) Finalise() (bool, error) {
+	f.asked = append(f.asked, "finalise")
+	return f.done, f.fail
+}
+
 func (f *fakeRing) Transfers() RingTransfers {
 	return RingTransfers{Fields: []Field{{"state", "moving"}}, Transfers: []RingTransfer{{From: 1, To: 4, Partitions: 3, Done: 1, Bytes: 10, BytesTotal: 30, State: "sending"}}}
 }
@@ -98,12 +103,14 @@ func TestRingChangesAreCarriedOutOrExplained(t *testing.T) {
 	c.expect("+OK\r\n", "RING", "FORGET", "a", "Force")
 	c.expect("-ERR syntax error, try RING FORGET node [FORCE]\r\n", "RING", "FORGET", "a", "b")
 	c.expect("-ERR wrong number of arguments for 'ring|apply' command\r\n", "RING", "APPLY")
-	if got := strings.Join(d.ring.asked, "; "); got != "apply p1; forget a false; forget a true" {
+	c.expect("+OK\r\n", "RING", "FINALISE")
+	if got := strings.Join(d.ring.asked, "; "); got != "apply p1; forget a false; forget a true; finalise" {
 		t.Error(got)
 	}
 	d.ring.done = true
 	c.expect("+OK it is so already\r\n", "RING", "APPLY", "p1")
 	c.expect("+OK it is so already\r\n", "RING", "FORGET", "a")
+	c.expect("+OK it is so already\r\n", "RING", "FINALISE")
 	d.ring.done = false
 	if got := c.line("RING TRANSFERS"); !strings.HasPrefix(got, "*4\r\n$5\r\nstate\r\n$6\r\nmoving\r\n$9\r\ntransfers\r\n*1\r\n*14\r\n$4\r\nfrom\r\n") {
 		t.Errorf("transfers: %q", got)
@@ -118,7 +125,10 @@ func TestRingChangesAreCarriedOutOrExplained(t *testing.T) {
 		c.expect(want, "RING", "APPLY", "p1")
 		c.expect(want, "RING", "PLAN", "ADD", "x")
 		c.expect(want, "RING", "FORGET", "x")
+		c.expect(want, "RING", "FINALISE")
 	}
+	d.ring.fail = fmt.Errorf("%w: node a", ErrMixed)
+	c.expect("-MIXED resp: the level cannot be raised: node a\r\n", "RING", "FINALISE")
 }
 
 func TestRingStatusTellsWhoComesAndGoes(t *testing.T) {

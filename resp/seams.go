@@ -84,6 +84,7 @@ type RingMember struct {
 	Moving     string // "joining" or "leaving" while the ring changes
 	Step       string // how far it is in the change: "", "acked", "synced" or "read"
 	Partitions int    // owned, in any position
+	MaxLevel   int    // highest level of the cluster that its program serves; 0: not known
 	First      int    // owned as head of the preference list
 }
 

@@ -18,14 +18,15 @@ import (
 
 // ringCmd is a thin client of the RING commands of a node.
 type ringCmd struct {
-	Status  ringStatusCmd  `cmd:"" help:"Show the members and what they own."`
-	Plan    ringPlanCmd    `cmd:"" help:"Show what a change would move; it is applied by its id."`
-	Apply   ringApplyCmd   `cmd:"" help:"Carry out a plan."`
-	Add     ringAddCmd     `cmd:"" help:"Make nodes members that were started with --no-auto-join."`
-	Remove  ringRemoveCmd  `cmd:"" help:"Have members give what they hold to others, and leave."`
-	Replace ringReplaceCmd `cmd:"" help:"Put a node into the place of a member."`
-	Forget  ringForgetCmd  `cmd:"" help:"Give up a member that will never be back, with what only it held."`
-	Watch   ringWatchCmd   `cmd:"" help:"Follow the present change of the ring to its end."`
+	Status   ringStatusCmd   `cmd:"" help:"Show the members and what they own."`
+	Plan     ringPlanCmd     `cmd:"" help:"Show what a change would move; it is applied by its id."`
+	Apply    ringApplyCmd    `cmd:"" help:"Carry out a plan."`
+	Add      ringAddCmd      `cmd:"" help:"Make nodes members that were started with --no-auto-join."`
+	Remove   ringRemoveCmd   `cmd:"" help:"Have members give what they hold to others, and leave."`
+	Replace  ringReplaceCmd  `cmd:"" help:"Put a node into the place of a member."`
+	Forget   ringForgetCmd   `cmd:"" help:"Give up a member that will never be back, with what only it held."`
+	Finalise ringFinaliseCmd `cmd:"" help:"End an upgrade: raise the level of the cluster, after which no older release can be put back."`
+	Watch    ringWatchCmd    `cmd:"" help:"Follow the present change of the ring to its end."`
 }
 
 // ringAddr is how a node is reached.
@@ -139,11 +140,12 @@ func (c *ringStatusCmd) Run(ctx context.Context, con *console) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(con.out, "epoch %s, %s partitions, N=%s R=%s W=%s\n", r.text("epoch"), r.text("units"), r.text("n"), r.text("r"), r.text("w"))
+	fmt.Fprintf(con.out, "epoch %s, %s partitions, N=%s R=%s W=%s, level %s (this node serves up to %s)\n",
+		r.text("epoch"), r.text("units"), r.text("n"), r.text("r"), r.text("w"), r.text("level"), r.text("max-level"))
 	if change := r.text("change"); change != "" {
 		fmt.Fprintf(con.out, "change: %s\n", change)
 	}
-	columns := []string{"node", "address", "zone", "weight", "state", "partitions", "first"}
+	columns := []string{"node", "address", "zone", "weight", "state", "partitions", "first", "max-level"}
 	if r.text("change") != "" {
 		columns = append(columns, "step")
 	}
@@ -289,6 +291,24 @@ type ringReplaceCmd struct {
 // Run replaces the node.
 func (c *ringReplaceCmd) Run(ctx context.Context, con *console) error {
 	return c.change(ctx, con, "REPLACE", c.Old, c.New)
+}
+
+type ringFinaliseCmd struct {
+	ringAddr
+}
+
+// Run raises the level of the cluster.
+func (c *ringFinaliseCmd) Run(ctx context.Context, con *console) error {
+	answer, err := c.ask(ctx, "FINALISE")
+	switch {
+	case err != nil:
+		return err
+	case answer != "OK":
+		fmt.Fprintln(con.out, "nothing was to be done: it is so already")
+	default:
+		fmt.Fprintln(con.out, "the level of the cluster is raised: no older release can be put back from now on")
+	}
+	return nil
 }
 
 type ringForgetCmd struct {

@@ -143,7 +143,7 @@ func (s *ringServer) asked() string {
 }
 
 func aMember(state, step string) string {
-	return respMap("node", "00000000000000a1", "address", "ADDR", "zone", "z1", "weight", "100", "state", state, "step", step, "partitions", "614", "first", "205")
+	return respMap("node", "00000000000000a1", "address", "ADDR", "zone", "z1", "weight", "100", "state", state, "step", step, "max-level", "2", "partitions", "614", "first", "205")
 }
 
 func aPlan(warnings ...string) string {
@@ -159,7 +159,7 @@ func aPlan(warnings ...string) string {
 
 func TestRingStatusShowsMembersStagedNodesAndChange(t *testing.T) {
 	status := func(more ...string) string {
-		return respMap(append([]string{"epoch", "aa", "units", "1024", "n", "3", "r", "2", "w", "2"}, more...)...)
+		return respMap(append([]string{"epoch", "aa", "units", "1024", "n", "3", "r", "2", "w", "2", "level", "1", "max-level", "2"}, more...)...)
 	}
 	s := newRingServer(t, map[string][]string{"STATUS": {
 		status("state", "stable", "members", respList(aMember("up", "")), "staged", respList()),
@@ -167,17 +167,29 @@ func TestRingStatusShowsMembersStagedNodesAndChange(t *testing.T) {
 			"staged", respList(respMap("node", "00000000000000b2", "address", "h:2", "zone", "z2"))),
 	}})
 	got, err := s.ring(t, "status")
-	want := "epoch aa, 1024 partitions, N=3 R=2 W=2\n" +
-		"node              address          zone  weight  state  partitions  first\n" +
-		"00000000000000a1  " + s.addr + "  z1    100     up     614         205\n"
+	want := "epoch aa, 1024 partitions, N=3 R=2 W=2, level 1 (this node serves up to 2)\n" +
+		"node              address          zone  weight  state  partitions  first  max-level\n" +
+		"00000000000000a1  " + s.addr + "  z1    100     up     614         205    2\n"
 	if squeeze(got) != squeeze(want) || err != nil {
 		t.Errorf("%v, %q, want %q", err, got, want)
 	}
 	got, err = s.ring(t, "status")
-	for _, want := range []string{"change: moving, waits for 1 of 4 nodes\n", "first step\n", "joining 614 205 acked\n", "no members yet (redynamo ring add, ring replace):\nnode address zone\n00000000000000b2 h:2 z2\n"} {
+	for _, want := range []string{"change: moving, waits for 1 of 4 nodes\n", "first max-level step\n", "joining 614 205 2 acked\n", "no members yet (redynamo ring add, ring replace):\nnode address zone\n00000000000000b2 h:2 z2\n"} {
 		if !strings.Contains(squeeze(got), want) || err != nil {
 			t.Errorf("%v, %q, want %q in it", err, got, want)
 		}
+	}
+}
+
+func TestRingFinaliseSaysWhatCameOfIt(t *testing.T) {
+	s := newRingServer(t, map[string][]string{"FINALISE": {"+OK\r\n", "+OK it is so already\r\n", "-MIXED node a serves up to 1\r\n"}})
+	for _, want := range []string{"the level of the cluster is raised: no older release", "it is so already"} {
+		if got, err := s.ring(t, "finalise"); err != nil || !strings.Contains(got, want) {
+			t.Errorf("%v, %q, want %q in it", err, got, want)
+		}
+	}
+	if _, err := s.ring(t, "finalise"); err == nil || !strings.Contains(err.Error(), "MIXED node a") {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -236,7 +236,7 @@ func TestAReplyThatIsReadTooLateIsLate(t *testing.T) {
 		r := newRig(t, echoHandler(), PoolConfig{}, ServerConfig{})
 		pass(time.Second)
 		l := newLane(r.peer, false)
-		s := newSession(l, nil, 1<<20)
+		s := newSession(l, nil, terms{protocolMax, 1 << 20})
 		l.attach(s)
 		answered := 0
 		send := func() uint64 {
@@ -272,7 +272,7 @@ func TestWhatWasLookedAtBeforeAStampIsLookedAtAgainBehindIt(t *testing.T) {
 		r := newRig(t, echoHandler(), PoolConfig{}, ServerConfig{})
 		pass(time.Second)
 		l := newLane(r.peer, false)
-		s := newSession(l, nil, 1<<20)
+		s := newSession(l, nil, terms{protocolMax, 1 << 20})
 		l.attach(s)
 		send := func(d time.Duration) {
 			if err := l.send(KindMerge, within(d), 0, appendNothing, ackDone(func(error) {})); err != nil {
@@ -313,7 +313,7 @@ func TestAWriterIsHandedALimitedBatch(t *testing.T) {
 		r := newRig(t, echoHandler(), PoolConfig{}, ServerConfig{})
 		pass(time.Second)
 		l := newLane(r.peer, true)
-		s := newSession(l, nil, 4<<20)
+		s := newSession(l, nil, terms{protocolMax, 4 << 20})
 		l.attach(s)
 		var sent, got []int
 		for i := range 20 {

@@ -97,7 +97,7 @@ func TestEveryRequestReachesItsHandlerAndBringsItsReply(t *testing.T) {
 		for i, x := range metas {
 			want := testEpochs
 			switch requests[i].(type) {
-			case ReadRequest, MergeRequest, ScanRequest, CountRequest, InspectRequest, DeliverRequest:
+			case ReadRequest, MergeRequest, ScanRequest, CountRequest, InspectRequest, DeliverRequest, NodesRequest, ListRequest, FetchRequest:
 			default:
 				want = Epochs{}
 			}

@@ -59,7 +59,8 @@ func codecs() []codec {
 		codecOf("stamp", decodeStamp, appendStamp),
 		codecOf("hello", decodeHello, appendHello),
 		codecOf("error", decodeError, appendError),
-		codecOf("frame", decodeTestFrame, appendTestFrame),
+		frameCodec("frame", 4),
+		frameCodec("frame of version 5", 5),
 	}
 }
 
@@ -69,7 +70,12 @@ type testFrame struct {
 	payload []byte
 }
 
-func decodeTestFrame(b []byte) (testFrame, error) {
+func frameCodec(name string, version uint16) codec {
+	return codecOf(name, func(b []byte) (testFrame, error) { return decodeTestFrame(b, version) },
+		func(dst []byte, f testFrame) []byte { return appendTestFrame(dst, f, version) })
+}
+
+func decodeTestFrame(b []byte, version uint16) (testFrame, error) {
 	n, err := frameLen(b, 1<<20)
 	if err != nil {
 		return testFrame{}, err
@@ -77,13 +83,13 @@ func decodeTestFrame(b []byte) (testFrame, error) {
 	if n == 0 || n != len(b) {
 		return testFrame{}, ErrMalformed
 	}
-	h, payload, err := openFrame(b)
+	h, payload, err := openFrame(b, version)
 	return testFrame{h, payload}, err
 }
 
-func appendTestFrame(dst []byte, f testFrame) []byte {
+func appendTestFrame(dst []byte, f testFrame, version uint16) []byte {
 	start := len(dst)
-	dst = append(beginFrame(dst, f.h), f.payload...)
+	dst = append(beginFrame(dst, f.h, version), f.payload...)
 	sealFrame(dst[start:])
 	return dst
 }
@@ -137,6 +143,8 @@ func goldenMessages() []any {
 		&staleError{state: []byte("state")},
 		testFrame{header{kind: KindWrite, class: Repair, id: 0x0102030405060708, deadlineMS: 250}, []byte("payload")},
 		testFrame{header{kind: KindMerge, class: Repair, id: 0x0102030405060708, deadlineMS: 250, epochs: testEpochs}, []byte("payload")},
+		testFrame{header{kind: KindList, class: Background, id: 0x0102030405060708, deadlineMS: 250}, []byte("payload")},
+		testFrame{header{kind: KindList, class: Background, id: 0x0102030405060708, deadlineMS: 250, epochs: testEpochs}, []byte("payload")},
 	}
 }
 

@@ -28,6 +28,10 @@ type PoolConfig struct {
 	ClusterID func() [16]byte // asked at every handshake
 	Dial      Dialer
 
+	// Levels are asked for at every handshake, and now and then: a connection to a node
+	// that serves only what is below the level in force ends. All levels, if nil.
+	Levels func() Levels
+
 	MaxFrameBytes int // largest frame sent or taken; 4 MiB
 	BulkBytes     int // a request this large uses the bulk connection; 64 KiB
 	MaxCalls      int // in flight on one connection, at most 65536; 4096
@@ -75,6 +79,9 @@ func (c PoolConfig) withDefaults() PoolConfig {
 	c.SuspectTimeout = or(c.SuspectTimeout, 500*time.Millisecond)
 	c.ProbeMin = or(c.ProbeMin, 100*time.Millisecond)
 	c.ProbeMax = or(c.ProbeMax, max(2*time.Second, c.ProbeMin))
+	if c.Levels == nil {
+		c.Levels = func() Levels { return Levels{} }
+	}
 	if c.OnChange == nil {
 		c.OnChange = func(ring.NodeID, bool) {}
 	}
@@ -139,6 +146,10 @@ type ServerConfig struct {
 	// long as it is the same state, and not to be modified. None, if nil.
 	EpochState func() []byte
 
+	// Levels are asked for at every handshake, and now and then: a connection to a node
+	// that serves only what is below the level in force ends. All levels, if nil.
+	Levels func() Levels
+
 	MaxConns      int // 1024; a connection past it is closed at once
 	MaxFrameBytes int // largest frame sent or taken; 4 MiB
 
@@ -167,6 +178,9 @@ func (c ServerConfig) withDefaults() ServerConfig {
 	}
 	if c.EpochState == nil {
 		c.EpochState = func() []byte { return nil }
+	}
+	if c.Levels == nil {
+		c.Levels = func() Levels { return Levels{} }
 	}
 	c.MaxConns = or(c.MaxConns, 1024)
 	c.MaxFrameBytes = or(c.MaxFrameBytes, 4<<20)

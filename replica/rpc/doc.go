@@ -121,6 +121,13 @@
 // A connection where any of it does not fit is closed. The protocol version
 // covers everything below: a changed frame or message is a new version.
 //
+// A node speaks the versions from that of the cluster's level in force (package
+// membership) to that of the highest level that its program serves: 4 is of level 1, 5 of
+// level 2. So two programs of one release speak the newest at once, which is safe since
+// a version is agreed on for a connection and nothing of it is kept; and whoever serves less than
+// the level in force is refused, with a log line at both ends. Connections that have
+// an older version end when the level rises.
+//
 // # Frames
 //
 //	at  bytes
@@ -131,7 +138,8 @@
 //	10  8   id
 //	18  4   milliseconds the request has left when it is sent, 0 = as many as a
 //	        call may take
-//	22  32  epochs of the sender, in the requests marked * below and nowhere else
+//	22  32  epochs of the sender, in the requests marked * below, and since version 5
+//	        in those marked 5, and nowhere else
 //	 -  -   payload
 //
 // Request ids ascend on a connection; a stamp has id 0 and no reply. A reply repeats class and id, has the
@@ -173,14 +181,14 @@
 //	9 deliver *  1 flags: 1 durable, 8 for            reply 4 credit
 //	             4 number of rows, each
 //	             key, record
-//	10 nodes     2 number of partitions - 1, 1 level, reply 4 number of hashes, each
+//	10 nodes 5   2 number of partitions - 1, 1 level, reply 4 number of hashes, each
 //	             1 step, 4 number of nodes, each            8 hash
 //	             2 partition, 4 index
-//	11 list      4 limit, 4 from hash                 reply 4 whole cells, 4 next hash
+//	11 list 5    4 limit, 4 from hash                 reply 4 whole cells, 4 next hash
 //	             4 number of cells, each                    4 number of entries, each
 //	             4 cell                                     2 slot, 4 key hash,
 //	                                                        8 state hash
-//	12 fetch     4 most bytes                         reply 4 positions answered
+//	12 fetch 5   4 most bytes                         reply 4 positions answered
 //	             4 number of positions, each                4 number of rows, each
 //	             2 slot, 4 key hash                         key, record
 //	13 session   1 flags: 1 end, 8 epoch              reply (nothing)

@@ -113,12 +113,15 @@ func (c Class) String() string {
 // encodes its Stamp: this package does not look inside.
 type Epochs [32]byte
 
-// stamped reports whether a frame of this kind carries Epochs: a request for rows.
-// What another node coordinates goes by that node's own.
-func (k Kind) stamped() bool {
+// stamped reports whether a frame of this kind carries Epochs in a version of the
+// protocol: a request for rows, since version 5 one of anti-entropy for what rows there
+// are. What another node coordinates goes by that node's own.
+func (k Kind) stamped(version uint16) bool {
 	switch k {
 	case KindRead, KindMerge, KindScan, KindCount, KindInspect, KindDeliver:
 		return true
+	case KindNodes, KindList, KindFetch:
+		return version >= 5
 	}
 	return false
 }
@@ -158,11 +161,11 @@ func checksum(b []byte) uint32 {
 
 // beginFrame appends a frame head; sealFrame completes it once the payload
 // stands behind it.
-func beginFrame(dst []byte, h header) []byte {
+func beginFrame(dst []byte, h header, version uint16) []byte {
 	dst = append(dst, 0, 0, 0, 0, 0, 0, 0, 0, byte(h.kind), byte(h.class))
 	dst = binary.BigEndian.AppendUint64(dst, h.id)
 	dst = binary.BigEndian.AppendUint32(dst, h.deadlineMS)
-	if h.kind.stamped() {
+	if h.kind.stamped(version) {
 		dst = append(dst, h.epochs[:]...)
 	}
 	return dst
@@ -188,8 +191,25 @@ func frameLen(b []byte, maxFrame int) (int, error) {
 	return int(n) + prefixBytes, nil
 }
 
+// inVersion rewrites frames of the newest version, which have no replies among them, to
+// another. It uses their space.
+func inVersion(frames []byte, version uint16) []byte {
+	kept := frames[:0]
+	for rest := frames; len(rest) > 0; {
+		n := prefixBytes + int(binary.BigEndian.Uint32(rest))
+		frame := rest[:n]
+		rest = rest[n:]
+		if k := Kind(frame[8]); k.stamped(protocolMax) && !k.stamped(version) {
+			frame = append(frame[:headerBytes], frame[headerBytes+len(Epochs{}):]...)
+			sealFrame(frame)
+		}
+		kept = append(kept, frame...)
+	}
+	return kept
+}
+
 // openFrame checks one whole frame and splits it. The payload aliases b.
-func openFrame(b []byte) (header, []byte, error) {
+func openFrame(b []byte, version uint16) (header, []byte, error) {
 	if got, want := checksum(b[prefixBytes:]), binary.BigEndian.Uint32(b[4:]); got != want {
 		return header{}, nil, fmt.Errorf("%w: frame checksum %08x, computed %08x", ErrMalformed, want, got)
 	}
@@ -203,7 +223,7 @@ func openFrame(b []byte) (header, []byte, error) {
 		return header{}, nil, fmt.Errorf("%w: class %d", ErrMalformed, h.class)
 	}
 	payload := b[headerBytes:]
-	if h.kind.stamped() {
+	if h.kind.stamped(version) {
 		if len(payload) < len(h.epochs) {
 			return header{}, nil, fmt.Errorf("%w: %v without epochs", ErrMalformed, h.kind)
 		}

@@ -11,13 +11,33 @@ import (
 	"github.com/redynamo/redynamo/membership/ring"
 )
 
-// The protocol versions this program speaks. A change of any frame or message
+// The protocol versions this code speaks. A change of any frame or message
 // is a new version. Version 3 had no epochs: a node that speaks no other is refused,
-// since nobody could tell whether what it asks for is still to be done.
+// since nobody could tell whether what it asks for is still to be done. With version 5
+// what anti-entropy asks for goes by epochs too.
 const (
 	protocolMin = 4
-	protocolMax = 4
+	protocolMax = 5
 )
+
+// Levels are what a node serves of the levels of a cluster (package membership): the
+// one in force, and the highest. The zero value is all that this package knows.
+type Levels struct{ InForce, Highest uint16 }
+
+// versions are those of the protocol that a node speaks. Level 1 has the first, and
+// each level the next. What is not in force yet may be spoken: a connection is
+// forgotten when its nodes end, and whoever is put back has what both sides speak
+// found out anew. What is below the level in force is not spoken any more.
+func (l Levels) versions() (oldest, newest uint16) {
+	oldest, newest = protocolMin, protocolMax
+	if l.InForce > 0 {
+		oldest = protocolMin + l.InForce - 1
+	}
+	if l.Highest > 0 {
+		newest = min(protocolMin+l.Highest-1, protocolMax)
+	}
+	return oldest, newest
+}
 
 const (
 	helloMagic  = "redynrpc"
@@ -88,30 +108,36 @@ func readHello(r io.Reader) (hello, error) {
 	return decodeHello(b[:])
 }
 
-// greet is the caller's side: it says h and returns the largest frame both
-// sides take. The connection keeps no deadline from it.
-func greet(conn net.Conn, h hello, until time.Time) (maxFrame int, err error) {
+// terms are what a handshake has settled.
+type terms struct {
+	version  uint16 // of the protocol, the newest that both sides speak
+	maxFrame int    // the largest that both sides take
+}
+
+// greet is the caller's side: it says h and returns the terms. The connection keeps
+// no deadline from it.
+func greet(conn net.Conn, h hello, until time.Time) (terms, error) {
 	if err := conn.SetDeadline(until); err != nil {
-		return 0, err
+		return terms{}, err
 	}
 	if _, err := conn.Write(appendHello(nil, h)); err != nil {
-		return 0, err
+		return terms{}, err
 	}
 	answer, err := readHello(conn)
 	if err != nil {
-		return 0, err
+		return terms{}, err
 	}
 	if err := answer.verdict(h); err != nil {
-		return 0, err
+		return terms{}, err
 	}
-	return int(min(h.maxFrame, answer.maxFrame)), conn.SetDeadline(time.Time{})
+	return terms{answer.min, int(min(h.maxFrame, answer.maxFrame))}, conn.SetDeadline(time.Time{})
 }
 
 // verdict is what the caller makes of the server's answer to h.
 func (a hello) verdict(h hello) error {
 	switch {
 	case a.mark == refusedVersion:
-		return fmt.Errorf("%w: peer speaks versions %d to %d, we %d to %d", errRefused, a.min, a.max, h.min, h.max)
+		return versionsApart(h, "peer", a.min, a.max)
 	case a.mark == refusedCluster || a.cluster != h.cluster:
 		return fmt.Errorf("%w: peer belongs to cluster %x, we to %x", errRefused, a.cluster, h.cluster)
 	case a.mark == refusedNode || a.from != h.to:
@@ -131,7 +157,7 @@ func admit(h, us hello) (hello, error) {
 	switch {
 	case !ok:
 		us.mark = refusedVersion
-		return us, fmt.Errorf("%w: caller speaks versions %d to %d", errRefused, h.min, h.max)
+		return us, versionsApart(us, "caller", h.min, h.max)
 	case h.cluster != us.cluster:
 		us.mark = refusedCluster
 		return us, fmt.Errorf("%w: caller belongs to cluster %x", errRefused, h.cluster)
@@ -145,6 +171,15 @@ func admit(h, us hello) (hello, error) {
 	us.mark = accepted
 	us.min, us.max = version, version
 	return us, nil
+}
+
+// versionsApart is the refusal of a node that speaks no version that we speak.
+func versionsApart(us hello, who string, oldest, newest uint16) error {
+	why := "its program is too old for the level of the cluster"
+	if oldest > us.max {
+		why = "this program is too old for the level of the cluster"
+	}
+	return fmt.Errorf("%w: %s speaks versions %d to %d, we %d to %d: %s", errRefused, who, oldest, newest, us.min, us.max, why)
 }
 
 // negotiate picks the newest version both sides speak.

@@ -127,7 +127,7 @@ func TestAnAnnouncedLengthAllocatesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = a.Close()
-	r := newFrameReader(b, 4<<20)
+	r := newFrameReader(b, terms{protocolMax, 4 << 20})
 	if err := r.fill(); err != io.ErrUnexpectedEOF {
 		t.Errorf("cut off frame: %v", err)
 	}
@@ -144,7 +144,7 @@ func TestAReadBufferGrowsForALargeFrameAndShrinksAfterIt(t *testing.T) {
 			_, _ = a.Write(readFrame(2))
 			_ = a.Close()
 		}()
-		r := newFrameReader(b, 4<<20)
+		r := newFrameReader(b, terms{protocolMax, 4 << 20})
 		for id, size := range map[uint64]int{1: 1 << 20} {
 			if err := r.fill(); err != nil {
 				t.Fatal(err)
@@ -191,7 +191,7 @@ func (r *rig) impersonate(conn net.Conn, reply func(header) []byte) {
 	}
 	answer, _ := admit(h, hello{min: protocolMin, max: protocolMax, cluster: testCluster, from: 2, maxFrame: 1 << 20})
 	_, _ = conn.Write(appendHello(nil, answer))
-	f := newFrameReader(conn, 1<<20)
+	f := newFrameReader(conn, terms{protocolMax, 1 << 20})
 	if f.fill() != nil {
 		return
 	}

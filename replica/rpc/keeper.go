@@ -40,10 +40,10 @@ type keeper struct {
 
 // dialResult is a connection with its handshake done, or why there is none.
 type dialResult struct {
-	lane     *lane
-	conn     net.Conn
-	maxFrame int
-	err      error
+	lane  *lane
+	conn  net.Conn
+	terms terms
+	err   error
 }
 
 func newKeeper(p *Peer) *keeper {
@@ -155,6 +155,10 @@ func (k *keeper) pulse(at time.Duration, i int, l *lane) time.Duration {
 	if s == nil {
 		return never
 	}
+	if oldest, _ := k.p.pool.cfg.Levels().versions(); s.terms.version < oldest {
+		s.end(errOutgrown)
+		return at
+	}
 	ages := &k.p.pool.ages
 	gone := s.lastSign() + ages.silence
 	if at >= gone {
@@ -171,6 +175,9 @@ func (k *keeper) pulse(at time.Duration, i int, l *lane) time.Duration {
 	_ = l.send(KindPing, Options{Deadline: time.Now().Add(ages.silence), Class: Background}, 0, appendNothing, pingDone(func(error) {}))
 	return min(at+ages.pulse, gone)
 }
+
+// errOutgrown is a connection of a version that the cluster's level has left behind.
+var errOutgrown = errors.New("rpc: the level of the cluster has risen above what the other side speaks")
 
 // errSilent is a connection on which nothing has been heard for long.
 var errSilent = errors.New("rpc: connection is silent")
@@ -212,13 +219,14 @@ func (p *Peer) dial(ctx context.Context, l *lane, addr string) dialResult {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() }) // only to end the greeting
 	h := hello{
-		mark: laneSmall, min: protocolMin, max: protocolMax,
+		mark:    laneSmall,
 		cluster: cfg.ClusterID(), from: cfg.Node, to: p.id, maxFrame: uint32(cfg.MaxFrameBytes),
 	}
+	h.min, h.max = cfg.Levels().versions()
 	if l.bulk {
 		h.mark = laneBulk
 	}
-	maxFrame, err := greet(conn, h, until)
+	settled, err := greet(conn, h, until)
 	if !stop() && err == nil {
 		err = context.Cause(ctx)
 	}
@@ -226,7 +234,7 @@ func (p *Peer) dial(ctx context.Context, l *lane, addr string) dialResult {
 		_ = conn.Close() // the greeting's error is the one to report
 		return dialResult{lane: l, err: fmt.Errorf("handshake: %w", err)}
 	}
-	return dialResult{lane: l, conn: conn, maxFrame: maxFrame}
+	return dialResult{lane: l, conn: conn, terms: settled}
 }
 
 // onDial starts the two goroutines of a new connection, or suspects the peer.
@@ -241,7 +249,7 @@ func (k *keeper) onDial(d dialResult) {
 		k.dialFailed(d)
 		return
 	}
-	s := newSession(d.lane, d.conn, d.maxFrame)
+	s := newSession(d.lane, d.conn, d.terms)
 	tooLarge, ok := d.lane.attach(s)
 	if !ok {
 		_ = d.conn.Close() // the lane is shut

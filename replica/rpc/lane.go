@@ -112,7 +112,7 @@ func (l *lane) send(kind Kind, o Options, payload int, enc func([]byte) []byte, 
 	}
 	id := l.nextIDLocked()
 	start := len(l.mu.out)
-	l.mu.out = beginFrame(l.mu.out, header{kind: kind, class: o.Class, id: id, deadlineMS: ceilMS(left), epochs: o.Epochs})
+	l.mu.out = beginFrame(l.mu.out, header{kind: kind, class: o.Class, id: id, deadlineMS: ceilMS(left), epochs: o.Epochs}, l.versionLocked())
 	l.mu.out = enc(l.mu.out)
 	sealFrame(l.mu.out[start:])
 	w := waiting{id: id, kind: kind, class: o.Class, bytes: len(l.mu.out) - start, sent: at, deadline: at + left, done: done}
@@ -142,7 +142,7 @@ func (l *lane) admitLocked(kind Kind, size int) error {
 	cfg := &l.p.pool.cfg
 	maxFrame := cfg.MaxFrameBytes
 	if s := l.mu.session; s != nil {
-		maxFrame = s.maxFrame
+		maxFrame = s.terms.maxFrame
 	}
 	switch {
 	case l.mu.shut:
@@ -160,6 +160,15 @@ func (l *lane) admitLocked(kind Kind, size int) error {
 	default:
 		return nil
 	}
+}
+
+// versionLocked is the version of the protocol in which frames are gathered: the newest
+// until there is a connection, whose version attach turns them into.
+func (l *lane) versionLocked() uint16 {
+	if s := l.mu.session; s != nil {
+		return s.terms.version
+	}
+	return protocolMax
 }
 
 // nextIDLocked draws the id of a new call and makes sure it has a slot.
@@ -338,11 +347,12 @@ func (l *lane) attach(s *session) ([]ended, bool) {
 	}
 	l.mu.session = s
 	l.mu.wanted = false
+	l.mu.out = inVersion(l.mu.out, s.terms.version)
 	l.mu.stale = true
 	l.mu.stampAt = s.opened
 	var calls []ended
 	for slot := range l.mu.table {
-		if w := &l.mu.table[slot]; w.id != 0 && w.bytes > s.maxFrame {
+		if w := &l.mu.table[slot]; w.id != 0 && w.bytes > s.terms.maxFrame {
 			calls = append(calls, ended{waiting: l.takeLocked(slot), err: ErrTooLarge})
 		}
 	}

@@ -24,13 +24,13 @@ var (
 // (corked), then the reader itself sends all replies the batch produced. The
 // replies that come later are sent by the writer.
 type serverConn struct {
-	s        *Server
-	conn     net.Conn
-	from     ring.NodeID
-	maxFrame int
-	lastID   uint64 // of the newest request; the reader's own
-	fresh    fresh  // the reader's own
-	w        frameWriter
+	s      *Server
+	conn   net.Conn
+	from   ring.NodeID
+	terms  terms
+	lastID uint64 // of the newest request; the reader's own
+	fresh  fresh  // the reader's own
+	w      frameWriter
 
 	wake sync.Cond // on mu: something in the fields below has changed
 	mu   struct {
@@ -89,6 +89,9 @@ func (s *Server) serveConn(ctx context.Context, conn net.Conn) {
 	case errors.Is(err, errOld):
 		s.count.old.Inc()
 		s.cfg.Logger.Warn("peer connection closed", "peer", c.from, "remote", conn.RemoteAddr(), "err", err)
+	case errors.Is(err, errOutgrown):
+		s.count.handshakes.Inc() // it will not pass another
+		s.cfg.Logger.Warn("peer connection closed", "peer", c.from, "remote", conn.RemoteAddr(), "err", err)
 	case errors.Is(err, errBacklog):
 		s.count.slow.Inc()
 		s.cfg.Logger.Warn("peer connection closed", "peer", c.from, "remote", conn.RemoteAddr(), "err", err)
@@ -105,9 +108,9 @@ func (s *Server) welcome(conn net.Conn) (*serverConn, error) {
 		return nil, err
 	}
 	us := hello{
-		min: protocolMin, max: protocolMax,
 		cluster: s.cfg.ClusterID(), from: s.cfg.Node, maxFrame: uint32(s.cfg.MaxFrameBytes),
 	}
+	us.min, us.max = s.cfg.Levels().versions()
 	answer, refusal := admit(h, us)
 	now := s.stampOf(time.Now()) // before the answer, and so before all requests
 	if _, err := conn.Write(appendHello(nil, answer)); err != nil || refusal != nil {
@@ -117,12 +120,12 @@ func (s *Server) welcome(conn net.Conn) (*serverConn, error) {
 		return nil, err
 	}
 	c := &serverConn{
-		s:        s,
-		conn:     conn,
-		from:     h.from,
-		maxFrame: min(s.cfg.MaxFrameBytes, int(min(h.maxFrame, maxFrameLimit))),
-		fresh:    fresh{now},
-		w:        frameWriter{conn: conn, timeout: s.cfg.WriteTimeout},
+		s:     s,
+		conn:  conn,
+		from:  h.from,
+		terms: terms{answer.min, min(s.cfg.MaxFrameBytes, int(min(h.maxFrame, maxFrameLimit)))},
+		fresh: fresh{now},
+		w:     frameWriter{conn: conn, timeout: s.cfg.WriteTimeout},
 	}
 	c.wake.L = &c.mu.Mutex
 	return c, nil
@@ -131,7 +134,7 @@ func (s *Server) welcome(conn net.Conn) (*serverConn, error) {
 // read handles requests in the order they come, all that one read brought
 // before their replies are sent.
 func (c *serverConn) read() error {
-	r := newFrameReader(c.conn, c.maxFrame)
+	r := newFrameReader(c.conn, c.terms)
 	idle := c.s.cfg.IdleTimeout
 	var deadline time.Time
 	now := time.Now()
@@ -151,6 +154,11 @@ func (c *serverConn) read() error {
 		now = time.Now() // after any wait: what was read by then is as old as this says
 		if err := c.fresh.check(c.s.stampOf(now), c.s.ages.silence); err != nil {
 			return err
+		}
+		if c.terms.version < protocolMax {
+			if oldest, _ := c.s.cfg.Levels().versions(); c.terms.version < oldest {
+				return errOutgrown
+			}
 		}
 		err := c.handle(r, now)
 		if err := errors.Join(err, c.flush()); err != nil {
@@ -215,7 +223,7 @@ func (c *serverConn) admit(h header, payload []byte, meta Meta, now time.Time) e
 		c.send(h, func(b []byte) []byte { return appendStamp(b, s.stampOf(now)) })
 		return nil
 	}
-	if h.kind.stamped() && s.cfg.Stale(c.from, h.epochs, h.kind.reads()) {
+	if h.kind.stamped(c.terms.version) && s.cfg.Stale(c.from, h.epochs, h.kind.reads()) {
 		c.sendStale(h)
 		return nil
 	}
@@ -313,10 +321,10 @@ func (c *serverConn) send(h header, enc func([]byte) []byte) {
 		return
 	}
 	start := len(c.mu.out)
-	c.mu.out = beginFrame(c.mu.out, header{kind: h.kind | replyBit, class: h.class, id: h.id})
+	c.mu.out = beginFrame(c.mu.out, header{kind: h.kind | replyBit, class: h.class, id: h.id}, c.terms.version)
 	c.mu.out = enc(c.mu.out)
-	if len(c.mu.out)-start > c.maxFrame {
-		c.mu.out = beginFrame(c.mu.out[:start], header{kind: kindError, class: h.class, id: h.id})
+	if len(c.mu.out)-start > c.terms.maxFrame {
+		c.mu.out = beginFrame(c.mu.out[:start], header{kind: kindError, class: h.class, id: h.id}, c.terms.version)
 		c.mu.out = appendError(c.mu.out, ErrTooLarge)
 	}
 	c.sealLocked(start)
@@ -330,7 +338,7 @@ func (c *serverConn) sendError(h header, err error) {
 		return
 	}
 	start := len(c.mu.out)
-	c.mu.out = beginFrame(c.mu.out, header{kind: kindError, class: h.class, id: h.id})
+	c.mu.out = beginFrame(c.mu.out, header{kind: kindError, class: h.class, id: h.id}, c.terms.version)
 	c.mu.out = appendError(c.mu.out, err)
 	c.sealLocked(start)
 }

@@ -30,7 +30,7 @@ func helloTo2(maxFrame uint32) hello {
 
 // frame encodes one request frame.
 func frame(h header, payload []byte) []byte {
-	return appendTestFrame(nil, testFrame{h, payload})
+	return appendTestFrame(nil, testFrame{h, payload}, protocolMax)
 }
 
 func readFrame(id uint64) []byte {
@@ -195,7 +195,7 @@ func TestACallerThatReadsLateGetsEverythingAndIsHeldBackUntilThen(t *testing.T) 
 		if served != 20 {
 			t.Errorf("%d requests served before the backlog was read, want 20", served)
 		}
-		in := newFrameReader(conn, 64<<10)
+		in := newFrameReader(conn, terms{protocolMax, 64 << 10})
 		for answered := 0; answered < 30; {
 			if err := in.fill(); err != nil {
 				t.Fatalf("after %d replies: %v", answered, err)
@@ -223,7 +223,7 @@ func TestAReplyMadeDuringAWriteIsSentAfterIt(t *testing.T) {
 		r.send(conn, append(readFrame(1), readFrame(2)...))
 		synctest.Wait() // the reader writes, and waits because nothing is read
 		held(ReadReply{}, nil)
-		in := newFrameReader(conn, 1<<20)
+		in := newFrameReader(conn, terms{protocolMax, 1 << 20})
 		for _, want := range []uint64{2, 1} {
 			if err := in.fill(); err != nil {
 				t.Fatal(err)

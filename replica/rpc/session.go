@@ -20,11 +20,11 @@ var (
 // session is one connection of a lane, with one goroutine that reads and one
 // that writes. Whichever fails first ends both.
 type session struct {
-	lane     *lane
-	conn     net.Conn
-	maxFrame int
-	opened   time.Duration
-	heard    atomic.Int64 // instant of the newest reply
+	lane   *lane
+	conn   net.Conn
+	terms  terms
+	opened time.Duration
+	heard  atomic.Int64 // instant of the newest reply
 
 	// Under the lane's lock.
 	wake      *sync.Cond // there is something to write
@@ -39,13 +39,13 @@ type arrival struct {
 	payload []byte
 }
 
-func newSession(l *lane, conn net.Conn, maxFrame int) *session {
+func newSession(l *lane, conn net.Conn, t terms) *session {
 	return &session{
-		lane:     l,
-		conn:     conn,
-		maxFrame: maxFrame,
-		opened:   l.p.pool.since(time.Now()),
-		wake:     sync.NewCond(&l.mu.Mutex),
+		lane:   l,
+		conn:   conn,
+		terms:  t,
+		opened: l.p.pool.since(time.Now()),
+		wake:   sync.NewCond(&l.mu.Mutex),
 	}
 }
 
@@ -75,7 +75,7 @@ func (s *session) write() {
 // read takes what has arrived, as many frames as there are, and then runs
 // their callbacks.
 func (s *session) read() {
-	r := newFrameReader(s.conn, s.maxFrame)
+	r := newFrameReader(s.conn, s.terms)
 	var arrived []arrival
 	var calls []ended
 	for {

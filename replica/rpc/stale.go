@@ -25,7 +25,7 @@ func (e *staleError) Is(target error) bool { return target == ErrStaleEpoch }
 func (c *serverConn) sendStale(h header) {
 	c.s.count.stale.Inc()
 	state := c.s.cfg.EpochState()
-	if headerBytes+1+len(state) > c.maxFrame || !c.tells(state) {
+	if headerBytes+1+len(state) > c.terms.maxFrame || !c.tells(state) {
 		state = nil
 	}
 	c.sendError(h, &staleError{state})

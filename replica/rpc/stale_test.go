@@ -58,6 +58,14 @@ func (r *rig) everyRowRequest(o Options, done func(kind Kind, err error)) {
 	r.peer.Count(CountRequest{}, o, func(_ CountReply, err error) { done(KindCount, err) })
 	r.peer.Inspect(InspectRequest{Key: []byte("k")}, o, func(_ InspectReply, err error) { done(KindInspect, err) })
 	r.peer.Deliver(DeliverRequest{}, o, func(_ DeliverReply, err error) { done(KindDeliver, err) })
+	r.everyExchangeRequest(o, done)
+}
+
+// everyExchangeRequest makes those of anti-entropy, which carry epochs since version 5.
+func (r *rig) everyExchangeRequest(o Options, done func(kind Kind, err error)) {
+	r.peer.Nodes(NodesRequest{}, o, func(_ NodesReply, err error) { done(KindNodes, err) })
+	r.peer.List(ListRequest{}, o, func(_ ListReply, err error) { done(KindList, err) })
+	r.peer.Fetch(FetchRequest{}, o, func(_ FetchReply, err error) { done(KindFetch, err) })
 }
 
 func TestWhatGoesByEpochsThatAreOverIsAnsweredAndNotCarriedOut(t *testing.T) {
@@ -72,17 +80,17 @@ func TestWhatGoesByEpochsThatAreOverIsAnsweredAndNotCarriedOut(t *testing.T) {
 			}
 		})
 		synctest.Wait()
-		if want := []bool{true, false, true, true, true, false}; ends != 6 || !slices.Equal(j.asked, want) {
+		if want := []bool{true, false, true, true, true, false, true, true, true}; ends != 9 || !slices.Equal(j.asked, want) {
 			t.Errorf("%d ended; asked for reads %v, want %v", ends, j.asked, want)
 		}
-		if !slices.Equal(j.told, []string{"state"}) || r.counter("rpc_requests_stale_total") != 6 || !r.peer.Up() {
+		if !slices.Equal(j.told, []string{"state"}) || r.counter("rpc_requests_stale_total") != 9 || !r.peer.Up() {
 			t.Errorf("told %q, %d counted, up %v", j.told, r.counter("rpc_requests_stale_total"), r.peer.Up())
 		}
 		var status, write error
 		r.peer.Status(StatusRequest{}, Options{Epochs: testEpochs}, func(_ StatusReply, err error) { status = err })
 		r.peer.Write(WriteRequest{Key: []byte("k")}, Options{Epochs: testEpochs}, func(_ WriteReply, err error) { write = err })
 		synctest.Wait()
-		if status != ErrUnsupported || write != ErrUnsupported || len(j.asked) != 6 || r.server.calls.Load() != 0 {
+		if status != ErrUnsupported || write != ErrUnsupported || len(j.asked) != 9 || r.server.calls.Load() != 0 {
 			t.Errorf("status: %v, write: %v, judged %d", status, write, len(j.asked))
 		}
 	})

@@ -98,7 +98,7 @@ func (l *lane) heardStamp(s *session, m stamp, at time.Duration) {
 
 // stampFrame is the frame that repeats the newest stamp to the server.
 func stampFrame(m stamp) []byte {
-	b := appendStamp(beginFrame(nil, header{kind: KindStamp}), m)
+	b := appendStamp(beginFrame(nil, header{kind: KindStamp}, protocolMin), m)
 	sealFrame(b)
 	return b
 }

@@ -133,7 +133,7 @@ func (c *child) merges() string {
 	if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		c.t.Fatal(err)
 	}
-	r := newFrameReader(conn, 1<<20)
+	r := newFrameReader(conn, terms{protocolMax, 1 << 20})
 	if err := r.fill(); err != nil {
 		c.t.Fatal(err)
 	}

@@ -18,13 +18,13 @@ const (
 // shrinks again once a large frame has been taken.
 type frameReader struct {
 	conn       net.Conn
-	maxFrame   int
+	terms      terms
 	buf        []byte
 	start, end int
 }
 
-func newFrameReader(conn net.Conn, maxFrame int) *frameReader {
-	return &frameReader{conn: conn, maxFrame: maxFrame, buf: make([]byte, readBufferBytes)}
+func newFrameReader(conn net.Conn, t terms) *frameReader {
+	return &frameReader{conn: conn, terms: t, buf: make([]byte, readBufferBytes)}
 }
 
 // fill reads until at least one whole frame is buffered. What frame returned
@@ -32,7 +32,7 @@ func newFrameReader(conn net.Conn, maxFrame int) *frameReader {
 func (r *frameReader) fill() error {
 	r.compact()
 	for {
-		need, err := frameLen(r.buf[r.start:r.end], r.maxFrame)
+		need, err := frameLen(r.buf[r.start:r.end], r.terms.maxFrame)
 		if err != nil {
 			return err
 		}
@@ -56,11 +56,11 @@ func (r *frameReader) fill() error {
 // frame returns the next whole frame of the buffer; ok is false when the rest
 // has yet to be read. The payload is valid until the next fill.
 func (r *frameReader) frame() (h header, payload []byte, ok bool, err error) {
-	n, err := frameLen(r.buf[r.start:r.end], r.maxFrame)
+	n, err := frameLen(r.buf[r.start:r.end], r.terms.maxFrame)
 	if err != nil || n == 0 || r.end-r.start < n {
 		return header{}, nil, false, err
 	}
-	h, payload, err = openFrame(r.buf[r.start : r.start+n])
+	h, payload, err = openFrame(r.buf[r.start:r.start+n], r.terms.version)
 	r.start += n
 	return h, payload, err == nil, err
 }

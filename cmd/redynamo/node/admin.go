@@ -276,17 +276,17 @@ func (p *publisher) RingStatus() resp.RingStatus {
 		info, _ := v.Node(m.ID)
 		st.Members = append(st.Members, resp.RingMember{
 			ID: m.ID, Addr: info.Endpoints.PlainAddr(), Zone: m.Zone, Weight: m.Weight,
-			Alive: cluster{p.n}.Up(m.ID), Recovering: info.Recovering, Partitions: owned[m.ID], First: first[m.ID],
+			Alive: cluster{p.n}.Up(m.ID), Recovering: info.Recovering, Partitions: owned[m.ID], First: first[m.ID], MaxLevel: int(info.MaxLevel),
 			Moving: movingText(v, m.ID), Step: stepText(v, m.ID),
 		})
 	}
 	for id, info := range v.Nodes {
 		if info.Alive && !isMember(v, id) {
-			st.Staged = append(st.Staged, resp.RingMember{ID: id, Addr: info.Endpoints.PlainAddr(), Zone: info.Zone, Alive: true, Moving: "staged"})
+			st.Staged = append(st.Staged, resp.RingMember{ID: id, Addr: info.Endpoints.PlainAddr(), Zone: info.Zone, Alive: true, Moving: "staged", MaxLevel: int(info.MaxLevel)})
 		}
 	}
 	slices.SortFunc(st.Staged, func(a, b resp.RingMember) int { return cmp.Compare(a.ID, b.ID) })
-	st.Extra = changeFields(v)
+	st.Extra = append(levelFields(v), changeFields(v)...)
 	return st
 }
 
@@ -400,6 +400,9 @@ func (p *publisher) Stats() resp.Stats {
 		{Name: "units", Value: strconv.Itoa(v.Units)}, {Name: "zone", Value: n.cfg.Zone},
 		{Name: "incarnation", Value: fmt.Sprintf("%016x", uint64(n.actor))}, {Name: "boots", Value: strconv.FormatUint(n.recovery.now.Load().boots, 10)},
 		{Name: "recovering", Value: strconv.FormatBool(n.recovery.on())},
+	}
+	for _, f := range levelFields(v) {
+		st.Extra = append(st.Extra, resp.Field{Name: strings.ReplaceAll(f.Name, "-", "_"), Value: f.Value})
 	}
 	st.Extra = append(st.Extra, p.admissionFields()...)
 	return st

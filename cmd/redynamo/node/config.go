@@ -14,6 +14,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/hashicorp/memberlist"
 
+	"github.com/redynamo/redynamo/membership"
 	"github.com/redynamo/redynamo/replica/handoff"
 	"github.com/redynamo/redynamo/replica/storage"
 )
@@ -47,6 +48,7 @@ type Config struct {
 	Weight      int      // share of the key space, relative to the others; 100
 	Units       int      // partitions of a cluster that this node creates; 1024
 	N, R, W     int      // replicas, and how many answer a read and a write; 3, 2, 2
+	MaxLevel    uint16   // highest level of a cluster that this node serves; membership.MaxLevel
 	FastGossip  bool     // gossip intervals for clusters inside one machine
 
 	Fsync          storage.Fsync // when a write counts as durable; FsyncAlways
@@ -107,6 +109,9 @@ func (c Config) withDefaults() Config {
 	number(&c.R, 2)
 	number(&c.W, 2)
 	number(&c.MaxValue, 1<<20)
+	if c.MaxLevel == 0 {
+		c.MaxLevel = membership.MaxLevel
+	}
 	if c.MessageAge == 0 {
 		c.MessageAge = time.Minute
 	}

@@ -94,7 +94,10 @@ func (e exchangePeer) Nodes(ctx context.Context, q antientropy.NodesQuery) ([]ui
 	for _, n := range q.Nodes {
 		m.Nodes = append(m.Nodes, rpc.TreeNode{Partition: uint16(n.Partition), Index: uint32(n.Index)})
 	}
-	a, err := await(ctx, func(o rpc.Options, done func(rpc.NodesReply, error)) { e.p.Nodes(m, o, done) })
+	a, err := await(ctx, func(o rpc.Options, done func(rpc.NodesReply, error)) {
+		o.Epochs = e.epochs()
+		e.p.Nodes(m, o, done)
+	})
 	return a.Hashes, err
 }
 
@@ -103,7 +106,10 @@ func (e exchangePeer) List(ctx context.Context, q antientropy.ListQuery) (antien
 	for _, c := range q.Cells {
 		m.Cells = append(m.Cells, uint32(c))
 	}
-	a, err := await(ctx, func(o rpc.Options, done func(rpc.ListReply, error)) { e.p.List(m, o, done) })
+	a, err := await(ctx, func(o rpc.Options, done func(rpc.ListReply, error)) {
+		o.Epochs = e.epochs()
+		e.p.List(m, o, done)
+	})
 	out := antientropy.ListAnswer{Whole: int(a.Cells), Next: a.NextHash}
 	for _, s := range a.Entries {
 		out.States = append(out.States, antientropy.KeyState(s))
@@ -116,7 +122,10 @@ func (e exchangePeer) Fetch(ctx context.Context, at []antientropy.Position, maxB
 	for _, p := range at {
 		m.Positions = append(m.Positions, rpc.Position(p))
 	}
-	a, err := await(ctx, func(o rpc.Options, done func(rpc.FetchReply, error)) { e.p.Fetch(m, o, done) })
+	a, err := await(ctx, func(o rpc.Options, done func(rpc.FetchReply, error)) {
+		o.Epochs = e.epochs()
+		e.p.Fetch(m, o, done)
+	})
 	if err != nil {
 		return nil, 0, err
 	}
@@ -164,10 +173,15 @@ func (e exchangePeer) session(ctx context.Context, s antientropy.Session, end bo
 }
 
 // later runs f on one of the few workers for what no client waits for, unless the
-// caller has given up or there are too many before it.
+// caller has given up or there are too many before it. What was not stale when it came
+// may be when its turn comes; below version 5 of the protocol it does not say what it
+// goes by.
 func later[R any](h handler, meta rpc.Meta, reply func(R, error), f func() (R, error)) {
 	h.n.back.later(meta.Deadline, func(err error) {
 		var r R
+		if err == nil && meta.Epochs != (rpc.Epochs{}) && h.n.stale(meta.From, meta.Epochs, true) {
+			err = rpc.ErrStaleEpoch
+		}
 		if err == nil {
 			r, err = f()
 		}

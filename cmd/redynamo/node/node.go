@@ -233,7 +233,7 @@ func (n *Node) buildPeers(context.Context) error {
 	n.pool, err = rpc.NewPool(rpc.PoolConfig{
 		Node: n.id.node, ClusterID: clusterID, Dial: n.cfg.Network.Dial,
 		MaxFrameBytes: n.cfg.frameBytes(), MaxCallBytes: max(32<<20, n.cfg.frameBytes()),
-		OnChange: n.peerChanged, OnStale: n.hearing.take, MessageAge: n.cfg.MessageAge,
+		OnChange: n.peerChanged, OnStale: n.hearing.take, Levels: n.levels, MessageAge: n.cfg.MessageAge,
 		Rand: n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set,
 	})
 	if err != nil {
@@ -241,7 +241,7 @@ func (n *Node) buildPeers(context.Context) error {
 	}
 	n.server, err = rpc.NewServer(rpc.ServerConfig{
 		Node: n.id.node, ClusterID: clusterID, Handler: handler{n}, MessageAge: n.cfg.MessageAge,
-		Stale: n.stale, EpochState: func() []byte { return n.members.EpochState() },
+		Stale: n.stale, EpochState: func() []byte { return n.members.EpochState() }, Levels: n.levels,
 		MaxFrameBytes: n.cfg.frameBytes(), MaxCallBytes: max(256<<20, n.cfg.frameBytes()<<rpc.Background), MaxBacklogBytes: n.cfg.frameBytes(),
 		Logger: n.cfg.Logger, Metrics: n.set,
 	})
@@ -271,7 +271,7 @@ func (n *Node) buildMembership(context.Context) error {
 		Boot:       membership.Boot{Number: n.id.boots, Incarnation: uint64(n.actor), Reached: n.recovery.opened},
 		Recovering: n.id.recovering, Reached: n.recovery.reached, Restored: n.restored, Twin: n.twin,
 		ID: n.id.node, Zone: n.cfg.Zone, Weight: n.cfg.Weight, Params: n.params(),
-		Join: n.cfg.Join, Expect: expect, StageJoin: n.cfg.StageJoin,
+		Join: n.cfg.Join, Expect: expect, StageJoin: n.cfg.StageJoin, MaxLevel: n.cfg.MaxLevel,
 		BindAddr: n.cfg.GossipListen, Transport: n.cfg.GossipTransport, Endpoints: n.endpoints(),
 		Store: metaStore{store: n.store, row: "membership"}, Admit: n.admit, Local: n.inTransition,
 		Logger: n.cfg.Logger, Metrics: n.set, Now: n.cfg.Now, Rand: n.cfg.Rand, Fast: n.cfg.FastGossip,

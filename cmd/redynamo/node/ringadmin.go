@@ -34,14 +34,15 @@ var errMyself = errors.New("a node cannot forget itself, ask another one")
 // commands. Its rules are those of package ring (what records an edit makes) and
 // epoch (what becomes of them); here is what an administrator must be told first.
 type ringAdmin struct {
-	self  nodeID
-	view  func() *membership.View
-	apply func(context.Context, []ring.Record) error
-	up    func(nodeID) bool
-	sizes func(*ring.Ring) sizes
-	moves mover
-	now   func() time.Time
-	rand  func() uint64
+	self     nodeID
+	view     func() *membership.View
+	apply    func(context.Context, []ring.Record) error
+	finalise func(context.Context) (bool, error)
+	up       func(nodeID) bool
+	sizes    func(*ring.Ring) sizes
+	moves    mover
+	now      func() time.Time
+	rand     func() uint64
 
 	mu struct {
 		sync.Mutex
@@ -68,7 +69,7 @@ type keptPlan struct {
 // newRingAdmin joins the administration of the ring to the parts of n.
 func newRingAdmin(n *Node, m mover) *ringAdmin {
 	return &ringAdmin{
-		self: n.id.node, view: n.members.View, apply: n.members.Apply, up: cluster{n}.Up,
+		self: n.id.node, view: n.members.View, apply: n.members.Apply, finalise: n.members.Finalise, up: cluster{n}.Up,
 		sizes: n.partitionSizes, moves: m, now: n.cfg.Now, rand: n.cfg.Rand,
 	}
 }
