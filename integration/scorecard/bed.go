@@ -26,15 +26,16 @@ type scenario struct {
 // bed is what a row works on: a cluster, clients and their history. Whatever a
 // row makes is undone when it ends.
 type bed struct {
-	ctx    context.Context
-	short  bool
-	binary string
-	help   string // what the program says of its flags
-	dir    string // everything of this row lies below it
-	home   string // and what rows share below this
-	skewed *skewed
-	prefix string // of what is made elsewhere
-	slot   int    // tells rows that run at the same time apart
+	ctx      context.Context
+	short    bool
+	binary   string
+	previous string // the release that is upgraded from; "" to build one
+	help     string // what the program says of its flags
+	dir      string // everything of this row lies below it
+	home     string // and what rows share below this
+	skewed   *skewed
+	prefix   string // of what is made elsewhere
+	slot     int    // tells rows that run at the same time apart
 
 	c        *cluster
 	ns       *namespaces // nil on loopback

@@ -46,6 +46,7 @@ func main() {
 	flag.BoolVar(&s.short, "short", false, "seconds instead of minutes")
 	flag.IntVar(&s.parallel, "parallel", 3, "rows at the same time, but for those that judge times")
 	flag.StringVar(&s.binary, "binary", "", "the redynamo to run; built if empty")
+	flag.StringVar(&s.previous, "previous", "", "the release that row 31 upgrades from; built with -tags previous if empty")
 	flag.BoolVar(&s.keep, "keep", false, "keep data directories and logs until the next run")
 	flag.Parse()
 	if *list {
@@ -78,6 +79,7 @@ type scorecard struct {
 	short, keep bool
 	parallel    int
 	binary      string
+	previous    string
 	help        string
 	dir         string
 	prefix      string
@@ -196,7 +198,7 @@ func (s *scorecard) runRows(ctx context.Context, rows []scenario) (results []*re
 
 func (s *scorecard) runRow(ctx context.Context, r scenario, slot int) *result {
 	prefix := fmt.Sprintf("%s-%d", s.prefix, r.number)
-	b := &bed{ctx: ctx, short: s.short, binary: s.binary, help: s.help, dir: filepath.Join(s.dir, fmt.Sprintf("row%d", r.number)), prefix: prefix, slot: slot,
+	b := &bed{ctx: ctx, short: s.short, binary: s.binary, previous: s.previous, help: s.help, dir: filepath.Join(s.dir, fmt.Sprintf("row%d", r.number)), prefix: prefix, slot: slot,
 		home: s.dir, skewed: &s.skewed}
 	begin := time.Now()
 	res := &result{row: r}

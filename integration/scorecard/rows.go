@@ -33,6 +33,7 @@ func scenarios() []scenario {
 		{number: 28, workload: "S+C", fault: "three of eight nodes leave", alone: true, run: shrink},
 		{number: 29, workload: "S+C", fault: "joiner, donor and leaver killed in the middle of a change", run: killMidway},
 		{number: 30, workload: "S+C", fault: "rolling restart of all nodes", run: rollingRestart},
+		{number: 31, workload: "S+C", fault: "rolling upgrade, put back, made final", run: rollingUpgrade},
 		{number: 39, workload: "S", fault: "cold start with one disk lost", run: coldStart},
 	}
 }
