@@ -3,12 +3,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -16,11 +18,21 @@ import (
 // scenario is one row of the scorecard.
 type scenario struct {
 	number   int
+	letter   string // tells rows of one number apart
 	workload string
 	fault    string
 	needs    []string // programs besides ip and iptables
 	alone    bool     // it judges times: no other row runs beside it
+	waits    bool     // for a minute or so, mostly: it begins before the others
 	run      func(*bed)
+}
+
+// name is how the row is published.
+func (s scenario) name() string { return strconv.Itoa(s.number) + s.letter }
+
+// compare orders rows.
+func (s scenario) compare(t scenario) int {
+	return cmp.Or(cmp.Compare(s.number, t.number), cmp.Compare(s.letter, t.letter))
 }
 
 // bed is what a row works on: a cluster, clients and their history. Whatever a
@@ -40,6 +52,8 @@ type bed struct {
 	c        *cluster
 	ns       *namespaces // nil on loopback
 	h        *history
+	old      *oldKeys // nil if the row has none
+	cuts     cuts
 	l        *load
 	res      *result
 	faultAt  time.Time
@@ -186,7 +200,7 @@ func (b *bed) awaitReady(nodes ...*node) (ended error) {
 		var errs []error
 		for _, p := range nodes {
 			if !p.running() {
-				ended = fmt.Errorf("node %d has ended: %s", p.index, p.lastLog())
+				ended = fmt.Errorf("node %d has ended: %s", p.index, p.lastLog(1))
 				return nil
 			}
 			if err := b.c.ready(b.ctx, p); err != nil {
@@ -295,6 +309,27 @@ func (b *bed) failedTwice(from, to time.Time) (n int) {
 		}
 	}
 	return n
+}
+
+// noneFailedTwice judges that no operation failed on two nodes, but for what cuts excuse.
+func (b *bed) noneFailedTwice() {
+	var failed []string
+	excused := 0
+	for _, cl := range b.l.clients {
+		for _, s := range cl.samples() {
+			switch {
+			case s.ok:
+			case b.cuts.excuses(cl.nodes[0], s):
+				excused++
+			default:
+				failed = append(failed, fmt.Sprintf("%s, %v after the fault began: %s", s.key, s.at.Sub(b.faultAt).Round(time.Millisecond), s.err))
+			}
+		}
+	}
+	b.check(len(failed) == 0, "%d operations failed on two nodes in a row: %s", len(failed), strings.Join(failed[:min(3, len(failed))], "; "))
+	if len(b.cuts.made) > 0 {
+		b.note("%d operations failed on two nodes right after a cut, or for want of nodes on the client's side", excused)
+	}
 }
 
 // ratio compares a quantile of two phases of one run.

@@ -29,6 +29,7 @@ type sample struct {
 	took  time.Duration
 	ok    bool
 	first bool   // ok, and at the first try
+	key   string // that it was about
 	err   string // of both tries
 }
 
@@ -56,13 +57,12 @@ type client struct {
 		sync.Mutex
 		samples []sample
 	}
-	keys int // shared ones
-	pad  int // bytes added to each value
+	pad int // bytes added to each value
 }
 
 func newClient(c *cluster, h *history, id int, nodes []*node) *client {
 	return &client{id: id, c: c, h: h, nodes: nodes, at: id % len(nodes), conns: map[*node]*redis.Client{},
-		rng: rand.New(rand.NewPCG(uint64(id), 1)), views: map[string]view{}, keys: 60, pad: 400}
+		rng: rand.New(rand.NewPCG(uint64(id), 1)), views: map[string]view{}, pad: 400}
 }
 
 // dialRedis returns a client of one door that never repeats a command itself.
@@ -132,8 +132,8 @@ func fateOf(err error) fate {
 
 // tries runs one operation, once more on another node if it fails, and notes
 // how that went.
-func (cl *client) tries(ctx context.Context, once func() error) bool {
-	s := sample{at: time.Now()}
+func (cl *client) tries(ctx context.Context, key string, once func() error) bool {
+	s := sample{at: time.Now(), key: key}
 	err := once()
 	s.first = err == nil
 	before := err
@@ -167,7 +167,7 @@ func (cl *client) value() string {
 // are left, or -1.
 func (cl *client) write(ctx context.Context, key string, v view, del bool) (live int64) {
 	live = -1
-	cl.tries(ctx, func() error {
+	cl.tries(ctx, key, func() error {
 		a := &attempt{past: v.past, loose: cl.loose}
 		words := []any{"VCTX.DEL", key, v.token}
 		if !del {
@@ -192,7 +192,7 @@ func (cl *client) write(ctx context.Context, key string, v view, del bool) (live
 
 // read takes the context of key.
 func (cl *client) read(ctx context.Context, key string) bool {
-	return cl.tries(ctx, func() error {
+	return cl.tries(ctx, key, func() error {
 		reply, err := cl.do(ctx, "VCTX.GET", key, "META").Slice()
 		if err != nil {
 			return err
@@ -215,6 +215,20 @@ func showMeta(list any) (versions []shown) {
 // them.
 const manySiblings = 8
 
+// sharedOfKind is how many keys of each kind all clients share.
+const sharedOfKind = 60
+
+func hotKey(i int) string  { return fmt.Sprintf("hot:%d", i) }
+func cartKey(i int) string { return fmt.Sprintf("cart:%d", i) }
+
+// sharedKeys are those that both uses.
+func sharedKeys() (keys []string) {
+	for i := range sharedOfKind {
+		keys = append(keys, hotKey(i), cartKey(i))
+	}
+	return keys
+}
+
 // add makes one blind add: mostly under a key of its own, sometimes beside what
 // others add to a shared key.
 func (cl *client) add(ctx context.Context) {
@@ -224,7 +238,7 @@ func (cl *client) add(ctx context.Context) {
 		delete(cl.views, key) // nobody comes back to it
 		return
 	}
-	key := fmt.Sprintf("hot:%d", cl.rng.IntN(cl.keys))
+	key := hotKey(cl.rng.IntN(sharedOfKind))
 	if cl.write(ctx, key, view{}, false) > manySiblings && cl.read(ctx, key) {
 		cl.write(ctx, key, cl.views[key], false)
 	}
@@ -232,7 +246,7 @@ func (cl *client) add(ctx context.Context) {
 
 // change reads a shared key and writes it with what was seen.
 func (cl *client) change(ctx context.Context) {
-	key := fmt.Sprintf("cart:%d", cl.rng.IntN(cl.keys))
+	key := cartKey(cl.rng.IntN(sharedOfKind))
 	if cl.rng.IntN(2) == 0 || cl.views[key].token == "" {
 		if !cl.read(ctx, key) {
 			return
@@ -243,7 +257,7 @@ func (cl *client) change(ctx context.Context) {
 
 // addOrDelete is change with every third write a delete.
 func (cl *client) addOrDelete(ctx context.Context) {
-	key := fmt.Sprintf("item:%d", cl.rng.IntN(cl.keys))
+	key := fmt.Sprintf("item:%d", cl.rng.IntN(sharedOfKind))
 	if cl.read(ctx, key) {
 		cl.write(ctx, key, cl.views[key], cl.rng.IntN(3) == 0)
 	}
@@ -307,16 +321,21 @@ func (l *load) stop() {
 	l.ended = time.Now()
 }
 
+// samples are a client's operations so far.
+func (cl *client) samples() []sample {
+	cl.mu.Lock()
+	defer cl.mu.Unlock()
+	return slices.Clone(cl.mu.samples)
+}
+
 // between returns the samples begun in a span of time.
 func (l *load) between(from, to time.Time) (all []sample) {
 	for _, cl := range l.clients {
-		cl.mu.Lock()
-		for _, s := range cl.mu.samples {
+		for _, s := range cl.samples() {
 			if !s.at.Before(from) && s.at.Before(to) {
 				all = append(all, s)
 			}
 		}
-		cl.mu.Unlock()
 	}
 	return all
 }

@@ -225,10 +225,21 @@ func (p *node) logText() string {
 	return string(text)
 }
 
-// lastLog is the last line that node p logged.
-func (p *node) lastLog() string {
-	lines := strings.Split(strings.TrimSpace(p.logText()), "\n")
-	return lines[len(lines)-1]
+// lineBytes bounds a line of a log that is shown: some tell all that a node knows.
+const lineBytes = 300
+
+// lastLog is the end of what node p logged, so many lines at most.
+func (p *node) lastLog(most int) string { return endOf(p.logText(), most) }
+
+func endOf(text string, most int) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	lines = lines[max(0, len(lines)-most):]
+	for i, line := range lines {
+		if len(line) > lineBytes {
+			lines[i] = line[:lineBytes] + "..."
+		}
+	}
+	return strings.Join(lines, "\n")
 }
 
 // close ends what still runs.

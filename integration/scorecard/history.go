@@ -117,6 +117,11 @@ func (h *history) issue(key string, a *attempt) set {
 	return a.past.with(len(k.writes) - 1)
 }
 
+// holds notes what was written and acknowledged before the load.
+func (h *history) holds(key, value string) {
+	h.issue(key, &attempt{value: value, fate: acked})
+}
+
 // settle notes what the client was told of an attempt.
 func (h *history) settle(a *attempt, f fate) {
 	h.mu.Lock()

@@ -5,7 +5,7 @@
 // lost, deletes undone, time without service, latency, and how long the
 // replicas took to become equal again.
 //
-//	go run ./integration/scorecard [-short] [-rows 2,3,5] [-list]
+//	go run ./integration/scorecard [-short] [-rows 2,3,29,29b] [-list]
 //
 // Processes are killed, stopped and started on other disks; nodes have network
 // namespaces of their own whose links are cut; disks fill up, freeze, lose
@@ -36,12 +36,15 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
+// shownLines is how much of each log is shown when a row fails; -keep keeps all.
+const shownLines = 15
+
 // runPrefix begins the name of whatever a run makes; the process id follows.
 const runPrefix = "rdsc-"
 
 func main() {
 	s := &scorecard{}
-	rows := flag.String("rows", "", "numbers of the rows to run, with commas; all if empty")
+	rows := flag.String("rows", "", "numbers of the rows to run, with commas; all if empty. 29 is 29a and all others of that number")
 	list := flag.Bool("list", false, "only list the rows")
 	flag.BoolVar(&s.short, "short", false, "seconds instead of minutes")
 	flag.IntVar(&s.parallel, "parallel", 3, "rows at the same time, but for those that judge times")
@@ -51,7 +54,7 @@ func main() {
 	flag.Parse()
 	if *list {
 		for _, r := range scenarios() {
-			fmt.Printf("%3d  %-3s  %s\n", r.number, r.workload, r.fault)
+			fmt.Printf("%4s  %-3s  %s\n", r.name(), r.workload, r.fault)
 		}
 		return
 	}
@@ -116,9 +119,9 @@ func (s *scorecard) run(ctx context.Context, rows string) (ok bool, err error) {
 	}
 	s.help = string(help)
 	results := s.runRows(ctx, chosen)
-	slices.SortFunc(results, func(a, b *result) int { return a.row.number - b.row.number })
+	slices.SortFunc(results, func(a, b *result) int { return a.row.compare(b.row) })
 	printTable(os.Stdout, results)
-	return !slices.ContainsFunc(results, func(r *result) bool { return !r.expected(lacking(r.row.number)) }), ctx.Err()
+	return !slices.ContainsFunc(results, func(r *result) bool { return !r.expected(lacking(r.row.name())) }), ctx.Err()
 }
 
 func (s *scorecard) removeDir() {
@@ -130,19 +133,24 @@ func (s *scorecard) removeDir() {
 	_ = os.RemoveAll(s.dir) // the next run tries again
 }
 
-// choose returns the rows with the given numbers.
+// choose returns the rows with the given numbers; one without a letter stands for all
+// that have it.
 func choose(rows string) (chosen []scenario, err error) {
 	all := scenarios()
 	if rows == "" {
 		return all, nil
 	}
 	for text := range strings.SplitSeq(rows, ",") {
-		n, err := strconv.Atoi(strings.TrimSpace(text))
-		i := slices.IndexFunc(all, func(r scenario) bool { return r.number == n })
-		if err != nil || i < 0 {
+		text = strings.TrimSpace(text)
+		before := len(chosen)
+		for _, r := range all {
+			if text == r.name() || text == strconv.Itoa(r.number) {
+				chosen = append(chosen, r)
+			}
+		}
+		if len(chosen) == before {
 			return nil, fmt.Errorf("there is no row %q; -list shows them", text)
 		}
-		chosen = append(chosen, all[i])
 	}
 	return chosen, nil
 }
@@ -181,9 +189,11 @@ func (s *scorecard) runRows(ctx context.Context, rows []scenario) (results []*re
 	for slot := range max(1, s.parallel) {
 		wg.Go(func() { worker(slot) })
 	}
-	for _, r := range rows {
-		if !r.alone && ctx.Err() == nil {
-			queue <- r
+	for _, waiting := range []bool{true, false} {
+		for _, r := range rows {
+			if r.waits == waiting && !r.alone && ctx.Err() == nil {
+				queue <- r
+			}
 		}
 	}
 	close(queue)
@@ -197,19 +207,18 @@ func (s *scorecard) runRows(ctx context.Context, rows []scenario) (results []*re
 }
 
 func (s *scorecard) runRow(ctx context.Context, r scenario, slot int) *result {
-	prefix := fmt.Sprintf("%s-%d", s.prefix, r.number)
-	b := &bed{ctx: ctx, short: s.short, binary: s.binary, previous: s.previous, help: s.help, dir: filepath.Join(s.dir, fmt.Sprintf("row%d", r.number)), prefix: prefix, slot: slot,
+	b := &bed{ctx: ctx, short: s.short, binary: s.binary, previous: s.previous, help: s.help,
+		dir: filepath.Join(s.dir, "row"+r.name()), prefix: s.prefix + "-" + r.name(), slot: slot,
 		home: s.dir, skewed: &s.skewed}
 	begin := time.Now()
 	res := &result{row: r}
 	if res.broken = os.Mkdir(b.dir, 0o700); res.broken == nil {
 		res = r.runOn(b)
 	}
-	fmt.Fprintf(os.Stderr, "row %d, %s: %s after %.1f s\n", r.number, r.fault, res.verdict(), time.Since(begin).Seconds())
-	if !res.expected(lacking(r.number)) && b.c != nil {
+	fmt.Fprintf(os.Stderr, "row %s, %s: %s after %.1f s\n", r.name(), r.fault, res.verdict(), time.Since(begin).Seconds())
+	if !res.expected(lacking(r.name())) && b.c != nil {
 		for _, p := range b.c.nodes {
-			text := p.logText()
-			fmt.Fprintf(os.Stderr, "row %d, node %d logged at last:\n%s\n", r.number, p.index, text[max(0, len(text)-2000):])
+			fmt.Fprintf(os.Stderr, "row %s, node %d logged at last:\n%s\n", r.name(), p.index, p.lastLog(shownLines))
 		}
 	}
 	if !s.keep {

@@ -40,7 +40,7 @@ const soleKeys = 10
 func (p *plainLog) alone(cl *client, ctx context.Context) {
 	key := fmt.Sprintf("sole:%d:%d", cl.id, cl.rng.IntN(soleKeys))
 	cl.at = cl.rng.IntN(len(cl.nodes))
-	cl.tries(ctx, func() error {
+	cl.tries(ctx, key, func() error {
 		value := cl.value()
 		err := cl.do(ctx, "SET", key, value).Err()
 		p.mu.Lock()
@@ -59,8 +59,8 @@ const briefLife = time.Second
 
 // expiring sets a key that does not live long.
 func (p *plainLog) expiring(cl *client, ctx context.Context) {
-	cl.tries(ctx, func() error {
-		key := fmt.Sprintf("brief:%d", cl.id*1_000_000+cl.sent)
+	key := fmt.Sprintf("brief:%d", cl.id*1_000_000+cl.sent)
+	cl.tries(ctx, key, func() error {
 		err := cl.do(ctx, "SET", key, cl.value(), "PX", briefLife.Milliseconds()).Err()
 		if err == nil {
 			p.mu.Lock()
@@ -93,8 +93,8 @@ func (p *plainLog) stillThere(b *bed, nodes []*node) (shown, of int) {
 
 // append adds a word to a list that all clients change.
 func (p *plainLog) append(cl *client, ctx context.Context) {
-	key := fmt.Sprintf("list:%d", cl.rng.IntN(cl.keys))
-	cl.tries(ctx, func() error {
+	key := fmt.Sprintf("list:%d", cl.rng.IntN(sharedOfKind))
+	cl.tries(ctx, key, func() error {
 		old, err := cl.do(ctx, "GET", key).Text()
 		if err != nil && !errors.Is(err, redis.Nil) {
 			return err

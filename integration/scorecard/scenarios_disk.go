@@ -212,7 +212,7 @@ func (b *bed) backWithin(within time.Duration, p *node) {
 	cl.words = []string{"W", "3"}
 	err := b.await(within, func() error {
 		if !p.running() {
-			b.note("the node ended: %.200s", p.lastLog())
+			b.note("the node ended: %.200s", p.lastLog(1))
 			b.start(p)
 			b.mustServe(p)
 		}
@@ -442,7 +442,7 @@ func readErrors(b *bed) {
 	b.note("%d reads of the disk failed", failed)
 	b.check(failed > 0, "no read of the disk failed: the fault was none")
 	if !victim.running() {
-		b.note("the node ended: %s", victim.lastLog())
+		b.note("the node ended: %s", victim.lastLog(1))
 		b.returns(victim)
 	}
 	b.healed()

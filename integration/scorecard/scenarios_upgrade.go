@@ -138,9 +138,9 @@ func (b *bed) olderEnds(p *node, old string) {
 	b.start(p)
 	select {
 	case <-p.ended:
-		b.note("the previous release on a directory of the new level: %s", p.lastLog())
-		b.check(b.previous != "" || strings.Contains(p.lastLog(), "written by a newer release: level 2; this program serves up to 1"),
-			"node %d ended without saying why: %s", p.index, p.lastLog())
+		b.note("the previous release on a directory of the new level: %s", p.lastLog(1))
+		b.check(b.previous != "" || strings.Contains(p.logText(), "written by a newer release: level 2; this program serves up to 1"),
+			"node %d ended without saying why: %s", p.index, p.lastLog(1))
 	case <-time.After(refusedWithin):
 		b.fail("node %d runs the previous release on a directory of the new level", p.index)
 		p.kill()

@@ -6,22 +6,61 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
 
 func TestRowsAreNumberedOnce(t *testing.T) {
-	seen := map[int]bool{}
+	seen := map[string]bool{}
+	letters := map[int]string{} // of the last row with a number
 	for _, r := range scenarios() {
-		if seen[r.number] {
-			t.Errorf("row %d is there twice", r.number)
+		if seen[r.name()] {
+			t.Errorf("row %s is there twice", r.name())
 		}
-		seen[r.number] = true
+		last, again := letters[r.number]
+		if again && (last == "" || r.letter != string(last[0]+1)) || !again && r.letter != "" && r.letter != "a" {
+			t.Errorf("row %s follows on %q: rows of one number are lettered from a on", r.name(), last)
+		}
+		seen[r.name()], letters[r.number] = true, r.letter
 	}
-	for number, lacks := range notYet {
-		if !seen[number] || lacks.why == "" || len(lacks.shows) == 0 {
-			t.Errorf("notYet names row %d, %+v: there must be a row, a reason and what it shows", number, lacks)
+	for name, lacks := range notYet {
+		if !seen[name] || lacks.why == "" || len(lacks.shows) == 0 {
+			t.Errorf("notYet names row %s, %+v: there must be a row, a reason and what it shows", name, lacks)
 		}
+	}
+}
+
+func TestRowsAreChosenByNumberAndLetter(t *testing.T) {
+	for text, want := range map[string][]string{
+		"2, 30": {"2", "30"},
+		"29b":   {"29b"},
+		"29":    {"29a", "29b", "29c", "29d", "29e"},
+	} {
+		var got []string
+		chosen, err := choose(text)
+		for _, r := range chosen {
+			got = append(got, r.name())
+		}
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("-rows %s are %v, %v; want %v", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"1000", "2b", "b", ","} {
+		if chosen, err := choose(text); err == nil {
+			t.Errorf("-rows %s are %d rows", text, len(chosen))
+		}
+	}
+}
+
+func TestTheEndOfALogIsShortHoweverLongItIs(t *testing.T) {
+	text := strings.Repeat("early\n", 100) + strings.Repeat("x", 10*lineBytes) + "\nlast\n"
+	got := strings.Split(endOf(text, shownLines), "\n")
+	if len(got) != shownLines || got[shownLines-1] != "last" || len(got[shownLines-2]) > lineBytes+10 || got[0] != "early" {
+		t.Errorf("%d lines are shown, the last but one of %d bytes, the last is %q", len(got), len(got[len(got)-2]), got[len(got)-1])
+	}
+	if got := endOf("one", shownLines); got != "one" {
+		t.Errorf("of one line %q is shown", got)
 	}
 }
 

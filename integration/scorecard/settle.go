@@ -37,6 +37,10 @@ func (b *bed) settle() {
 	b.res.acked = b.h.acknowledged()
 	b.explainLost()
 	b.res.faults = append(b.res.faults, b.res.found.faults()...)
+	if b.old != nil {
+		b.judgeOld()
+		b.noStrays(final)
+	}
 	if b.res.acked < 100 {
 		b.fail("only %d writes were acknowledged: the load was no load", b.res.acked)
 	}

@@ -62,7 +62,7 @@ func printTable(w io.Writer, results []*result) {
 				converged = "never"
 			}
 		}
-		fmt.Fprintf(tw, "%d\t%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s\t%s\t\n", r.row.number, r.row.workload, r.row.fault, r.acked,
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s\t%s\t\n", r.row.name(), r.row.workload, r.row.fault, r.acked,
 			len(r.found.lost)+len(r.found.undelivered), len(r.found.resurrected), r.gap.Milliseconds(), ratio, converged, r.verdict())
 	}
 	_ = tw.Flush() // a lost terminal is told by nothing else either
@@ -82,7 +82,7 @@ func printWhy(w io.Writer, r *result) {
 	for _, n := range r.notes {
 		lines = append(lines, "note: "+n)
 	}
-	switch known := lacking(r.row.number); {
+	switch known := lacking(r.row.name()); {
 	case known != nil && r.expected(known):
 		lines = append(lines, "expected for now: "+known.why)
 	case known != nil:
@@ -91,6 +91,6 @@ func printWhy(w io.Writer, r *result) {
 		lines = append(lines, "unexpected: this row is known to pass")
 	}
 	if len(lines) > 0 {
-		fmt.Fprintf(w, "\nrow %d, %s (%.0f s):\n  %s\n", r.row.number, r.row.fault, r.took.Seconds(), strings.Join(lines, "\n  "))
+		fmt.Fprintf(w, "\nrow %s, %s (%.0f s):\n  %s\n", r.row.name(), r.row.fault, r.took.Seconds(), strings.Join(lines, "\n  "))
 	}
 }
