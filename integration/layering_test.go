@@ -35,15 +35,16 @@ var layers = map[string][]string{
 	"coordinator": {"coordinator/quorum", "membership/ring", "replica/version"},
 	// resp names the coordinator's types and errors, and speaks of slots,
 	// contexts and tokens, which are kernel words.
-	"resp":                {"coordinator", "membership/ring", "replica/version"},
-	"integration/simnet":  {},
-	"cmd/redynamo/node":   {"*"},
-	"cmd/redynamo":        {"cmd/redynamo/node", "cmd/redynamo/loadgen"},
-	"integration":         {"*"},
-	"integration/sim":     {"*"},
-	"integration/compare": {"cmd/redynamo/loadgen"},
-	// scorecard knows the program only as a binary, as users do.
-	"integration/scorecard": {},
+	"resp":                 {"coordinator", "membership/ring", "replica/version"},
+	"integration/simnet":   {},
+	"cmd/redynamo/node":    {"*"},
+	"cmd/redynamo":         {"cmd/redynamo/node", "cmd/redynamo/loadgen", "cmd/redynamo/history"},
+	"cmd/redynamo/history": {},
+	"integration":          {"*"},
+	"integration/sim":      {"*"},
+	"integration/compare":  {"cmd/redynamo/loadgen"},
+	// scorecard knows the program only as a binary, as users do, but for its judge.
+	"integration/scorecard": {"cmd/redynamo/history"},
 	"cmd/redynamo/loadgen":  {},
 }
 
