@@ -3,7 +3,6 @@ package integration
 import (
 	"context"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	judge "github.com/redynamo/redynamo/cmd/redynamo/history"
 	"github.com/redynamo/redynamo/cmd/redynamo/node"
 )
 
@@ -120,9 +120,8 @@ func drops(t *testing.T, seed uint64, length time.Duration) map[string]int {
 	for id := range dropClients {
 		clients.Go(func() { newSession(c, h, id).leaveBehind(start, until) })
 	}
-	soles := make([]*dropLog, dropWriters)
-	for i := range soles {
-		clients.Go(func() { soles[i] = newSession(c, h, dropClients+i).setOrDelete(start, until) })
+	for i := range dropWriters {
+		clients.Go(func() { newSession(c, h, dropClients+i).setOrDelete(start, until) })
 	}
 	n.run(until)
 	clients.Wait()
@@ -130,7 +129,7 @@ func drops(t *testing.T, seed uint64, length time.Duration) map[string]int {
 	n.heal()
 	c.awaitHome(h)
 	c.crossCheck(h, "all hints home")
-	keys := dropAllKeys(h, soles)
+	keys := h.keys()
 	c.awaitEqual(h, keys, kind)
 	c.crossCheck(h, "all owners equal")
 	shownAtDoors := c.readKeys(h, keys)
@@ -142,28 +141,16 @@ func drops(t *testing.T, seed uint64, length time.Duration) map[string]int {
 
 	rows, bound := c.openDisks(h, keys), all
 	if kind.loses() {
-		bound.nodes = 2
+		bound.W = 2
 	}
-	for _, key := range h.sharedKeys() {
+	for _, key := range keys {
 		h.judge(key, "at the doors", shownAtDoors[key], bound)
 		h.judge(key, "on all disks", rows.join(key, -1), bound)
-	}
-	for _, l := range soles {
-		l.check(h, "at the doors", func(key string) []shown { return shownAtDoors[key] })
-		l.check(h, "on all disks", func(key string) []shown { return rows.join(key, -1) })
 	}
 	if h.mu.counts["write acked"] < 100 || h.mu.counts["delete acked"] < 50 {
 		h.errorf("only %d writes and %d deletes were acknowledged: the load was no load", h.mu.counts["write acked"], h.mu.counts["delete acked"])
 	}
 	return h.mu.counts
-}
-
-func dropAllKeys(h *history, soles []*dropLog) []string {
-	keys := h.sharedKeys()
-	for _, l := range soles {
-		keys = append(keys, slices.Sorted(maps.Keys(l.keys))...)
-	}
-	return keys
 }
 
 // dropNemesis lets storms and calm follow each other.
@@ -454,99 +441,27 @@ func (s *session) rest() {
 	}
 }
 
-// dropLog is what the only writer of some keys knows of them.
-type dropLog struct{ keys map[string]*dropKey }
-
-// dropKey is one key. A plain command covers what its coordinator holds and what its
-// connection has seen, so only what came before on one connection is ruled out.
-type dropKey struct {
-	last      string          // acknowledged last; "" is a delete
-	unsure    bool            // a delete of unknown fate may remove anything
-	sent      map[string]bool // of unknown fate: these may surface at any time
-	refused   map[string]bool
-	seen      []string        // acknowledged on this connection
-	forbidden map[string]bool // replaced or deleted on the connection that set them
-}
-
 // setOrDelete sets and deletes keys that nobody else writes, with plain commands.
-func (s *session) setOrDelete(start, until time.Time) *dropLog {
-	l := &dropLog{keys: map[string]*dropKey{}}
+func (s *session) setOrDelete(start, until time.Time) {
 	for time.Now().Before(until) {
-		was := s.cl
 		s.rest()
 		if !s.connected() {
 			continue
 		}
-		if s.cl != was {
-			for _, k := range l.keys {
-				k.seen = nil
-			}
-		}
 		key := s.epochKey(fmt.Sprintf("p%d", s.id), start)
-		k := l.keys[key]
-		if k == nil {
-			k = &dropKey{sent: map[string]bool{}, refused: map[string]bool{}, forbidden: map[string]bool{}}
-			l.keys[key] = k
-		}
 		if s.rng.IntN(5) < 2 {
-			s.plainDelete(key, k)
+			s.plainDelete(key)
 		} else {
-			s.plainSet(key, k)
+			s.plainSet(key)
 		}
 	}
 	s.leave()
-	return l
 }
 
-func (s *session) plainSet(key string, k *dropKey) {
-	value := s.value()
-	_, err := s.cl.do("SET", key, value)
-	switch s.fateOf(err) {
-	case acked:
-		s.h.count("plain set acked")
-		k.acknowledge(value)
-		k.seen = append(k.seen, value)
-	case denied:
-		k.refused[value] = true
-	default:
-		k.sent[value] = true
-	}
-}
-
-func (s *session) plainDelete(key string, k *dropKey) {
-	_, err := s.cl.do("DEL", key)
-	switch s.fateOf(err) {
-	case acked:
-		s.h.count("plain delete acked")
-		k.acknowledge("")
-	case unknown:
-		k.unsure = true
-	}
-}
-
-func (k *dropKey) acknowledge(value string) {
-	k.last = value
-	for _, v := range k.seen {
-		k.forbidden[v] = true
-	}
-	k.seen = nil
-}
-
-// check judges what somebody shows of the keys.
-func (l *dropLog) check(h *history, where string, show func(key string) []shown) {
-	for key, k := range l.keys {
-		versions := show(key)
-		held := slices.ContainsFunc(versions, func(v shown) bool { return v.value == k.last || k.sent[v.value] })
-		if k.last != "" && !held && !k.unsure {
-			h.errorf("I1 lost: %s: %s shows %v, acknowledged last was %q (unknown fate: %v)", where, key, versions, k.last, k.sent)
-		}
-		for _, v := range versions {
-			switch {
-			case k.refused[v.value]:
-				h.errorf("I3 phantom: %s: %s shows %q, which was refused", where, key, v.value)
-			case k.forbidden[v.value]:
-				h.errorf("I2 resurrected: %s: %s shows %v; %q was replaced or deleted on the connection that had set it", where, key, versions, v.value)
-			}
-		}
-	}
+func (s *session) plainDelete(key string) {
+	o := s.op(judge.Del, key)
+	o.W = plainNodes
+	i := s.h.issue(o)
+	reply, err := s.cl.do("DEL", key)
+	s.settle(i, reply, err)
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	judge "github.com/redynamo/redynamo/cmd/redynamo/history"
 	"github.com/redynamo/redynamo/cmd/redynamo/node"
 	"github.com/redynamo/redynamo/replica"
 	"github.com/redynamo/redynamo/replica/storage"
@@ -120,9 +121,8 @@ func rain(t *testing.T, seed uint64) map[string]int {
 	for id := range sharedClients {
 		clients.Go(func() { newSession(c, h, id).share(until) })
 	}
-	soles := make([]*soleLog, soleWriters)
-	for i := range soles {
-		clients.Go(func() { soles[i] = newSession(c, h, sharedClients+i).writeAlone(until) })
+	for i := range soleWriters {
+		clients.Go(func() { newSession(c, h, sharedClients+i).writeAlone(until) })
 	}
 	n.run(until)
 	clients.Wait()
@@ -130,38 +130,20 @@ func rain(t *testing.T, seed uint64) map[string]int {
 	c.checkServing()
 	c.awaitHome(h)
 	c.crossCheck(h, "all hints home")
-	shownAtDoors := c.readAll(h, soles)
+	shownAtDoors := c.readAll(h)
 	c.closeInTime()
 	n.ghosts.Wait()
 	time.Sleep(time.Minute) // memberlist's probes sit out their timeouts
 
-	rows := c.openDisks(h, allKeys(h, soles))
-	for _, key := range h.sharedKeys() {
+	rows := c.openDisks(h, h.keys())
+	for _, key := range h.keys() {
 		h.judge(key, "at the doors", shownAtDoors[key], all)
 		h.judge(key, "on all disks", rows.join(key, -1), all)
-	}
-	for _, l := range soles {
-		l.check(h, shownAtDoors, rows)
 	}
 	if w := h.mu.counts["write acked"]; w < 100 {
 		h.errorf("only %d writes were acknowledged: the load was no load", w)
 	}
 	return h.mu.counts
-}
-
-func (h *history) sharedKeys() []string {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return slices.Sorted(maps.Keys(h.mu.keys))
-}
-
-// allKeys are the keys that clients wrote.
-func allKeys(h *history, soles []*soleLog) []string {
-	keys := h.sharedKeys()
-	for _, l := range soles {
-		keys = append(keys, slices.Sorted(maps.Keys(l.last))...)
-	}
-	return keys
 }
 
 // nemesis breaks things, and in the end mends them.
@@ -443,8 +425,8 @@ func (c *simCluster) hintRows() (rows, delivered int64, err error) {
 
 // readAll reads every key twice from all its owners, which repairs the stale
 // ones, checks that they agree then, and returns what was shown.
-func (c *simCluster) readAll(h *history, soles []*soleLog) map[string][]shown {
-	keys := allKeys(h, soles)
+func (c *simCluster) readAll(h *history) map[string][]shown {
+	keys := h.keys()
 	final := map[string][]shown{}
 	for pass := range 2 {
 		cl, err := c.dial(int(c.seed+uint64(pass)) % len(c.nodes))
@@ -490,7 +472,7 @@ func readMeta(cl *simClient, key string, more ...string) (r vctxReply, err error
 	r.token = list[0].(string)
 	for _, entry := range list[1].([]any) {
 		fields := entry.([]any)
-		r.versions = append(r.versions, shown{fields[0].(string), fields[1].(string)})
+		r.versions = append(r.versions, shown{Value: fields[0].(string), Dot: fields[1].(string)})
 		r.fallback = r.fallback || fields[5].(int64) == 1
 	}
 	return r, nil
@@ -553,24 +535,25 @@ func (d diskRows) join(key string, without int) []shown {
 // already, what was on two of them must be on one.
 func (c *simCluster) crossCheck(h *history, when string) {
 	h.count("cross-check")
-	acks := h.acknowledged()
-	keys := h.sharedKeys()
+	one, keys := h.soFar(), h.keys()
+	two := one
+	two.W = 2
 	rows := c.openDisks(h, keys)
 	for _, key := range keys {
 		if c.burns {
-			h.judge(key, "on all disks, "+when, rows.join(key, -1), binding{acks, 2})
+			h.judge(key, "on all disks, "+when, rows.join(key, -1), two)
 			continue
 		}
-		h.judge(key, "on all disks, "+when, rows.join(key, -1), binding{acks, 1})
+		h.judge(key, "on all disks, "+when, rows.join(key, -1), one)
 		for i := range c.nodes {
-			h.judge(key, fmt.Sprintf("on all disks but that of node %d, %s", i, when), rows.join(key, i), binding{acks, 2})
+			h.judge(key, fmt.Sprintf("on all disks but that of node %d, %s", i, when), rows.join(key, i), two)
 		}
 	}
 }
 
 func showRecord(rec version.Record) (live []shown) {
 	for _, v := range rec.Live(0) {
-		live = append(live, shown{string(v.Value), dotText(v.Dot)})
+		live = append(live, shown{Value: string(v.Value), Dot: dotText(v.Dot)})
 	}
 	return live
 }
@@ -584,6 +567,7 @@ type session struct {
 	rng   *rand.Rand
 	at    int
 	cl    *simClient
+	conns int // that it has had
 	views map[string]view
 	sent  int
 	pick  func(rng *rand.Rand, not int) int // draws the next node; nil draws from all
@@ -591,14 +575,7 @@ type session struct {
 }
 
 // view is what a session holds of a key: a token, and what it stands for.
-type view struct {
-	token string
-	past  set
-	own   string // what was acknowledged with the token, if that was no read
-}
-
-// deletion is the own of a view after a delete.
-const deletion = "-"
+type view struct{ token string }
 
 func newSession(c *simCluster, h *history, id int) *session {
 	return &session{c: c, h: h, id: id, rng: rand.New(rand.NewPCG(c.seed, uint64(1000+id))), at: id % len(c.nodes), views: map[string]view{}}
@@ -636,6 +613,7 @@ func (s *session) connected() bool {
 	}
 	cl.patience = 3 * time.Second
 	s.cl = cl
+	s.conns++
 	return true
 }
 
@@ -704,19 +682,29 @@ func (s *session) read(key string) {
 	if covering {
 		more = append(more, "MIN", v.token)
 	}
-	where := s.where()
+	o := s.op(judge.VGet, key)
+	if covering {
+		o.Min = v.token
+	}
 	got, err := readMeta(s.cl, key, more...)
 	if s.fateOf(err) != acked {
 		s.h.count("read failed")
 		return
 	}
+	s.sawAll(o, got)
+}
+
+// op is an operation that begins now.
+func (s *session) op(kind, key string) judge.Op {
+	return judge.Op{Kind: kind, Session: strconv.Itoa(s.id), Key: key, Node: fmt.Sprintf("node %d, connection %d", s.at, s.conns), BeginUS: time.Now().UnixMicro()}
+}
+
+// sawAll notes what a read showed.
+func (s *session) sawAll(o judge.Op, got vctxReply) {
 	s.h.count("read")
-	s.h.tell(key, "%s: read (until %s, to cover %q: %v): %v", where, clockText(), v.own, covering, got.versions)
-	past := s.h.saw(key, got.versions, where)
-	if covering && v.own != "" && v.own != deletion {
-		s.h.covered(key, v.own, past, where)
-	}
-	s.views[key] = view{token: got.token, past: past}
+	o.Values, o.Next = got.versions, got.token
+	s.h.saw(o)
+	s.views[o.Key] = view{token: got.token}
 }
 
 // quorum draws W, which is mostly the default, and the words that ask for it.
@@ -736,19 +724,28 @@ func (s *session) value() string {
 func (s *session) put(key string) fate {
 	v := s.views[key]
 	nodes, words := s.quorum()
-	a := &attempt{value: s.value(), past: v.past, nodes: nodes, when: s.where()}
-	past := s.h.issue(key, a)
-	reply, err := s.cl.do(append([]string{"VCTX.SET", key, a.value, v.token}, words...)...)
-	f := s.fateOf(err)
-	s.h.settle(a, f)
-	s.h.tell(key, "%s: write %q, W %d: %v, %v (until %s)", a.when, a.value, nodes, f, err, clockText())
+	o := s.op(judge.VSet, key)
+	o.Value, o.Token, o.W = s.value(), judge.With(v.token), nodes
+	i := s.h.issue(o)
+	reply, err := s.cl.do(append([]string{"VCTX.SET", key, o.Value, v.token}, words...)...)
+	f, next := s.settle(i, reply, err)
 	if f == acked {
-		s.views[key] = view{token: reply.([]any)[0].(string), past: past, own: a.value}
+		s.views[key] = view{token: next}
 		if s.rng.IntN(100) == 0 {
-			s.c.crossCheck(s.h, "right after "+a.String()+" to "+key)
+			s.c.crossCheck(s.h, fmt.Sprintf("right after the write of %q to %s", o.Value, key))
 		}
 	}
 	return f
+}
+
+// settle notes what came of a write or delete, and returns the token that it gave.
+func (s *session) settle(i issued, reply any, err error) (f fate, next string) {
+	if list, versioned := reply.([]any); versioned {
+		next = list[0].(string)
+	}
+	f = s.fateOf(err)
+	s.h.settle(i, f, next, err)
+	return f, next
 }
 
 // removeTwice deletes and, if the outcome is unknown and now and then anyway,
@@ -769,75 +766,35 @@ func (s *session) removeTwice(key string) {
 func (s *session) remove(key string) fate {
 	v := s.views[key]
 	nodes, words := s.quorum()
-	a := &attempt{past: v.past, nodes: nodes, when: s.where()}
-	s.h.issue(key, a)
+	o := s.op(judge.VDel, key)
+	o.Token, o.W = judge.With(v.token), nodes
+	i := s.h.issue(o)
 	reply, err := s.cl.do(append([]string{"VCTX.DEL", key, v.token}, words...)...)
-	f := s.fateOf(err)
-	s.h.settle(a, f)
-	s.h.tell(key, "%s: delete, W %d, with the token of %q: %v, %v (until %s)", a.when, nodes, v.own, f, err, clockText())
+	f, next := s.settle(i, reply, err)
 	if f == acked && s.rng.IntN(2) == 0 {
-		s.views[key] = view{token: reply.([]any)[0].(string), past: v.past, own: deletion}
+		s.views[key] = view{token: next}
 	}
 	return f
 }
 
-// soleLog is what the only writer of some keys knows. A plain SET covers what
-// its coordinator holds, so its history is the order of the writer.
-type soleLog struct {
-	last    map[string]string          // acknowledged last
-	sent    map[string]map[string]bool // unknown: these may surface at any time
-	refused map[string]map[string]bool
-}
-
 // writeAlone sets keys that nobody else writes.
-func (s *session) writeAlone(until time.Time) *soleLog {
-	l := &soleLog{last: map[string]string{}, sent: map[string]map[string]bool{}, refused: map[string]map[string]bool{}}
+func (s *session) writeAlone(until time.Time) {
 	for time.Now().Before(until) {
 		s.pause()
-		if !s.connected() {
-			continue
-		}
-		key, value := fmt.Sprintf("sole:%d:%d", s.id, s.rng.IntN(soleKeys)), s.value()
-		_, err := s.cl.do("SET", key, value)
-		switch f := s.fateOf(err); f {
-		case acked:
-			l.last[key] = value
-			s.h.count("plain acked")
-		default:
-			into := l.sent
-			if f == denied {
-				into = l.refused
-			}
-			if into[key] == nil {
-				into[key] = map[string]bool{}
-			}
-			into[key][value] = true
+		if s.connected() {
+			s.plainSet(fmt.Sprintf("sole:%d:%d", s.id, s.rng.IntN(soleKeys)))
 		}
 	}
 	s.leave()
-	return l
 }
 
-// check judges the keys of a sole writer: the newest version is what was
-// acknowledged last, or something whose fate is unknown.
-func (l *soleLog) check(h *history, atDoors map[string][]shown, rows diskRows) {
-	for key := range l.last {
-		l.checkKey(h, "on all disks", key, rows.join(key, -1))
-		l.checkKey(h, "at the doors", key, atDoors[key])
-	}
-}
+// plainNodes is the W of plain writes.
+const plainNodes = 2
 
-func (l *soleLog) newest(key string, versions []shown) bool {
-	return len(versions) > 0 && (versions[0].value == l.last[key] || l.sent[key][versions[0].value])
-}
-
-func (l *soleLog) checkKey(h *history, where, key string, versions []shown) {
-	if !l.newest(key, versions) {
-		h.errorf("I1 lost: %s: %s shows %v, acknowledged last was %q (unknown fate: %v)", where, key, versions, l.last[key], l.sent[key])
-	}
-	for _, v := range versions {
-		if l.refused[key][v.value] {
-			h.errorf("I3 phantom: %s: %s shows %q, which was refused", where, key, v.value)
-		}
-	}
+func (s *session) plainSet(key string) {
+	o := s.op(judge.Set, key)
+	o.Value, o.W = s.value(), plainNodes
+	i := s.h.issue(o)
+	reply, err := s.cl.do("SET", key, o.Value)
+	s.settle(i, reply, err)
 }

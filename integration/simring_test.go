@@ -15,6 +15,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	judge "github.com/redynamo/redynamo/cmd/redynamo/history"
 	"github.com/redynamo/redynamo/cmd/redynamo/node"
 )
 
@@ -233,19 +234,15 @@ func (r *ringClient) readOld() error {
 // readShared reads a shared key and judges what it shows.
 func (r *ringClient) readShared(key string) error {
 	lenient, wave := r.s.lenient.Load(), r.s.waves.Load()
-	acks, where := r.h.acknowledged(), r.where()
+	bound, where, o := r.h.soFar(), r.where(), r.op(judge.VGet, key)
 	got, err := readMeta(r.cl, key)
 	if r.fateOf(err) != acked {
 		return err
 	}
-	r.h.count("read")
-	r.h.tell(key, "%s: read (until %s): %v", where, clockText(), got.versions)
-	if lenient || r.s.waves.Load() != wave {
-		r.views[key] = view{token: got.token, past: r.h.saw(key, got.versions, where)}
-		return nil
+	r.sawAll(o, got)
+	if !lenient && r.s.waves.Load() == wave {
+		r.h.judge(key, where, got.versions, bound)
 	}
-	r.h.judge(key, where, got.versions, binding{acks: acks})
-	r.views[key] = view{token: got.token, past: r.h.saw(key, got.versions, where)}
 	return nil
 }
 
@@ -444,7 +441,7 @@ func (s *ringSim) judgeEnd() {
 		s.t.Fatalf("seed %d: %v", s.seed, err)
 	}
 	defer cl.conn.Close()
-	shared := s.h.sharedKeys()
+	shared := s.h.keys()
 	for _, key := range shared {
 		got, err := readMeta(cl, key, "R", "3")
 		if err != nil {

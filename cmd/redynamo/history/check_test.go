@@ -272,6 +272,11 @@ func TestFindings(t *testing.T) {
 			set s=a k=p v=x n=m
 			set s=a k=p v=y n=o
 			final k=p show=x,y`, want: []string{"lost 2 3 4"}},
+		{name: "plain: what a deleted value hid may show", opts: Options{OneClock: true}, text: `
+			set s=a k=p v=x n=m
+			set s=a k=p v=y n=o
+			del s=b k=p
+			final k=p show=x`},
 		{name: "plain: a session that was not told ok has a new connection", text: `
 			set s=a k=p v=x
 			set s=a k=q v=y r=unknown

@@ -19,7 +19,7 @@ type Options struct {
 // Binding says which acknowledgements bind. One that speaks of fewer nodes than
 // a fault may take away binds nobody, nor one of a time that may be lost.
 type Binding struct {
-	Acks  int   // the first so many; 0: all
+	Acks  int   // the first so many; 0: all; negative: none
 	W     int   // those of at least so many nodes, where the operation says of how many
 	UpTo  int64 // those that ended by then, in microseconds; 0: all
 	Nodes int   // what W is of operations that do not say it
@@ -103,7 +103,7 @@ type write struct {
 	ttl        int64 // microseconds, 0: none
 	shown      int32 // the first line that shows it, 0: none
 	dotShown   int32 // the first line that shows its dot
-	superseded int32 // plain: the line of a later write that wins over it
+	superseded int32 // plain: 1 + the number of a later write that wins over it
 	replaced   int32 // plain: the line of a later write or delete that took it away
 }
 
@@ -323,6 +323,15 @@ func (c *Checker) End(at Attempt, o *Op) error {
 
 // Acknowledged is how many acknowledgements there were.
 func (c *Checker) Acknowledged() int { return c.acks }
+
+// SoFar binds what has been acknowledged by now, for a state that is about to be
+// looked at.
+func (c *Checker) SoFar() Binding {
+	if c.acks == 0 {
+		return Binding{Acks: -1}
+	}
+	return Binding{Acks: c.acks}
+}
 
 // fewWrites is how many writes of a key are looked through one by one. Many keys
 // have no more, and maps of one entry would be most of what they take.

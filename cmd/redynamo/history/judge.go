@@ -182,16 +182,15 @@ func (k *key) gone() []int64 {
 	return gone
 }
 
-// Judge judges a state of a key, at any time: o is a final line. More may follow.
+// Judge judges a state of a key, at any time: o is a final line, and may have the
+// number 0 if it stands nowhere. More may follow.
 func (c *Checker) Judge(line int, o *Op, b Binding) {
 	k := c.key(o.Key)
 	r := reading{line: int32(line), begin: o.BeginUS, end: o.EndUS}
 	c.show(k, &r, o)
 	c.judgeSiblings(k, &r)
 	for _, id := range r.ids {
-		if k.writes[id].line == 0 {
-			c.phantom(k, id)
-		}
+		c.judgeReal(k, id, r.line)
 	}
 	if k.plain {
 		c.judgePlain(k, &r, o, b)
@@ -296,20 +295,21 @@ func (k *key) whoCovers(b Binding, id int32) (by *attempt, lines []int32) {
 	panic(fmt.Sprintf("history: nothing covers write %d of key %q, and it was found covered", id, k.name))
 }
 
-// phantom tells of a value that nobody wrote.
-func (c *Checker) phantom(k *key, id int32) {
-	w := &k.writes[id]
-	c.found(k, Phantom, w.value, fmt.Sprintf("%s is shown, and nobody wrote it", w.dotted()), w.shown)
+// judgeReal judges whether a value that a line shows was ever written.
+func (c *Checker) judgeReal(k *key, id, line int32) {
+	switch w := &k.writes[id]; {
+	case w.line == 0:
+		c.found(k, Phantom, w.value, fmt.Sprintf("%s is shown, and nobody wrote it", w.dotted()), line)
+	case w.outcome == failed:
+		c.found(k, Phantom, w.value, fmt.Sprintf("the write of %s failed, and it is shown", w.dotted()), w.line, line)
+	}
 }
 
 // settle judges what could not be judged before all was told.
 func (c *Checker) settle(k *key) {
 	for i := range k.writes {
-		switch w := &k.writes[i]; {
-		case w.line == 0:
-			c.phantom(k, int32(i))
-		case w.outcome == failed && w.shown != 0:
-			c.found(k, Phantom, w.value, fmt.Sprintf("the write of %s failed, and it is shown", w.dotted()), w.line, w.shown)
+		if w := &k.writes[i]; w.shown != 0 || w.dot != "" {
+			c.judgeReal(k, int32(i), w.shown)
 		}
 	}
 	var gone []int64

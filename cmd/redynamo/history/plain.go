@@ -8,8 +8,8 @@ func (k *key) order(s *session, id int32, del bool, line int32, oneClock bool) {
 	last, any := k.last[s.name]
 	if any && last.id >= 0 {
 		w := &k.writes[last.id]
-		if last.conn == s.conn || oneClock && !del {
-			w.superseded = line
+		if !del && (last.conn == s.conn || oneClock) {
+			w.superseded = id + 1
 		}
 		// A connection forgets keys, the oldest first; it cannot have met more keys
 		// than it did operations.
@@ -35,9 +35,11 @@ func (c *Checker) judgePlain(k *key, r *reading, o *Op, b Binding) {
 		case w.replaced != 0 && k.bindsLine(b, w.replaced):
 			c.found(k, Resurrected, w.value, fmt.Sprintf("%s is live%s, and line %d took it away on the connection that had written it", w.dotted(), at(o), w.replaced),
 				w.line, w.replaced, r.line)
-		case i == 0 && w.superseded != 0 && k.bindsLine(b, w.superseded):
-			c.found(k, Lost, fmt.Sprint(w.superseded), fmt.Sprintf("the newest value%s is %s, which its session had replaced in line %d", at(o), w.dotted(), w.superseded),
-				w.line, w.superseded, r.line)
+		case i == 0 && w.superseded != 0:
+			// When the later value has been deleted, what it hid may show.
+			if by := &k.writes[w.superseded-1]; b.holds(&by.attempt) && !k.mayBeRemoved(by, r.end) {
+				c.found(k, Lost, by.value, fmt.Sprintf("the newest value%s is %s, and line %d is later", at(o), w.dotted(), by.line), w.line, by.line, r.line)
+			}
 		}
 	}
 	shown := map[int32]bool{}
