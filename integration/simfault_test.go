@@ -684,7 +684,7 @@ func (s *session) read(key string) {
 	}
 	o := s.op(judge.VGet, key)
 	if covering {
-		o.Min = v.token
+		o.Min = tokenName(v.token)
 	}
 	got, err := readMeta(s.cl, key, more...)
 	if s.fateOf(err) != acked {
@@ -702,7 +702,7 @@ func (s *session) op(kind, key string) judge.Op {
 // sawAll notes what a read showed.
 func (s *session) sawAll(o judge.Op, got vctxReply) {
 	s.h.count("read")
-	o.Values, o.Next = got.versions, got.token
+	o.Values, o.Next = got.versions, tokenName(got.token)
 	s.h.saw(o)
 	s.views[o.Key] = view{token: got.token}
 }
@@ -725,7 +725,7 @@ func (s *session) put(key string) fate {
 	v := s.views[key]
 	nodes, words := s.quorum()
 	o := s.op(judge.VSet, key)
-	o.Value, o.Token, o.W = s.value(), judge.With(v.token), nodes
+	o.Value, o.Token, o.W = s.value(), judge.With(tokenName(v.token)), nodes
 	i := s.h.issue(o)
 	reply, err := s.cl.do(append([]string{"VCTX.SET", key, o.Value, v.token}, words...)...)
 	f, next := s.settle(i, reply, err)
@@ -744,7 +744,7 @@ func (s *session) settle(i issued, reply any, err error) (f fate, next string) {
 		next = list[0].(string)
 	}
 	f = s.fateOf(err)
-	s.h.settle(i, f, next, err)
+	s.h.settle(i, f, tokenName(next), err)
 	return f, next
 }
 
@@ -767,7 +767,7 @@ func (s *session) remove(key string) fate {
 	v := s.views[key]
 	nodes, words := s.quorum()
 	o := s.op(judge.VDel, key)
-	o.Token, o.W = judge.With(v.token), nodes
+	o.Token, o.W = judge.With(tokenName(v.token)), nodes
 	i := s.h.issue(o)
 	reply, err := s.cl.do(append([]string{"VCTX.DEL", key, v.token}, words...)...)
 	f, next := s.settle(i, reply, err)

@@ -190,3 +190,7 @@ func (h *history) judge(key, where string, final []shown, b binding) {
 
 // dotText is the form of a dot in replies.
 func dotText(d version.Dot) string { return fmt.Sprintf("%016x:%d", uint64(d.Actor), d.Counter) }
+
+// tokenName is a token as a history names it: by the MAC of all of it, which stands
+// at its end.
+func tokenName(token string) string { return fmt.Sprintf("%x", token[max(0, len(token)-8):]) }
