@@ -617,9 +617,6 @@ func (s *session) connected() bool {
 	return true
 }
 
-// refusals are the words after which nothing was written.
-var refusals = []string{"NOREPLICAS", "LOADING", "OVERLOADED", "TOOMANYSIBLINGS", "STALE"}
-
 // fateOf says what an error leaves open, and moves on.
 func (s *session) fateOf(err error) fate {
 	if err == nil {
@@ -634,7 +631,7 @@ func (s *session) fateOf(err error) fate {
 	word, _, _ := strings.Cut(string(said), " ")
 	s.h.count("reply " + word)
 	switch {
-	case slices.Contains(refusals, word):
+	case word != "BADCTX" && judge.Refused(string(said)): // every token is one that was given out
 		return denied
 	case word == "UNCERTAIN", word == "TIMEOUT":
 	default:

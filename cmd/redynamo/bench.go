@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -10,9 +11,11 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/redis/go-redis/v9/logging"
 	"github.com/schollz/progressbar/v3"
 
 	"github.com/redynamo/redynamo/cmd/redynamo/loadgen"
+	"github.com/redynamo/redynamo/cmd/redynamo/record"
 )
 
 // benchCmd loads running servers and prints one row per operation and
@@ -22,17 +25,26 @@ type benchCmd struct {
 	Op         []string      `help:"Operations, one row each: set, get or mixed." default:"set,get"`
 	Pipeline   []int         `help:"Commands in flight per connection, one row each." default:"1,16"`
 	Clients    int           `help:"Connections." default:"50"`
-	Keys       int           `help:"Distinct keys." default:"100000"`
+	Keys       int           `help:"Distinct keys: 100000, or 100 of each workload with --history." default:"0"`
 	ValueBytes int           `help:"Bytes of a value." default:"100"`
 	Duration   time.Duration `help:"Measured time of a row." default:"3s"`
 	Warmup     time.Duration `help:"Time before it that is not counted." default:"500ms"`
 	PID        []int         `name:"pid" help:"Processes of the server, to account their CPU time." placeholder:"PID"`
 	AuthPass   string        `help:"Password to log in with." placeholder:"SECRET"`
 	Fill       bool          `help:"Set every key once before the first row." default:"true" negatable:""`
+
+	History  string        `help:"Measure nothing: write down in this file what clients do and see, for 'redynamo check'." placeholder:"FILE" type:"path"`
+	Workload string        `help:"What the clients of a history do: add, cart, delete, expire, plain or mixed." default:"mixed"`
+	Think    time.Duration `help:"How long a client of a history waits between two operations, on average." default:"5ms"`
+	Settle   time.Duration `help:"How long the owners of a history's keys may take to become equal after the load." default:"1m"`
+	Calm     bool          `help:"Say in the history that no fault happens; more is held to be broken then."`
 }
 
 // Run fills, loads and prints.
 func (b *benchCmd) Run(ctx context.Context, con *console) error {
+	if b.History != "" {
+		return b.record(ctx, con)
+	}
 	cfg := loadgen.Config{
 		Addrs: b.Addr, Password: b.AuthPass, Clients: b.Clients, Keys: b.Keys, ValueBytes: b.ValueBytes,
 		Duration: b.Duration, Warmup: b.Warmup, PIDs: b.PID,
@@ -56,6 +68,27 @@ func (b *benchCmd) Run(ctx context.Context, con *console) error {
 		}
 	}
 	return tw.Flush()
+}
+
+// record writes a history.
+func (b *benchCmd) record(ctx context.Context, con *console) (err error) {
+	f, err := os.Create(b.History)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	cfg := record.Config{
+		Addrs: b.Addr, Password: b.AuthPass, Workload: b.Workload, Clients: b.Clients, Keys: b.Keys, ValueBytes: b.ValueBytes,
+		Duration: b.Duration, Think: b.Think, Settle: b.Settle, Calm: b.Calm,
+	}
+	logging.Disable() // what goes wrong stands in the history
+	sum, err := record.Run(ctx, cfg, f, func(what string) { fmt.Fprintln(con.err, what) })
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(con.out, "%s: %d operations, %d of them not ok, on %d keys; the owners of %d keys were not equal in time\n",
+		b.History, sum.Operations, sum.Failed, sum.Keys, sum.Unequal)
+	return nil
 }
 
 func millis(d time.Duration) string { return fmt.Sprintf("%.2f", float64(d)/float64(time.Millisecond)) }

@@ -31,6 +31,7 @@ type cli struct {
 	Server serverCmd `cmd:"" help:"Run one node."`
 	Health healthCmd `cmd:"" help:"Ask a node whether it is ready; for container health checks."`
 	Bench  benchCmd  `cmd:"" help:"Load a server that speaks RESP and print throughput, latency and CPU per operation."`
+	Check  checkCmd  `cmd:"" help:"Judge histories of what clients did and saw: exit status 0 is clean, 1 findings, 2 unreadable."`
 	Ring   ringCmd   `cmd:"" help:"Show and change the members of a cluster."`
 }
 
@@ -40,14 +41,21 @@ func main() {
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	if err != nil && !errors.Is(err, errUsage) {
+		fmt.Fprintln(os.Stderr, "redynamo:", err)
+	}
+	os.Exit(exitStatus(err))
+}
+
+// exitStatus is 2 for what was not understood and 1 for what failed.
+func exitStatus(err error) int {
 	switch {
 	case err == nil:
-	case errors.Is(err, errUsage):
-		os.Exit(2)
-	default:
-		fmt.Fprintln(os.Stderr, "redynamo:", err)
-		os.Exit(1)
+		return 0
+	case errors.Is(err, errUsage), errors.Is(err, errUnreadable):
+		return 2
 	}
+	return 1
 }
 
 // errUsage says that the arguments were not understood and that the reason

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 )
 
 // Version is the version of the format, in its first line.
@@ -32,6 +34,16 @@ const (
 	Fail    Result = "fail"    // certainly not made
 	Unknown Result = "unknown" // no answer, or one that says so: it may yet be made
 )
+
+// refusals are the first words of errors after which nothing was written.
+var refusals = []string{"NOREPLICAS", "LOADING", "OVERLOADED", "TOOMANYSIBLINGS", "STALE", "BADCTX"}
+
+// Refused reports whether a node that answers a write with this error has
+// certainly not made it, nor will.
+func Refused(reply string) bool {
+	word, _, _ := strings.Cut(reply, " ")
+	return slices.Contains(refusals, word)
+}
 
 // Plain is the token that makes a VCTX write a plain one.
 const Plain = "*"
