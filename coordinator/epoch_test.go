@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -211,6 +212,57 @@ func TestARequestThatOthersFindStaleFailsAndIsKeptByNobody(t *testing.T) {
 		}
 		if _, err := owners[0].coord.Scan(t.Context(), ScanRequest{}); !errors.Is(err, ErrNoReadQuorum) {
 			t.Errorf("scan: %v", err)
+		}
+	})
+}
+
+// TestWhatOthersFindStaleIsReadAgainByTheRingsOfThen has everybody go by later rings,
+// of which this node hears a little later.
+func TestWhatOthersFindStaleIsReadAgainByTheRingsOfThen(t *testing.T) {
+	const late = 300 * time.Millisecond
+	inBubble(t, 6, Config{}, func(t *testing.T, r *rig) {
+		owners := r.owners(key)
+		for _, n := range owners {
+			n.put(key, made(90, 1, "v", version.Record{}))
+		}
+		for name, request := range map[string]func() (string, error){
+			"GET": func() (string, error) {
+				res, err := owners[0].read(key, ReadOptions{})
+				return value(res.Record), err
+			},
+			"APPEND": func() (string, error) {
+				_, err := owners[0].write(key, version.Op{Kind: version.OpAppend, Value: []byte("+")}, WriteOptions{})
+				return value(owners[0].get(key, 0)), err
+			},
+		} {
+			for _, n := range r.nodes {
+				n.set(outdated)
+				n.mu.reads = nil
+			}
+			owners[0].set(healthy)
+			old, began := r.rings.Load(), time.Now()
+			time.AfterFunc(late, func() {
+				for _, n := range r.nodes {
+					n.set(healthy)
+				}
+				r.rings.Store(NewRings(ring.NewLive(r.ring), Stamp{9}, old.Number+1))
+			})
+			got, err := request()
+			if took := time.Since(began); err != nil || took < late || took > late+2*turnPause {
+				t.Errorf("%s: %v after %v", name, err, took)
+			}
+			if appended := strings.HasSuffix(got, "+"); !strings.HasPrefix(got, "v") || name == "APPEND" && !appended {
+				t.Errorf("%s shows %q", name, got)
+			}
+			time.Sleep(time.Second)
+			for _, n := range r.nodes {
+				if len(n.mu.reads) > 2 {
+					t.Errorf("%s: %v was asked %d times", name, n, len(n.mu.reads))
+				}
+			}
+			if users := old.users.Load(); users != 0 {
+				t.Errorf("%s: %d users are left of the rings of before", name, users)
+			}
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -35,6 +36,7 @@ type readQuery struct {
 	rings   *Rings // entered; left when the read has ended
 	homes   bool   // only owners count
 	client  bool   // a client asks, and not the coordinator for a write
+	since   time.Time
 }
 
 // read is one read under way.
@@ -56,6 +58,7 @@ type read struct {
 		answered bool
 		expired  bool // the deadline has passed
 		armed    bool // the timer is set
+		outdated bool // somebody goes by later rings
 		lastErr  error
 	}
 }
@@ -70,6 +73,9 @@ type readSlot struct {
 // read starts a read. Requires: the caller took a place with inFlight and entered
 // the rings, which the read gives back.
 func (c *Coordinator) read(q readQuery, done func(ReadResult, error)) {
+	if q.since.IsZero() {
+		q.since = time.Now()
+	}
 	if q.rings == nil {
 		c.count.readFailures.Inc()
 		done(ReadResult{}, ErrNoReadQuorum)
@@ -191,13 +197,9 @@ func (r *read) run() {
 			continue
 		case readAnswer:
 			res, err := r.resultLocked()
+			again := r.q.client && r.mu.outdated && errors.Is(err, ErrNoReadQuorum)
 			r.mu.Unlock()
-			if r.q.client {
-				r.c.cfg.Ended(time.Since(r.began()))
-			}
-			done := r.done
-			r.done = nil
-			done(res, err)
+			r.answer(res, err, again)
 		case readEnd:
 			r.mu.Unlock()
 			r.end()
@@ -205,6 +207,52 @@ func (r *read) run() {
 		}
 		r.mu.Lock()
 	}
+}
+
+// answer tells the outcome, unless the read is to be put again: as one of its own, for
+// this one may have callbacks outstanding.
+func (r *read) answer(res ReadResult, err error, again bool) {
+	done := r.done
+	r.done = nil
+	if again {
+		r.c.inFlight.Add(1) // its own place
+		r.c.readAnew(r.q, r.deadline, err, done)
+		return
+	}
+	r.c.readEnded(r.q, err)
+	done(res, err)
+}
+
+// readEnded notes what came of a read.
+func (c *Coordinator) readEnded(q readQuery, err error) {
+	if err != nil && !errors.Is(err, ErrStale) {
+		c.count.readFailures.Inc()
+	}
+	if q.client {
+		c.cfg.Ended(time.Since(q.since))
+	}
+}
+
+// readAnew puts a read again that failed since others go by later rings than q's, as
+// soon as this node has heard of later ones. Requires: as read, less the rings.
+func (c *Coordinator) readAnew(q readQuery, deadline time.Time, failed error, done func(ReadResult, error)) {
+	left := time.Until(deadline)
+	if left <= 0 {
+		c.readEnded(q, failed)
+		done(ReadResult{}, failed)
+		c.release()
+		return
+	}
+	rings := c.enter()
+	if rings == nil || rings == q.rings {
+		if rings != nil {
+			rings.leave()
+		}
+		time.AfterFunc(min(turnPause, left), func() { c.readAnew(q, deadline, failed, done) })
+		return
+	}
+	q.rings, q.timeout = rings, left
+	c.read(q, done)
 }
 
 // nextLocked picks what to do next.
@@ -281,6 +329,7 @@ func (s *readSlot) reply(a ReadReply, err error) {
 	r.mu.refs--
 	if err != nil {
 		r.mu.lastErr = err
+		r.mu.outdated = r.mu.outdated || errors.Is(err, ErrStaleEpoch)
 		r.mu.Fail(s.index)
 	} else {
 		r.mu.Reply(s.index, quorum.Reply(a))
@@ -328,10 +377,8 @@ func (r *read) resultLocked() (ReadResult, error) {
 	case v == quorum.Stale:
 		return ReadResult{}, ErrStale
 	case v == quorum.Pending || !time.Now().Before(r.deadline):
-		r.c.count.readFailures.Inc()
 		return ReadResult{}, ErrTimeout
 	}
-	r.c.count.readFailures.Inc()
 	err := ErrNoReadQuorum
 	if r.mu.NoOwner() {
 		err = ErrNoOwner
@@ -354,7 +401,7 @@ func (r *read) end() {
 	r.q.rings.leave()
 	r.q = readQuery{}
 	r.mu.Reset(0, nil, nil)
-	r.mu.running, r.mu.answered, r.mu.expired, r.mu.lastErr = false, false, false, nil
+	r.mu.running, r.mu.answered, r.mu.expired, r.mu.outdated, r.mu.lastErr = false, false, false, false, nil
 	c.reads.Put(r)
 	c.release()
 }

@@ -254,6 +254,19 @@ func (w *write) again() {
 	w.route()
 }
 
+// anew begins again, once this node has heard of later rings than those by which the
+// write was to read.
+func (w *write) anew() {
+	switch {
+	case time.Until(w.deadline) <= turnPause:
+		w.finish(WriteResult{}, ErrNoReplicas)
+	case w.c.cluster.Rings() == w.rings:
+		time.AfterFunc(turnPause, w.anew)
+	default:
+		w.again()
+	}
+}
+
 // refusal is what the node that handed the write over is told: to try another
 // owner if this one is none, or cannot read its copy.
 func (w *write) refusal() error {
@@ -369,6 +382,8 @@ func (w *write) readDone(res ReadResult, err error) {
 	switch {
 	case err != nil && !w.op.NeedsRead():
 		w.mint(version.Record{})
+	case errors.Is(err, ErrStaleEpoch):
+		w.anew()
 	case errors.Is(err, ErrOverloaded):
 		w.finish(WriteResult{}, ErrOverloaded)
 	case err != nil, !w.start.Before(w.deadline): // what was read is old by now
