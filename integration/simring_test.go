@@ -17,6 +17,7 @@ import (
 
 	judge "github.com/redynamo/redynamo/cmd/redynamo/history"
 	"github.com/redynamo/redynamo/cmd/redynamo/node"
+	"github.com/redynamo/redynamo/integration/simnet"
 )
 
 // This file changes the ring of whole clusters in virtual time while clients read
@@ -750,5 +751,44 @@ func TestALeaverIsNotTakenBackInVirtualTime(t *testing.T) {
 		s.awaitRing(ringChange, 0, 1, 2, 4)
 		s.awaitLeft(3)
 		s.leaves(3)
+	})
+}
+
+// TestAFounderThatIsKilledBeforeTheFirstRingIsForgottenInVirtualTime has a founder die for
+// good while the others wait for its word on the first ring.
+func TestAFounderThatIsKilledBeforeTheFirstRingIsForgottenInVirtualTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &simCluster{t: t, seed: 1, tune: func(*node.Config) {}, net: simnet.New(simnet.Config{Seed: 1, Jitter: time.Millisecond})}
+		for i := range 4 {
+			c.nodes = append(c.nodes, &simNode{host: fmt.Sprintf("10.0.0.%d", i+1), disk: vfs.NewCrashableMem()})
+		}
+		defer c.close()
+		for i := range c.nodes {
+			c.start(i)
+		}
+		s := &ringSim{simCluster: c, h: newHistory(t, 1)}
+		s.within(time.Minute, "a first ring is to come", func() string {
+			st := s.ring(0, "STATUS")
+			if st["nodes"] != "4" {
+				return fmt.Sprint(st)
+			}
+			return ""
+		})
+		s.kill(3)
+		time.Sleep(time.Minute)
+		if _, err := s.try(0, "SET", "k", "v"); err == nil || !strings.HasPrefix(err.Error(), "LOADING") {
+			t.Fatalf("seed 1: without a founder's word node 0 serves (%v): it was killed too late", err)
+		}
+		if got := s.must(0, "RING", "FORGET", s.addr(3)); got != "OK" {
+			t.Fatalf("seed 1: FORGET answers %v", got)
+		}
+		s.awaitRing(ringChange, 0, 1, 2)
+		s.must(1, "SET", "k", "v")
+		s.swap(3, vfs.NewCrashableMem())
+		s.join(3, false)
+		s.awaitRing(ringChange, 0, 1, 2, 3)
+		if got := s.must(3, "GET", "k"); got != "v" {
+			t.Errorf("seed 1: node 3 shows %v", got)
+		}
 	})
 }

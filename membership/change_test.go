@@ -69,6 +69,12 @@ func TestNodesComeAndGo(t *testing.T) {
 		if leaver.m.View().Ready {
 			t.Error("a node that has left serves")
 		}
+		time.Sleep(15 * time.Second) // what was said of the change
+		said := w.log.total()
+		time.Sleep(2 * time.Minute)
+		if now := w.log.total(); now["WARN"] > said["WARN"] {
+			t.Errorf("nodes at rest, one of which has left, go on with %d warnings", now["WARN"]-said["WARN"])
+		}
 		leaver.stop()
 		n := w.add(0, 0)
 		n.cfg.StageJoin = true
@@ -150,6 +156,39 @@ func TestADeadNodeStallsAChangeUntilItIsForgotten(t *testing.T) {
 		if !settled(4, stay...) {
 			t.Error("its return changed the ring")
 		}
+	})
+}
+
+// A founder waits for all others before anything is read anywhere.
+func TestAFounderThatDiesBeforeTheFirstRingIsAtRestIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		for range 5 {
+			w.add(5, 0, 1, 2)
+		}
+		dead := w.nodes[4]
+		for _, n := range w.nodes {
+			n.start()
+		}
+		w.within(30*time.Second, "a cluster with a ring to come", func() bool {
+			v := w.nodes[0].m.View()
+			return v.Established && !v.Epoch.Settled && len(v.Records) == 5
+		})
+		dead.crash()
+		stay := w.nodes[:4]
+		time.Sleep(time.Minute)
+		for _, n := range stay {
+			if n.m.View().Epoch.Settled {
+				t.Fatal("the first ring is at rest without a founder: the test came too late")
+			}
+		}
+		w.nodes[0].edit(ring.Edit{Kind: ring.Forget, Node: dead.cfg.ID})
+		w.within(time.Minute, "four members that serve", func() bool {
+			return settled(4, stay...) && !slices.ContainsFunc(stay, func(n *testNode) bool { return !n.m.View().Ready })
+		})
+		n := w.add(0, 0)
+		n.start()
+		w.within(time.Minute, "the next change", func() bool { return settled(5, append(stay, n)...) && n.m.View().Ready })
 	})
 }
 

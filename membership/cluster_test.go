@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -68,7 +69,7 @@ func newWorld(t *testing.T) *world {
 	t.Logf("seed %d", seed)
 	w := &world{
 		t: t, net: simnet.New(simnet.Config{Seed: seed, Jitter: time.Millisecond, Loss: 0.01}),
-		rnd: rand.New(rand.NewPCG(seed, 2)), seed: seed, log: &logCounter{counts: map[string]int{}},
+		rnd: rand.New(rand.NewPCG(seed, 2)), seed: seed, log: &logCounter{counts: map[string]int{}, levels: map[string]int{}},
 	}
 	t.Cleanup(func() {
 		for _, n := range w.nodes {
@@ -190,6 +191,7 @@ func (w *world) conflicts() (n uint64) {
 type logCounter struct {
 	mu     sync.Mutex
 	counts map[string]int
+	levels map[string]int
 }
 
 func (l *logCounter) Enabled(context.Context, slog.Level) bool { return true }
@@ -200,7 +202,15 @@ func (l *logCounter) Handle(_ context.Context, r slog.Record) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.counts[r.Message]++
+	l.levels[r.Level.String()]++
 	return nil
+}
+
+// total counts the lines of each level.
+func (l *logCounter) total() map[string]int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.levels)
 }
 
 func (l *logCounter) count(msg string) int {

@@ -422,8 +422,7 @@ func (l *loop) nag() {
 			"cluster", clusterName(s.ClusterID), "err", l.lastErr)
 	case l.cfg.StageJoin && !s.member(l.cfg.ID):
 		l.log.Info("staged: not in the ring until an administrator adds this node", "members", s.members())
-	case l.state.Epochs.Out():
-		l.log.Warn("this node has left the ring and handed over what it had; it can be stopped for good")
+	case l.state.Epochs.Out(): // it waits for nothing; who looks at the view says so, once
 	case l.moving():
 		l.log.Warn("the ring is changing", "state", l.state.Epochs)
 	default:

@@ -253,10 +253,10 @@ func (s state) settle(expect int, lowest func(state) uint16) state {
 }
 
 // open notes that this node may serve from now on, and after every restart: all wait
-// for it, and so many members are read from.
+// for it, and so many nodes have joined. Those that were removed since count: a founder
+// may be forgotten before anything is read.
 func (s state) open(expect int) state {
-	if !s.Opened && s.Established && s.Epochs.Serves() &&
-		len(ring.Members(s.Epochs.Base().Records())) >= expect {
+	if !s.Opened && s.Established && s.Epochs.Serves() && len(s.Epochs.Base().Records()) >= expect {
 		s.Opened = true
 	}
 	return s

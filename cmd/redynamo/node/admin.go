@@ -321,7 +321,7 @@ func (n *Node) notReady() error {
 	if hasLeft(v) {
 		return errors.New("loading: " + leftText)
 	}
-	if have := len(v.Ring.Members()); have < n.cfg.Expect {
+	if have := len(v.Records); have < n.cfg.Expect {
 		return fmt.Errorf("loading: %d of %d expected members have joined", have, n.cfg.Expect)
 	}
 	return errors.New("loading: this node is not part of the ring, or not every other one knows yet that it is")
