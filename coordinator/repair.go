@@ -50,6 +50,9 @@ func (r *repairer) end(k repairKey, size int) {
 // that began then has its answer already; nobody waits for this. Requires: the caller
 // has entered the rings.
 func (c *Coordinator) repairOwners(rings *Rings, key []byte, record version.Record, began time.Time, stale []quorum.Repair) {
+	if rings.Relay {
+		return
+	}
 	d := &c.count.divergence
 	d.reads.Inc()
 	enc := version.EncodeWire(nil, record)

@@ -16,6 +16,9 @@ type Rings struct {
 	*ring.Live
 	Stamp  Stamp  // of the view; every message for rows carries it
 	Number uint64 // of the view
+	// Relay: this node has left these rings. It reads from the owners and hands writes
+	// to them, and sends nothing that is to be stored: nobody waits for it any more.
+	Relay bool
 
 	users atomic.Int64 // requests, their tails and the repairs after them
 	made  time.Time

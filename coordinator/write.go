@@ -127,6 +127,10 @@ func (c *Coordinator) write(key []byte, op version.Op, o WriteOptions, forwarded
 		w.finish(WriteResult{}, ErrNoReplicas)
 		return
 	}
+	if forwarded && w.rings.Relay {
+		w.finish(WriteResult{}, ErrNotOwner)
+		return
+	}
 	if o.Timeout <= 0 {
 		o.Timeout = c.cfg.WriteTimeout
 	}
@@ -226,7 +230,7 @@ const turnPause = 20 * time.Millisecond
 // refuse ends a write of which nothing was stored anywhere, or puts it off.
 func (w *write) refuse() {
 	switch {
-	case !w.forwarded && errors.Is(w.denied, ErrNotOwner) && len(w.rings.Beside) > 0 && time.Until(w.deadline) > turnPause:
+	case !w.forwarded && errors.Is(w.denied, ErrNotOwner) && (len(w.rings.Beside) > 0 || w.rings.Relay) && time.Until(w.deadline) > turnPause:
 		time.AfterFunc(turnPause, w.again)
 	case errors.Is(w.denied, ErrOverloaded):
 		w.finish(WriteResult{}, ErrOverloaded)
@@ -248,7 +252,11 @@ func (w *write) again() {
 		return
 	}
 	w.rings.leave()
-	w.rings, w.ring, w.start = rings, rings.Base, time.Now()
+	if w.rings = rings; w.forwarded && rings.Relay {
+		w.finish(WriteResult{}, ErrNotOwner)
+		return
+	}
+	w.ring, w.start = rings.Base, time.Now()
 	w.r, w.w = min(w.r, w.ring.N()), min(w.w, w.ring.N())
 	w.dead, w.busy, w.denied = w.dead[:0], w.busy[:0], nil
 	w.route()

@@ -288,14 +288,6 @@ func (s *ringSim) swap(i int, disk *vfs.MemFS) {
 	s.nodes[i].disk = disk
 }
 
-// closeDoors has the clients leave nodes that are to go: those serve no more as soon as
-// others are read from, and two of them would fail a client twice.
-func (s *ringSim) closeDoors(nodes ...int) {
-	for _, i := range nodes {
-		s.doors.set(i, false)
-	}
-}
-
 // leaves stops node i for good.
 func (s *ringSim) leaves(i int) {
 	s.doors.set(i, false)
@@ -523,11 +515,42 @@ func TestARingGrowsFromFiveToEightUnderLoadInVirtualTime(t *testing.T) {
 
 func TestARingShrinksUnderLoadInVirtualTime(t *testing.T) {
 	changeRing(t, 2, 5, 0, func(s *ringSim) {
-		s.closeDoors(3, 4)
 		s.apply(1, "REMOVE", s.addr(3), s.addr(4))
 		s.awaitRing(ringChange, first(3)...)
 		for _, i := range []int{3, 4} {
 			s.awaitLeft(i)
+		}
+		time.Sleep(ringCalm) // with clients at both
+		for _, i := range []int{3, 4} {
+			s.leaves(i)
+		}
+	})
+}
+
+// TestNodesThatHaveLeftServeThroughLaterChangesInVirtualTime keeps clients at two nodes
+// that left, at first as their only doors, while the others change their ring without
+// waiting for them.
+func TestNodesThatHaveLeftServeThroughLaterChangesInVirtualTime(t *testing.T) {
+	changeRing(t, 7, 5, 2, func(s *ringSim) {
+		s.apply(1, "REMOVE", s.addr(3), s.addr(4))
+		s.awaitRing(ringChange, first(3)...)
+		s.awaitLeft(3)
+		s.awaitLeft(4)
+		s.join(5, true)
+		s.join(6, true)
+		s.awaitStaged(0, 5, 6)
+		for i := range 3 {
+			s.doors.set(i, false)
+		}
+		time.Sleep(ringCalm)
+		s.apply(0, "ADD", s.addr(5))
+		s.awaitRing(ringChange, 0, 1, 2, 5)
+		s.apply(0, "ADD", s.addr(6))
+		s.awaitRing(ringChange, 0, 1, 2, 5, 6)
+		s.apply(0, "REMOVE", s.addr(1))
+		s.awaitRing(ringChange, 0, 2, 5, 6)
+		s.awaitLeft(1)
+		for _, i := range []int{1, 3, 4} {
 			s.leaves(i)
 		}
 	})
@@ -537,7 +560,6 @@ func TestANodeIsReplacedUnderLoadInVirtualTime(t *testing.T) {
 	changeRing(t, 3, 5, 1, func(s *ringSim) {
 		s.join(5, true)
 		s.awaitStaged(0, 5)
-		s.closeDoors(4)
 		p := s.ring(0, "PLAN", "REPLACE", s.addr(4), s.addr(5))
 		for _, n := range p["nodes"].([]any) {
 			if n := fieldsOf(n); n["gains"] != "0" && n["after"] != n["gains"] {
@@ -601,7 +623,7 @@ func TestAKilledNodeDelaysAChangeAndUndoesNothingInVirtualTime(t *testing.T) {
 	}{
 		"joiner": {11, 4, 1, func(s *ringSim) { s.apply(0, "ADD", s.addr(4)) }, 4, []int{0, 1, 2, 3, 4}},
 		"donor":  {12, 4, 1, func(s *ringSim) { s.apply(0, "ADD", s.addr(4)) }, 2, []int{0, 1, 2, 3, 4}},
-		"leaver": {13, 5, 0, func(s *ringSim) { s.closeDoors(4); s.apply(0, "REMOVE", s.addr(4)) }, 4, []int{0, 1, 2, 3}},
+		"leaver": {13, 5, 0, func(s *ringSim) { s.apply(0, "REMOVE", s.addr(4)) }, 4, []int{0, 1, 2, 3}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			changeRing(t, c.seed, c.members, c.more, func(s *ringSim) {

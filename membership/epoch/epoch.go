@@ -87,6 +87,12 @@ func (e *Epoch) forgot(id ring.NodeID) bool {
 	return r.Forgotten
 }
 
+// left reports whether a node is gone from the epoch's ring.
+func (e *Epoch) left(id ring.NodeID) bool {
+	r, found := e.Record(id)
+	return found && r.Removed
+}
+
 // beneath reports whether f is e or above it.
 func (e *Epoch) beneath(f *Epoch) bool {
 	return e.id == f.id || slices.Equal(ring.Reconcile(e.records, f.records), f.records)

@@ -140,7 +140,7 @@ type world struct {
 	void         bool // administrators left nobody who stores anything
 }
 
-type counts struct{ steps, reads, writes, flips, admin, forgets, given, stale, crashes int }
+type counts struct{ steps, reads, writes, flips, admin, forgets, given, stale, crashes, relayed int }
 
 func nodeID(i int) ring.NodeID { return ring.NodeID(1 + i) }
 
@@ -314,7 +314,12 @@ func (w *world) merge(n *node, in State) {
 
 // stale: the receiver refuses, and answers with its state.
 func (w *world) stale(to *node, o *op) bool {
-	if w.m.noStale || !to.view.Stale(o.node.id, o.view.Stamp, o.read) {
+	v := to.view
+	if w.m.trustLeavers {
+		known := *v
+		known.below, v = nil, &known
+	}
+	if w.m.noStale || !v.Stale(o.node.id, o.view.Stamp, o.read) {
 		return false
 	}
 	w.counts.stale++
@@ -407,7 +412,7 @@ func (w *world) end(o *op) {
 
 func (w *world) startRead(n *node, p int) {
 	v := n.view
-	if !(v.Coordinate || w.m.eager && n.state.Target().member(n.id) && v.Read().N() > 0) {
+	if !(v.Coordinate || v.Relay || w.m.eager && n.state.Target().member(n.id) && v.Read().N() > 0) {
 		return
 	}
 	o := &op{node: n, view: v, read: true, partition: p, want: slices.Clone(w.acked[p]), slow: w.rnd.IntN(2) == 0}
@@ -446,6 +451,9 @@ func (w *world) answered(o *op, from ring.NodeID, got set) {
 		return
 	}
 	w.counts.reads++
+	if !o.view.Coordinate {
+		w.counts.relayed++
+	}
 	if lost := o.want.less(o.seen).less(w.given[o.partition]); !lost.empty() {
 		w.fail("node %v read partition %d at %v and missed versions %v", o.node.id, o.partition, o.view.Stamp.Base, lost)
 	}

@@ -78,9 +78,15 @@ func (s State) Trackers() []Tracker { return s.said }
 func (s State) Admitted() bool { return s.admitted }
 
 // Serves reports whether this node may coordinate requests.
-func (s State) Serves() bool {
+func (s State) Serves() bool { return s.admitted && s.routes() }
+
+// relays reports whether this node has left, and may still pass requests on.
+func (s State) relays() bool { return !s.admitted && s.Base().left(s.self) && s.routes() }
+
+// routes reports whether there are owners, by the word of a node that was not given up.
+func (s State) routes() bool {
 	owned := slices.ContainsFunc(s.Base().records, func(r ring.Record) bool { return !r.Removed && r.Weight > 0 })
-	return s.admitted && owned && !s.Target().forgot(s.self)
+	return owned && !s.Target().forgot(s.self)
 }
 
 // Settled reports whether one epoch is live, and this node has said all that there is
@@ -261,7 +267,7 @@ func (s State) setBase(i int) State {
 	s.base = i
 	s.number++
 	s.flipped = s.number
-	if r, found := s.Base().Record(s.self); found && r.Removed {
+	if s.Base().left(s.self) {
 		s.admitted = false
 	}
 	return s.say(func(t *Tracker) { t.Base = s.Base().id })

@@ -25,7 +25,7 @@ func up(n *node) bool { return n.born && n.up && !n.out }
 
 // leave lets a node that is out stop for good, once others know that it is.
 func (w *world) leave(n *node) {
-	if !n.view.Out || w.calm {
+	if !n.view.Out || w.calm || w.rnd.IntN(40) > 0 { // it serves on for a while
 		return
 	}
 	for _, x := range w.nodes {

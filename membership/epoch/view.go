@@ -31,6 +31,7 @@ type View struct {
 	Self       ring.NodeID
 	Stamp      Stamp
 	Coordinate bool     // this node may coordinate requests
+	Relay      bool     // it may not, having left, but may read from the owners and hand writes to them
 	Forgotten  bool     // it was removed as dead: its directory is to be emptied
 	Out        bool     // it has left and may stop for good
 	Settled    bool     // one epoch is live
@@ -41,8 +42,9 @@ type View struct {
 
 	rings  []*ring.Ring // of the live epochs: the base's first, the target's last, no two of equal owners everywhere
 	target *ring.Ring
-	known  []ID // of live epochs from the base up
-	floor  ID   // the lowest that may be read from
+	known  []ID     // of live epochs from the base up
+	floor  ID       // the lowest that may be read from
+	below  []*Epoch // live, and no longer read by this node
 	told   *Epoch
 }
 
@@ -66,12 +68,14 @@ func (s State) View(build Builder) (*View, error) {
 		Number: s.number, Self: s.self,
 		Stamp:      Stamp{Target: s.Target().id, Base: s.Base().id},
 		Coordinate: s.Serves(),
+		Relay:      s.relays(),
 		Forgotten:  s.Target().forgot(s.self),
 		Out:        s.Out(),
 		Settled:    len(s.live) == 1,
 		rings:      []*ring.Ring{s.Base().ring},
 		target:     s.Target().ring,
 		floor:      s.live[0].id,
+		below:      s.live[:s.base],
 		told:       s.Target(),
 	}
 	if own := s.Tracker(s.self); s.granted == s.Target().id && own.Sync != s.granted {
@@ -174,7 +178,9 @@ func (v *View) MayDropHint(partition int, owner ring.NodeID) bool {
 // Stale reports whether a message must be refused with this node's state, which
 // the sender merges before it tries again: a write whose sender does not write
 // to where others read, a read of an epoch whose owners may have dropped their
-// rows, and anything from a node that was removed as dead or is unknown.
+// rows, and anything from a node that was removed as dead or is unknown. A node that
+// has left is waited for by nobody, so what it reads by is over for it as soon as
+// others begin to read elsewhere.
 func (v *View) Stale(from ring.NodeID, st Stamp, read bool) bool {
 	if r, found := v.told.Record(from); !found || r.Forgotten {
 		return true
@@ -182,5 +188,8 @@ func (v *View) Stale(from ring.NodeID, st Stamp, read bool) bool {
 	if !slices.Contains(v.known, st.Target) && st.Target.Sum <= v.Stamp.Base.Sum {
 		return true
 	}
-	return read && st.Base != v.floor && st.Base.Sum <= v.floor.Sum
+	if read && st.Base != v.floor && st.Base.Sum <= v.floor.Sum {
+		return true
+	}
+	return read && slices.ContainsFunc(v.below, func(e *Epoch) bool { return e.id == st.Base && e.left(from) })
 }

@@ -143,7 +143,7 @@ func (p *publisher) Run(ctx context.Context) error {
 		p.n.hints.mover.Wake()
 		p.n.drops.wake()
 		p.rebuild(version)
-		if v.Ready {
+		if serves(v) {
 			p.opened.Do(func() { close(p.ready) })
 		}
 		if err := p.n.recoverAlone(v); err != nil {
@@ -215,11 +215,15 @@ func (p *publisher) Identity() resp.Identity {
 	return resp.Identity{ID: p.n.id.node, RunID: p.n.runID, Version: p.n.cfg.Version, DataDir: p.n.cfg.DataDir, Started: p.n.started}
 }
 
+// serves reports whether requests of clients can be met. A node that has left has others
+// meet them, until it is stopped.
+func serves(v *membership.View) bool { return v.Ready || v.Epoch != nil && v.Epoch.Relay }
+
 // Ready reports whether data commands may be served.
 func (p *publisher) Ready() bool {
 	select {
 	case <-p.ready:
-		return p.n.members.View().Ready // not if the ring does without this node
+		return serves(p.n.members.View())
 	default:
 		return false
 	}
@@ -318,9 +322,6 @@ func (n *Node) notReady() error {
 	if v.Ring == nil {
 		return errors.New("loading: no cluster has been found or formed yet")
 	}
-	if hasLeft(v) {
-		return errors.New("loading: " + leftText)
-	}
 	if have := len(v.Records); have < n.cfg.Expect {
 		return fmt.Errorf("loading: %d of %d expected members have joined", have, n.cfg.Expect)
 	}
@@ -338,6 +339,9 @@ func (n *Node) impaired() []impairment {
 	}
 	if n.recovery.on() {
 		all = append(all, impairment{"recovering", "recovering: this node has lost writes that it had acknowledged, and does not count in reads"})
+	}
+	if hasLeft(n.members.View()) {
+		all = append(all, impairment{"left", leftText})
 	}
 	return all
 }
@@ -387,9 +391,6 @@ func (p *publisher) Stats() resp.Stats {
 	}
 	if warning := fewReplicas(v); warning != "" && p.Ready() {
 		st.Warnings = append(st.Warnings, resp.Field{Name: "warning_replicas", Value: warning})
-	}
-	if hasLeft(v) {
-		st.Warnings = append(st.Warnings, resp.Field{Name: "warning_left", Value: leftText})
 	}
 	for _, w := range n.impaired() {
 		st.Warnings = append(st.Warnings, resp.Field{Name: "warning_" + w.name, Value: w.text})

@@ -26,7 +26,7 @@ const lacksTimeout = 2 * time.Second
 func (o mendOwners) Whole(ctx context.Context, h storage.Hole, since time.Time) bool {
 	v := o.n.members.View()
 	r := v.Live
-	if r == nil || !o.n.publish.Ready() {
+	if r == nil || !v.Ready {
 		return false
 	}
 	if len(r.Members()) < 2 || o.n.recovery.accept {

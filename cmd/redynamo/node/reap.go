@@ -206,11 +206,11 @@ func (h handler) ServeHinted(m rpc.HintedRequest, meta rpc.Meta, reply func(rpc.
 
 // refill reads a key from all its owners, which repairs this one.
 func (n *Node) refill(key []byte) {
-	r := n.members.View().Ring
-	if r == nil || !n.publish.Ready() {
+	v := n.members.View()
+	if v.Ring == nil || !v.Ready {
 		return
 	}
-	n.coord.Read(key, coordinator.ReadOptions{R: r.N()}, func(coordinator.ReadResult, error) {}) // it comes again
+	n.coord.Read(key, coordinator.ReadOptions{R: v.Ring.N()}, func(coordinator.ReadResult, error) {}) // it comes again
 }
 
 func (n *Node) buildReaper(context.Context) (err error) {
@@ -250,7 +250,7 @@ func (n *Node) recoverTask(ctx context.Context) error {
 			}
 			continue
 		}
-		if s := n.exchange.RepairStatus(); n.publish.Ready() && (s.Began.IsZero() || !s.Ended.IsZero()) {
+		if s := n.exchange.RepairStatus(); n.members.View().Ready && (s.Began.IsZero() || !s.Ended.IsZero()) {
 			// Refused only while one is under way.
 			_ = n.exchange.Repair(0, ring.Slots-1)
 		}

@@ -28,16 +28,16 @@ type numbered struct {
 	rings *coordinator.Rings
 }
 
-// open are the rings, unless this node may not coordinate by them.
+// open are the rings, unless this node may not even pass requests on by them.
 func (n *numbered) open() *coordinator.Rings {
-	if n == nil || !n.view.Coordinate {
+	if n == nil || !n.view.Coordinate && !n.view.Relay {
 		return nil
 	}
 	return n.rings
 }
 
 // of returns the rings of the view of members, nil while there are none that this node
-// may coordinate by.
+// may pass requests on by.
 func (b *ringBook) of(members *membership.Membership) *coordinator.Rings {
 	v := members.View()
 	if n := b.newest.Load(); n != nil && n.view == v.Epoch {
@@ -66,6 +66,7 @@ func (b *ringBook) turn(members *membership.Membership) *numbered {
 		b.mu.earlier = append(b.mu.earlier, earlier{old.view.Number, old.rings.Idle})
 	}
 	n := &numbered{v.Epoch, coordinator.NewRings(v.Live, coordinator.Stamp(v.Epoch.Stamp.Bytes()), v.Epoch.Number)}
+	n.rings.Relay = v.Epoch.Relay
 	b.newest.Store(n)
 	return n
 }
