@@ -732,7 +732,6 @@ func TestALeaverIsNotTakenBackInVirtualTime(t *testing.T) {
 	changeRing(t, 14, 4, 1, func(s *ringSim) {
 		s.join(4, true)
 		s.awaitStaged(0, 4)
-		s.closeDoors(3)
 		leaver := s.idOf(3)
 		refused := func(when string, at int, words ...string) {
 			t.Helper()
