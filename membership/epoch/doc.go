@@ -66,6 +66,11 @@
 // removal has become the base, and when others remember more of it than its disk
 // does (a restored directory).
 //
+// A node that has left relays ([View.Relay]): it reads from the owners in its base and
+// hands writes to nodes that may coordinate. Nobody waits for it, so whoever reads above
+// that base refuses its reads: others may write there no more. Whoever does not has not
+// said that it reads elsewhere, so everybody still writes to the owners in that base.
+//
 // # Removing
 //
 // A node that is alive is removed by record, and hands over what it has. It may

@@ -147,6 +147,68 @@ func TestRemovedJoinerIsWaitedForThoughTheBaseNeverKnewIt(t *testing.T) {
 	}
 }
 
+// TestWhoHasLeftReadsByABaseThatNobodyHasLeft has node 5 leave, and then the others begin
+// to read elsewhere without waiting for it.
+func TestWhoHasLeftReadsByABaseThatNobodyHasLeft(t *testing.T) {
+	advance := func(states []State) {
+		for i, s := range states {
+			states[i] = s.Advance(Local{Drained: 1 << 30, Sent: s.Target().ID()})
+		}
+	}
+	states := cluster(5)
+	gone := member(5, 2)
+	gone.Removed = true
+	states[0] = states[0].Amend([]ring.Record{gone})
+	relayed := false
+	for range 10 {
+		states = talk(states)
+		advance(states)
+		v := mustView(t, states[4])
+		if v.Relay == v.Coordinate {
+			t.Errorf("a node that leaves relays: %v, and coordinates: %v", v.Relay, v.Coordinate)
+		}
+		relayed = relayed || v.Relay
+		for i, s := range states {
+			if stamp := v.Stamp; v.Relay && stamp.Base == s.Base().ID() && mustView(t, s).Stale(5, stamp, true) {
+				t.Errorf("node %d refuses to be read by the base that it reads by", i+1)
+			}
+		}
+	}
+	if !relayed || !states[4].Out() {
+		t.Fatalf("it has not left: %v", states[4])
+	}
+	base := states[4].Base().ID()
+	changed := member(2, 2)
+	changed.Weight = 2
+	states[0] = states[0].Amend([]ring.Record{changed})
+	states[4] = states[4].Merge(states[0])
+	left := mustView(t, states[4]).Stamp
+	seen := false
+	for range 10 { // node 5 hears no more than that
+		states = append(talk(states[:4]), states[4])
+		for i := range 4 {
+			v := mustView(t, states[i])
+			begun := v.Stamp.Base != base
+			if got := v.Stale(5, left, true); got != begun {
+				t.Errorf("node %d refuses it: %v, and reads elsewhere: %v", i+1, got, begun)
+			}
+			if begun && v.floor == base {
+				seen = true
+				if v.Stale(2, left, true) {
+					t.Errorf("node %d refuses a member that is waited for", i+1)
+				}
+			}
+			states[i] = states[i].Advance(Local{Drained: 1 << 30, Sent: states[i].Target().ID()})
+		}
+	}
+	if !seen || !states[0].Settled() || states[0].Base().ID() == base {
+		t.Errorf("the second change: seen on its way %v, in the end %v", seen, states[0])
+	}
+	if behind := states[4].Merge(states[0]); mustView(t, behind).Stamp.Base != states[0].Base().ID() || !mustView(t, behind).Relay {
+		t.Errorf("what it hears does not bring it back: %v", behind)
+	}
+}
+
 func TestRestoredDirectoryCoordinatesNothingUntilAdmitted(t *testing.T) {
 	states := cluster(3)
 	backup := states[0]
