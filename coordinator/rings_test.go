@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/redynamo/redynamo/membership/ring"
+	"github.com/redynamo/redynamo/replica/version"
 )
 
 // ringOf is a ring of the first so many of the rig's nodes.
@@ -162,6 +163,45 @@ func TestRingsAreIdleOnceTheirLastRequestHasEnded(t *testing.T) {
 		time.Sleep(time.Second) // their tails
 		if !old.Idle() || !r.rings.Load().Idle() {
 			t.Errorf("in use when all is over: %d and %d", old.users.Load(), r.rings.Load().users.Load())
+		}
+	})
+}
+
+// TestWhoHasLeftPassesRequestsOn has a node relay by rings that it is not in. In this rig
+// all go by the same, so that at first no owner takes its write.
+func TestWhoHasLeftPassesRequestsOn(t *testing.T) {
+	inBubble(t, 6, Config{}, func(t *testing.T, r *rig) {
+		relay := r.nodes[6]
+		r.ring = r.ringOf(5)
+		rings := NewRings(ring.NewLive(r.ring), Stamp{}, 1)
+		rings.Relay = true
+		r.rings.Store(rings)
+		owners := r.owners(key)
+		for i, n := range owners {
+			n.put(key, made(90, uint64(i+1), fmt.Sprint("v", i), version.Record{}))
+		}
+		if res, err := relay.read(key, ReadOptions{R: 3}); err != nil || value(res.Record) == "" {
+			t.Errorf("read: %v, %v", res, err)
+		}
+		time.Sleep(10 * time.Second) // repairs would run behind the answer
+		for _, n := range r.nodes {
+			if len(n.mu.merges) > 0 {
+				t.Errorf("%v is repaired by a node that has left", n)
+			}
+		}
+		var asked error
+		done := make(chan struct{})
+		relay.coord.ServeForwarded([]byte(key), set("w"), WriteOptions{Timeout: time.Second}, func(_ WriteResult, err error) { asked = err; close(done) })
+		if <-done; !errors.Is(asked, ErrNotOwner) || r.mints() > 0 {
+			t.Errorf("it coordinates for another: %v", asked)
+		}
+		began, late := time.Now(), 100*time.Millisecond
+		time.AfterFunc(late, func() { r.rings.Store(NewRings(ring.NewLive(r.ring), Stamp{}, 2)) })
+		if _, err := relay.write(key, set("w"), WriteOptions{}); err != nil || time.Since(began) > late+2*turnPause {
+			t.Errorf("write: %v after %v", err, time.Since(began))
+		}
+		if relay.mints() > 0 || r.mints() != 1 {
+			t.Errorf("%d mints, %d by the node that has left", r.mints(), relay.mints())
 		}
 	})
 }
