@@ -41,10 +41,11 @@ type bed struct {
 	ctx      context.Context
 	short    bool
 	binary   string
-	previous string // the release that is upgraded from; "" to build one
-	help     string // what the program says of its flags
-	dir      string // everything of this row lies below it
-	home     string // and what rows share below this
+	previous string   // the release that is upgraded from; "" to build one
+	more     []string // flags of every node
+	help     string   // what the program says of its flags
+	dir      string   // everything of this row lies below it
+	home     string   // and what rows share below this
 	skewed   *skewed
 	prefix   string // of what is made elsewhere
 	slot     int    // tells rows that run at the same time apart
@@ -173,7 +174,7 @@ func (b *bed) prepare(nw network, nodes int, flags []string) {
 	if b.short && b.knows("exchange-interval") {
 		flags = append(flags, "--exchange-interval", "2s")
 	}
-	b.c = newCluster(b.binary, b.dir, nw, nodes, flags...)
+	b.c = newCluster(b.binary, b.dir, nw, nodes, slices.Concat(flags, b.more)...)
 	b.finally(b.c.close)
 }
 

@@ -50,6 +50,7 @@ func main() {
 	flag.IntVar(&s.parallel, "parallel", 3, "rows at the same time, but for those that judge times")
 	flag.StringVar(&s.binary, "binary", "", "the redynamo to run; built if empty")
 	flag.StringVar(&s.previous, "previous", "", "the release that row 31 upgrades from; built with -tags previous if empty")
+	more := flag.String("more", "", "flags that every server is given as well, with spaces, such as '--background-target 0' to see what it is worth")
 	flag.BoolVar(&s.keep, "keep", false, "keep data directories and logs until the next run")
 	flag.Parse()
 	if *list {
@@ -58,6 +59,7 @@ func main() {
 		}
 		return
 	}
+	s.more = strings.Fields(*more)
 	redis.SetLogger(silence{}) // clients judge for themselves what went wrong
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -83,6 +85,7 @@ type scorecard struct {
 	parallel    int
 	binary      string
 	previous    string
+	more        []string
 	help        string
 	dir         string
 	prefix      string
@@ -207,7 +210,7 @@ func (s *scorecard) runRows(ctx context.Context, rows []scenario) (results []*re
 }
 
 func (s *scorecard) runRow(ctx context.Context, r scenario, slot int) *result {
-	b := &bed{ctx: ctx, short: s.short, binary: s.binary, previous: s.previous, help: s.help,
+	b := &bed{ctx: ctx, short: s.short, binary: s.binary, previous: s.previous, more: s.more, help: s.help,
 		dir: filepath.Join(s.dir, "row"+r.name()), prefix: s.prefix + "-" + r.name(), slot: slot,
 		home: s.dir, skewed: &s.skewed}
 	begin := time.Now()

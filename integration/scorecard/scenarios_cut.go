@@ -216,7 +216,8 @@ func (b *bed) judgeLatency(p99, p999 float64) {
 	}
 	for _, q := range []struct{ at, most float64 }{{0.99, p99}, {0.999, p999}} {
 		got := ratio(healthy, faulty, q.at)
-		b.note("p%v %v healthy, %v faulty", 100*q.at, quantile(healthy, q.at).Round(100*time.Microsecond), quantile(faulty, q.at).Round(100*time.Microsecond))
+		b.note("p%v %v healthy, %v faulty, of %d and %d operations", 100*q.at, quantile(healthy, q.at).Round(100*time.Microsecond),
+			quantile(faulty, q.at).Round(100*time.Microsecond), len(healthy), len(faulty))
 		b.check(got <= q.most, "p%v grew %.1f times, more than %v", 100*q.at, got, q.most)
 	}
 }
