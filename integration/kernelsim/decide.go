@@ -2,6 +2,7 @@ package main
 
 import (
 	"math/bits"
+	"slices"
 
 	"github.com/redynamo/redynamo/membership/epoch"
 	"github.com/redynamo/redynamo/membership/ring"
@@ -21,6 +22,12 @@ func (w *world) decide(d *Decision) {
 	switch d.Do {
 	case doKill, doWipe, doRestore:
 		w.stop(n, d)
+	case doPower:
+		for i, m := range w.nodes {
+			if d.Part>>i&1 == 1 {
+				w.stop(m, &Decision{Do: doKill, For: d.For + int64(i)*10*ms})
+			}
+		}
 	case doPause:
 		if n.up {
 			w.say("node %d stands still for %s", n.id, clock(d.For))
@@ -55,10 +62,11 @@ func (w *world) doubt(n *node, d *Decision) {
 	if !n.up || n.current.live.Base.N() == 0 {
 		return
 	}
-	for i, owner := range n.current.live.Base.Owners(w.keys[d.Key].partition) {
-		if d.Part>>i&1 == 1 && owner != n.id {
-			n.down[owner] = true
-			w.say("node %d takes node %d for dead", n.id, owner)
+	base, p := n.current.live.Base, w.keys[d.Key].partition
+	for i, id := range slices.Concat(base.Owners(p), base.Fallbacks(p)) {
+		if d.Part>>i&1 == 1 && id != n.id {
+			n.down[id] = true
+			w.say("node %d takes node %d for dead", n.id, id)
 		}
 	}
 }
@@ -226,7 +234,11 @@ func (w *world) change(n *node, d *Decision) {
 		w.come(to)
 		n.amend(ring.Edit{Kind: ring.Add, Node: to.id, Weight: 1})
 	case doLeave:
-		n.amend(ring.Edit{Kind: ring.Remove, Node: to.id})
+		edits := []ring.Edit{{Kind: ring.Remove, Node: to.id}}
+		if d.Part > 0 && d.Part != d.To {
+			edits = append(edits, ring.Edit{Kind: ring.Remove, Node: ring.NodeID(d.Part)})
+		}
+		n.amend(edits...)
 	case doReplace:
 		by := w.nodes[d.Part-1]
 		w.come(by)

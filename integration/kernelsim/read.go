@@ -110,9 +110,10 @@ func (r *read) put(ask quorum.Ask) {
 		return
 	}
 	to := n.w.node(ask.Stand.Node)
+	failed := func() { r.take(ask, quorum.Reply{}, held{}, n.w.bugs.errorIsAbsent) }
 	if !to.up {
 		n.down[to.id] = true
-		n.w.after(n, ms, func() { r.take(ask, quorum.Reply{}, held{}, false) })
+		n.w.after(n, ms, failed)
 		return
 	}
 	stamp := r.rings.view.Stamp
@@ -124,13 +125,7 @@ func (r *read) put(ask quorum.Ask) {
 		}
 		reply, h, ok := to.answer(r.key, ask)
 		back(func() { r.take(ask, reply, h, ok) })
-	}, func() {
-		if n.w.bugs.errorIsAbsent {
-			r.take(ask, quorum.Reply{}, held{}, true)
-			return
-		}
-		r.take(ask, quorum.Reply{}, held{}, false)
-	})
+	}, failed)
 }
 
 // refused: the question went by rings that are over.

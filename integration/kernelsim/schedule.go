@@ -46,18 +46,19 @@ const (
 	doDelete   = "delete"    // DEL
 	doGet      = "get"       // VCTX.GET
 	doKill     = "kill"      // Node dies and is back after For; Part of what was not synced is there
+	doPower    = "power"     // the nodes in Part, in bits, die at once, and what was not synced is lost
 	doWipe     = "wipe"      // and its disk is empty
 	doRestore  = "restore"   // and its disk is as it was Age before
 	doPause    = "pause"     // Node stands still for For
 	doCut      = "cut"       // nothing arrives from Node at To for For
 	doSplit    = "split"     // Part, a set of nodes in bits, and the others do not hear of each other for For
 	doSuspect  = "suspect"   // Node takes To for dead until it looks
-	doDoubt    = "doubt"     // Node takes the owners of Key that are in Part, in bits, for dead until it looks
+	doDoubt    = "doubt"     // Node takes those on the preference list of Key that are in Part, in bits, for dead until it looks
 	doSlowDisk = "slow-disk" // Node syncs slowly for For
 	doFull     = "full"      // Node keeps no optional hints for For
 	doSkew     = "skew"      // Node's clock is set by Age
 	doJoin     = "join"      // To comes, and is added at Node
-	doLeave    = "leave"     // To is removed at Node
+	doLeave    = "leave"     // To is removed at Node, and so is Part if that is a node
 	doReplace  = "replace"   // Part, a new node, takes the place of To, at Node
 	doForget   = "forget"    // To is dead for good, and is forgotten at Node
 )
@@ -208,7 +209,7 @@ func (g *generator) faults() {
 		n += g.rng.IntN(14)
 	}
 	kinds := []string{
-		doKill, doKill, doKill, doCut, doCut, doSplit, doSplit, doPause, doSuspect, doDoubt, doDoubt, doDoubt, doSlowDisk, doFull, doSkew, doWipe, doWipe,
+		doKill, doKill, doPower, doPower, doCut, doCut, doSplit, doSplit, doPause, doSuspect, doDoubt, doDoubt, doDoubt, doSlowDisk, doFull, doSkew, doWipe, doWipe,
 	}
 	if g.s.Restores {
 		kinds = append(kinds, doRestore, doRestore)
@@ -218,6 +219,9 @@ func (g *generator) faults() {
 		switch d.Do {
 		case doKill, doWipe, doRestore:
 			d.For, d.Part, d.Age = g.span(700*ms), g.rng.IntN(101), g.rng.Int64N(restoreWindow-10*ms)
+		case doPower:
+			d.For, d.Part = g.span(500*ms), g.rng.IntN(1<<g.s.Nodes)|g.rng.IntN(1<<g.s.Nodes)
+			d.At = g.afterOp(d.At)
 		case doPause, doSlowDisk, doFull:
 			d.For = g.span(500 * ms)
 		case doCut:
@@ -227,7 +231,7 @@ func (g *generator) faults() {
 		case doSuspect:
 			d.To = g.node()
 		case doDoubt:
-			d.Key, d.Part = g.rng.IntN(g.s.Keys), 7&^g.rng.IntN(g.rng.IntN(8)+1)
+			d.Key, d.Part = g.rng.IntN(g.s.Keys), 31&^g.rng.IntN(g.rng.IntN(32)+1)
 			g.burst(d)
 		case doSkew:
 			d.Age = g.rng.Int64N(2000*ms) - 1000*ms
@@ -249,10 +253,32 @@ func (g *generator) changes() {
 			d.Do, d.Part = doReplace, next
 			next++
 		case k < 8:
-			d.Do = doLeave
+			d.Do, d.Part = doLeave, g.rng.IntN(g.s.Nodes+1)
 		default:
 			d.Do = doForget
 		}
 		g.add(d)
+		if g.rng.IntN(2) == 0 {
+			g.during(d.At)
+		}
 	}
+}
+
+// during lets clients ask while the ring changes.
+func (g *generator) during(at int64) {
+	for range min(g.rng.IntN(8), g.left) {
+		g.left--
+		g.add(Decision{
+			At: min(at+1+g.rng.Int64N(250*ms), g.s.End-1), Do: g.mix[g.rng.IntN(len(g.mix))],
+			Node: g.node(), Client: g.rng.IntN(g.s.Clients), Key: g.rng.IntN(g.s.Keys),
+		})
+	}
+}
+
+// afterOp is a moment soon after some operation began.
+func (g *generator) afterOp(at int64) int64 {
+	if d := &g.s.Decisions[g.rng.IntN(len(g.s.Decisions))]; d.isOp() {
+		at = d.At + g.rng.Int64N(12*ms)
+	}
+	return min(at, g.s.End-1)
 }

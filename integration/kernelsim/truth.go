@@ -23,6 +23,7 @@ type op struct {
 	acked  bool
 	homes  bool // acknowledged by W owners
 	hurt   bool // a copy was lost since all owners had it
+	marred bool // a copy was lost at some time
 }
 
 func (o *op) bit() uint64 { return 1 << o.index }
@@ -153,7 +154,7 @@ func (w *world) mayLose(n *node, kept int) bool {
 		}
 	}
 	for _, o := range loses {
-		o.hurt = true
+		o.hurt, o.marred = true, true
 	}
 	return true
 }
@@ -201,7 +202,12 @@ func (w *world) promised(k int) (p promise) {
 		if o.key != k || !o.acked || !o.homes {
 			continue
 		}
-		p.hides |= o.past
+		// Note: a node that lost its disk gets back what is live, and not what else the
+		// record knew, if another version beside it is live everywhere: equal states
+		// prove no equal contexts.
+		if !o.marred {
+			p.hides |= o.past
+		}
 		if o.write {
 			p.shows |= o.bit()
 		}
