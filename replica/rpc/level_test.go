@@ -62,7 +62,7 @@ func TestProgramsOfTwoReleasesSpeakTheOlderVersion(t *testing.T) {
 				if round == 0 {
 					r.serveOn(ln, handler, ServerConfig{Stale: j.judge, Levels: newRising(c.server.InForce, c.server.Highest).levels})
 				}
-				time.Sleep(time.Second)
+				pass(time.Second)
 				if !slices.Equal(ended, []error{nil, nil, nil, ErrStaleEpoch}) && !slices.Equal(ended, []error{ErrStaleEpoch, nil, nil, nil}) {
 					t.Errorf("%s, round %d: ended with %v", name, round, ended)
 				}
@@ -111,7 +111,7 @@ func TestConnectionsOfAnOlderVersionEndWhenTheLevelRises(t *testing.T) {
 				up = server
 			}
 			up.Store(&Levels{2, 2})
-			time.Sleep(5 * time.Second)
+			pass(5 * time.Second)
 			if _, err := r.read("k", within(time.Second)); err != ErrUnreachable || r.peer.Up() {
 				t.Errorf("the %s has risen and goes on: %v", side, err)
 			}
