@@ -72,6 +72,7 @@ type node struct {
 		scans    int
 		stamps   []Stamp // of all messages for rows
 		proofs   int     // how often it was asked for a sign of life
+		wants    Stamp   // it refuses messages with another one, if it is set
 	}
 }
 
@@ -258,15 +259,19 @@ func (l link) carryBy(f fault, deadline time.Time, act func(), answer func(error
 	}
 }
 
-// stamped notes the stamp of a message.
-func (l link) stamped(s Stamp) {
+// stamped notes the stamp of a message, and reports whether it is refused for that.
+func (l link) stamped(s Stamp) bool {
 	l.to.mu.Lock()
+	defer l.to.mu.Unlock()
 	l.to.mu.stamps = append(l.to.mu.stamps, s)
-	l.to.mu.Unlock()
+	return l.from != l.to && l.to.mu.wants != Stamp{} && l.to.mu.wants != s
 }
 
 func (l link) Read(req ReadRequest, done func(ReadReply, error)) {
-	l.stamped(req.Stamp)
+	if l.stamped(req.Stamp) {
+		done(ReadReply{}, ErrStaleEpoch)
+		return
+	}
 	var out ReadReply
 	l.carry(req.Deadline, func() {
 		if l.from == l.to {
@@ -360,7 +365,10 @@ func (l link) Write(req ForwardRequest, done func(WriteResult, error)) {
 }
 
 func (l link) Scan(req ScanRange, done func(ScanReply, error)) {
-	l.stamped(req.Stamp)
+	if l.stamped(req.Stamp) {
+		done(ScanReply{}, ErrStaleEpoch)
+		return
+	}
 	var out ScanReply
 	l.carry(req.Deadline, func() { out = l.to.page(req) }, func(err error) { done(out, err) })
 }
@@ -392,7 +400,10 @@ func (n *node) page(req ScanRange) ScanReply {
 }
 
 func (l link) Count(req CountRequest, done func(int64, error)) {
-	l.stamped(req.Stamp)
+	if l.stamped(req.Stamp) {
+		done(0, ErrStaleEpoch)
+		return
+	}
 	total := int64(0)
 	l.carry(req.Deadline, func() {
 		l.to.mu.Lock()

@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"context"
 	"errors"
 	"sync/atomic"
 	"time"
@@ -52,6 +53,39 @@ func (r *Rings) settle(err error, age time.Duration) {
 	}
 	until := int64(time.Since(r.made) + age)
 	for was := r.open.Load(); was < until && !r.open.CompareAndSwap(was, until); was = r.open.Load() {
+	}
+}
+
+// renewed waits until the rings are others than those that nodes have refused, and
+// reports whether they are; until says for how long.
+func (c *Coordinator) renewed(ctx context.Context, refused *Rings, until time.Time) bool {
+	for c.cluster.Rings() == refused {
+		if time.Until(until) <= turnPause {
+			return false
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(turnPause):
+		}
+	}
+	return true
+}
+
+// byRings does something by the present rings, and again by those that follow as long as
+// nodes refuse it since they go by later ones.
+func (c *Coordinator) byRings(ctx context.Context, do func(*Rings) error) error {
+	until := c.deadlineOf(ctx)
+	for {
+		rings := c.enter()
+		if rings == nil {
+			return ErrNoReadQuorum
+		}
+		err := do(rings)
+		rings.leave()
+		if !errors.Is(err, ErrStaleEpoch) || !c.renewed(ctx, rings, until) {
+			return err
+		}
 	}
 }
 

@@ -205,3 +205,64 @@ func TestWhoHasLeftPassesRequestsOn(t *testing.T) {
 		}
 	})
 }
+
+// Whoever is refused for its rings is told of later ones, some moments later.
+func TestARequestThatIsRefusedForItsRingsGoesByTheNextOnes(t *testing.T) {
+	const heard = 130 * time.Millisecond
+	for name, ask := range map[string]func(*node) error{
+		"read": func(n *node) error {
+			res, err := n.read(key, ReadOptions{})
+			if err == nil && value(res.Record) != "v" {
+				err = fmt.Errorf("it shows %q", value(res.Record))
+			}
+			return err
+		},
+		"scan": func(n *node) error {
+			page, err := n.coord.Scan(n.rig.t.Context(), ScanRequest{})
+			if err == nil && len(page.Keys) != 1 {
+				err = fmt.Errorf("it shows %q", page.Keys)
+			}
+			return err
+		},
+		"count": func(n *node) error {
+			keys, err := n.coord.Count(n.rig.t.Context(), false)
+			if err == nil && keys != 1 {
+				err = fmt.Errorf("it counts %d", keys)
+			}
+			return err
+		},
+		"append": func(n *node) error {
+			_, err := n.write(key, version.Op{Kind: version.OpAppend, Value: []byte("+")}, WriteOptions{})
+			return err
+		},
+	} {
+		for _, hears := range []bool{true, false} {
+			inBubble(t, 6, Config{ReadTimeout: time.Second, WriteTimeout: time.Second}, func(t *testing.T, r *rig) {
+				for _, n := range r.owners(key) {
+					n.put(key, made(90, 1, "v", version.Record{}))
+				}
+				asked := r.owners(key)[0]
+				next := NewRings(ring.NewLive(r.ring), Stamp{2}, 2)
+				for _, n := range r.nodes {
+					if n != asked {
+						n.mu.Lock()
+						n.mu.wants = next.Stamp
+						n.mu.Unlock()
+					}
+				}
+				if hears {
+					time.AfterFunc(heard, func() { r.rings.Store(next) })
+				}
+				began := time.Now()
+				err := ask(asked)
+				took := time.Since(began)
+				switch {
+				case hears && (err != nil || took < heard || took > heard+2*turnPause):
+					t.Errorf("%s: %v after %v", name, err, took)
+				case !hears && (err == nil || took > time.Second):
+					t.Errorf("%s, and nothing is heard: %v after %v", name, err, took)
+				}
+			})
+		}
+	}
+}

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/redynamo/redynamo/membership/ring"
@@ -30,11 +32,16 @@ func (c *Coordinator) Scan(ctx context.Context, req ScanRequest) (ScanPage, erro
 		return ScanPage{}, ErrOverloaded
 	}
 	defer c.release()
-	rings := c.enter()
-	if rings == nil {
-		return ScanPage{}, ErrNoReadQuorum
-	}
-	defer rings.leave()
+	var page ScanPage
+	err := c.byRings(ctx, func(rings *Rings) (err error) {
+		page, err = c.scanBy(ctx, rings, req)
+		return err
+	})
+	return page, err
+}
+
+// scanBy is Scan by some rings.
+func (c *Coordinator) scanBy(ctx context.Context, rings *Rings, req ScanRequest) (ScanPage, error) {
 	s := scan{c: c, rings: rings, ring: rings.Base, owned: req.Owned, want: req.Count, window: scanFirst}
 	if s.want <= 0 {
 		s.want = scanDefaultLen
@@ -45,7 +52,7 @@ func (c *Coordinator) Scan(ctx context.Context, req ScanRequest) (ScanPage, erro
 	for range scanWaves {
 		w, ok := s.plan()
 		if !ok {
-			return ScanPage{Keys: s.keys}, s.err
+			return ScanPage{Keys: s.keys}, s.noQuorum(s.err)
 		}
 		if err := s.run(ctx, w); err != nil {
 			return ScanPage{}, err
@@ -56,7 +63,7 @@ func (c *Coordinator) Scan(ctx context.Context, req ScanRequest) (ScanPage, erro
 		s.window = min(4*s.window, scanWindow)
 	}
 	if s.at == from {
-		return ScanPage{}, ErrNoReadQuorum // one node after the other failed
+		return ScanPage{}, s.noQuorum(ErrNoReadQuorum) // one node after the other failed
 	}
 	return ScanPage{Keys: s.keys, Cursor: s.at.cursor()}, nil
 }
@@ -92,6 +99,15 @@ type scan struct {
 	failed []ring.NodeID // asked in vain by this call
 	keys   [][]byte
 	err    error // why plan found nothing
+	stale  bool  // some node goes by later rings
+}
+
+// noQuorum adds to an error that some node goes by later rings, if one does.
+func (s *scan) noQuorum(err error) error {
+	if err != nil && s.stale {
+		return fmt.Errorf("%w: %w", err, ErrStaleEpoch)
+	}
+	return err
 }
 
 // wave is one round of questions: a run of partitions, and few nodes that
@@ -199,6 +215,7 @@ func (s *scan) run(ctx context.Context, w wave) error {
 		next := position{int(pages[i].value.NextSlot), pages[i].value.NextHash}
 		if pages[i].err != nil || !pages[i].value.Done && next.compare(s.at) <= 0 {
 			s.failed = append(s.failed, w.nodes[i])
+			s.stale = s.stale || errors.Is(pages[i].err, ErrStaleEpoch)
 			failed = true
 		} else if !pages[i].value.Done && next.compare(end) < 0 {
 			end = next

@@ -2,6 +2,8 @@ package coordinator
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/redynamo/redynamo/membership/ring"
@@ -39,18 +41,23 @@ func (c *Coordinator) survey(ctx context.Context, ranges func(*ring.Ring) []Slot
 		return 0, ErrOverloaded
 	}
 	defer c.release()
-	rings := c.enter()
-	if rings == nil {
-		return 0, ErrNoReadQuorum
-	}
-	defer rings.leave()
-	r := rings.Base
+	var total int64
+	err := c.byRings(ctx, func(rings *Rings) (err error) {
+		total, err = c.surveyBy(ctx, rings, ranges)
+		return err
+	})
+	return total, err
+}
+
+// surveyBy is survey by some rings.
+func (c *Coordinator) surveyBy(ctx context.Context, rings *Rings, ranges func(*ring.Ring) []SlotRange) (int64, error) {
+	r, lack := rings.Base, ErrNoReadQuorum
 	total, left := int64(0), ranges(r)
 	var failed []ring.NodeID
 	for range surveyTries {
 		nodes, shares, ok := c.share(r, left, failed)
 		if !ok {
-			return 0, ErrNoReadQuorum
+			return 0, lack
 		}
 		deadline := c.deadlineOf(ctx)
 		counts, err := gather(ctx, len(nodes), func(i int, done func(int64, error)) {
@@ -66,6 +73,9 @@ func (c *Coordinator) survey(ctx context.Context, ranges func(*ring.Ring) []Slot
 		left = nil
 		for i, n := range counts {
 			if n.err != nil {
+				if errors.Is(n.err, ErrStaleEpoch) {
+					lack = fmt.Errorf("%w: %w", ErrNoReadQuorum, n.err)
+				}
 				failed = append(failed, nodes[i])
 				left = append(left, shares[i]...)
 				continue
@@ -76,7 +86,7 @@ func (c *Coordinator) survey(ctx context.Context, ranges func(*ring.Ring) []Slot
 			return total, nil
 		}
 	}
-	return 0, ErrNoReadQuorum
+	return 0, lack
 }
 
 // share gives each range to an owner that counts it: this node if it is one,
