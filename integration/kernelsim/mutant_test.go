@@ -1,38 +1,43 @@
 package main
 
 import (
+	"flag"
 	"strings"
 	"testing"
 )
+
+// long looks for each mutant from the first seed on.
+var long = flag.Bool("long", false, "look for each mutant from seed 1 on, in up to 100,000 histories")
 
 // mutants are the planted bugs: each must be found within so many histories, and the
 // schedule that shows it must shrink to a few decisions.
 var mutants = []struct {
 	name      string
 	plant     func(*bugs)
+	from      uint64 // the seed to begin at
 	within    uint64
 	decisions int
 }{
-	{"W counts one node twice", func(b *bugs) { b.ackTwice = true }, 5_000, 8},
-	{"a hint is dropped before it is delivered", func(b *bugs) { b.hintDropEarly = true }, 20_000, 8},
-	{"a write forgets its token", func(b *bugs) { b.contextDropped = true }, 200, 3},
-	{"a node counts from one again", func(b *bugs) { b.actorKept = true }, 2_000, 6},
-	{"all rows of a node have one actor", func(b *bugs) { b.oneActor = true }, 20_000, 8},
-	{"no amnesia", func(b *bugs) { b.noAmnesia = true }, 20_000, 8},
-	{"a wiped node counts in reads", func(b *bugs) { b.noRecovering = true }, 20_000, 8},
-	{"a tombstone goes by age", func(b *bugs) { b.reapByAge = true }, 20_000, 8},
-	{"a tombstone goes whatever hints are kept", func(b *bugs) { b.reapHints = true }, 50_000, 8},
-	{"an error is taken for not found", func(b *bugs) { b.errorIsAbsent = true }, 20_000, 8},
-	{"not found is taken for an error", func(b *bugs) { b.absentIsError = true }, 200, 4},
-	{"rows are confirmed before they are synced", func(b *bugs) { b.confirmEarly = true }, 20_000, 8},
-	{"writes go to the owners of the base alone", func(b *bugs) { b.baseOnly = true }, 20_000, 8},
-	{"requests by old rings are carried out", func(b *bugs) { b.noStale = true }, 50_000, 8},
-	{"nothing is handed over", func(b *bugs) { b.moveNothing = true }, 20_000, 8},
-	{"hints are not handed over", func(b *bugs) { b.moveNoHints = true }, 50_000, 8},
-	{"a merge leaves its leaf of the tree", func(b *bugs) { b.leafKept = true }, 2_000, 6},
-	{"a token covers unseen siblings", func(b *bugs) { b.tokenWhole = true }, 2_000, 6},
-	{"a session proves what is not synced", func(b *bugs) { b.barrierSkipped = true }, 50_000, 10},
-	{"a hint is taken for an own row", func(b *bugs) { b.sloppyForgotten = true }, 20_000, 8},
+	{"W counts one node twice", func(b *bugs) { b.ackTwice = true }, 1, 5_000, 8},
+	{"a hint is dropped before it is delivered", func(b *bugs) { b.hintDropEarly = true }, 1, 20_000, 8},
+	{"a write forgets its token", func(b *bugs) { b.contextDropped = true }, 1, 200, 3},
+	{"a node counts from one again", func(b *bugs) { b.actorKept = true }, 1, 2_000, 6},
+	{"all rows of a node have one actor", func(b *bugs) { b.oneActor = true }, 1, 20_000, 8},
+	{"no amnesia", func(b *bugs) { b.noAmnesia = true }, 1, 20_000, 8},
+	{"a wiped node counts in reads", func(b *bugs) { b.noRecovering = true }, 1, 20_000, 8},
+	{"a tombstone goes by age", func(b *bugs) { b.reapByAge = true }, 1, 20_000, 8},
+	{"a tombstone goes whatever hints are kept", func(b *bugs) { b.reapHints = true }, 1, 50_000, 8},
+	{"an error is taken for not found", func(b *bugs) { b.errorIsAbsent = true }, 1, 20_000, 8},
+	{"not found is taken for an error", func(b *bugs) { b.absentIsError = true }, 1, 200, 4},
+	{"rows are confirmed before they are synced", func(b *bugs) { b.confirmEarly = true }, 1, 20_000, 8},
+	{"writes go to the owners of the base alone", func(b *bugs) { b.baseOnly = true }, 1, 20_000, 8},
+	{"requests by old rings are carried out", func(b *bugs) { b.noStale = true }, 1, 50_000, 8},
+	{"nothing is handed over", func(b *bugs) { b.moveNothing = true }, 1, 20_000, 8},
+	{"hints are not handed over", func(b *bugs) { b.moveNoHints = true }, 1, 50_000, 8},
+	{"a merge leaves its leaf of the tree", func(b *bugs) { b.leafKept = true }, 1, 2_000, 6},
+	{"a token covers unseen siblings", func(b *bugs) { b.tokenWhole = true }, 1, 2_000, 6},
+	{"a session proves what is not synced", func(b *bugs) { b.barrierSkipped = true }, 1, 50_000, 10},
+	{"a hint is taken for an own row", func(b *bugs) { b.sloppyForgotten = true }, 1, 20_000, 8},
 }
 
 func TestMutantsAreFound(t *testing.T) {
@@ -41,9 +46,13 @@ func TestMutantsAreFound(t *testing.T) {
 			sh := newShared()
 			var b bugs
 			m.plant(&b)
-			r := playMany(1, m.within, 2, b)
+			from, within := m.from, m.within
+			if *long {
+				from, within = 1, 100_000
+			}
+			r := playMany(from, within, 2, b)
 			if r.failed == 0 {
-				t.Fatalf("not found in %d histories", m.within)
+				t.Fatalf("not found in %d histories from seed %d", within, from)
 			}
 			first := play(generate(r.failed), b, sh).failure
 			small := shrink(generate(r.failed), b, sh)

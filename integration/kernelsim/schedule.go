@@ -109,7 +109,8 @@ type Schedule struct {
 	Clients   int        `json:"clients"`
 	End       int64      `json:"end"` // of trouble
 	Restores  bool       `json:"restores,omitempty"`
-	Moves     bool       `json:"moves,omitempty"` // the ring changes
+	Moves     bool       `json:"moves,omitempty"`  // the ring changes
+	Strict    bool       `json:"strict,omitempty"` // see world.promised and mayLose
 	Net       Net        `json:"net"`
 	Decisions []Decision `json:"decisions"`
 	// Exact says that Fates holds the fate of every message that is not plain. Else
@@ -122,7 +123,7 @@ type Schedule struct {
 func generate(seed uint64) *Schedule {
 	rng := rand.New(rand.NewPCG(seed, 0x5eed))
 	s := &Schedule{
-		Seed: seed, Nodes: 3 + rng.IntN(4), Keys: 1 + rng.IntN(maxKeys), Base: rng.IntN(1 << 16),
+		Seed: seed, Nodes: 3 + rng.IntN(5), Keys: 1 + rng.IntN(maxKeys), Base: rng.IntN(1 << 16),
 		Clients: 1 + rng.IntN(4), End: int64(600+rng.IntN(1800)) * ms,
 		Restores: rng.IntN(3) == 0, Moves: rng.IntN(3) == 0,
 	}
@@ -132,6 +133,9 @@ func generate(seed uint64) *Schedule {
 	g := generator{rng: rng, s: s}
 	g.ops()
 	g.faults()
+	if s.Nodes >= 5 && rng.IntN(6) == 0 {
+		g.strangers()
+	}
 	if s.Moves {
 		g.changes()
 	}
@@ -184,6 +188,19 @@ func (g *generator) ops() {
 		g.add(Decision{
 			At: at, Do: g.mix[g.rng.IntN(len(g.mix))], Node: g.node(), Client: g.rng.IntN(g.s.Clients), Key: g.rng.IntN(g.s.Keys),
 		})
+	}
+}
+
+// strangers lets nodes that own nothing of a key coordinate its writes, again and again,
+// with time for their hints to go home in between: so they come to the same rows with
+// and without what they wrote there before.
+func (g *generator) strangers() {
+	k, who, at := g.rng.IntN(g.s.Keys), []int{g.node(), g.node()}, g.time()/2
+	for range 3 + g.rng.IntN(6) {
+		d := Decision{At: min(at, g.s.End-1), Do: doDoubt, Node: who[g.rng.IntN(2)], Key: k, Part: 7 | g.rng.IntN(4)<<3&^(g.rng.IntN(4)<<3)}
+		g.add(d)
+		g.burst(d)
+		at += g.rng.Int64N(140 * ms)
 	}
 }
 

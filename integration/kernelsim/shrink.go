@@ -41,6 +41,9 @@ func shrink(s *Schedule, b bugs, sh *shared) *Schedule {
 
 // named is the schedule with the fate of each message written down.
 func named(s *Schedule, b bugs, sh *shared) Schedule {
+	if s.Exact {
+		return *s
+	}
 	w := newWorld(s, b, sh)
 	w.record = true
 	w.run()

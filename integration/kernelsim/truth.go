@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"math/bits"
+	"slices"
 	"strings"
 
 	"github.com/redynamo/redynamo/replica/version"
@@ -147,7 +148,7 @@ func (w *world) mayLose(n *node, kept int) bool {
 			if o.key != k || !o.minted || o.knows()&^before != 0 || o.knows()&^after == 0 {
 				continue
 			}
-			if o.hurt && !w.everywhere(o) {
+			if o.hurt && !w.everywhere(o) && !(w.s.Strict && w.recovered()) {
 				return false
 			}
 			loses = append(loses, o)
@@ -157,6 +158,11 @@ func (w *world) mayLose(n *node, kept int) bool {
 		o.hurt, o.marred = true, true
 	}
 	return true
+}
+
+// recovered reports whether no node says of itself that it lacks something.
+func (w *world) recovered() bool {
+	return !slices.ContainsFunc(w.nodes, func(n *node) bool { return n.recovering })
 }
 
 // everywhere reports whether an op is on the disks of all owners.
@@ -205,7 +211,7 @@ func (w *world) promised(k int) (p promise) {
 		// Note: a node that lost its disk gets back what is live, and not what else the
 		// record knew, if another version beside it is live everywhere: equal states
 		// prove no equal contexts.
-		if !o.marred {
+		if !o.marred || w.s.Strict {
 			p.hides |= o.past
 		}
 		if o.write {
