@@ -18,7 +18,6 @@ type read struct {
 
 	quorum.Read
 	bits     held // the exact side of the kernel's join; its record is not used
-	have     bool
 	deadline int64
 	refs     int
 	running  bool
