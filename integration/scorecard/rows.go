@@ -56,7 +56,13 @@ const (
 
 // notYet are the rows that the product does not pass yet. A row that begins to
 // pass must leave this list, and one that fails in another way fails the run.
-var notYet = map[string]lack{}
+var notYet = map[string]lack{
+	"29c": {
+		why:       "after APPLY on a side of a cut, nodes that have not heard of the ring refuse copies, and a side without a spare answers UNCERTAIN",
+		shows:     []string{"operations failed on two nodes in a row"},
+		sometimes: true,
+	},
+}
 
 // lacking returns what the product is known to lack for a row, or nil.
 func lacking(row string) *lack {
