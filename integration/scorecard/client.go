@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	judge "github.com/redynamo/redynamo/cmd/redynamo/history"
 )
 
 // clientPatience is how long a client waits for a reply. Nodes answer within
@@ -33,11 +35,8 @@ type sample struct {
 	err   string // of both tries
 }
 
-// view is what a client holds of a key: a token, and what it stands for.
-type view struct {
-	token string
-	past  set
-}
+// view is what a client holds of a key: a token, and what the history calls it.
+type view struct{ token, name string }
 
 // client is one user with connections to some nodes. It uses one of them and
 // moves on to the next after a failure.
@@ -50,9 +49,9 @@ type client struct {
 	conns map[*node]*redis.Client
 	rng   *rand.Rand
 	words []string // added to each write, such as W 1
-	loose bool     // what it is told binds nobody
 	views map[string]view
-	sent  int
+	sent  int // values
+	given int // tokens
 	mu    struct {
 		sync.Mutex
 		samples []sample
@@ -109,25 +108,16 @@ func (cl *client) close() {
 	}
 }
 
-// refusals are the words after which nothing was written.
-var refusals = []string{"NOREPLICAS", "LOADING", "OVERLOADED", "TOOMANYSIBLINGS", "STALE", "BADCTX"}
-
 // fateOf says what an error leaves open.
-func fateOf(err error) fate {
-	if err == nil {
-		return acked
-	}
+func fateOf(err error) judge.Result {
 	var said redis.Error
-	if errors.As(err, &said) {
-		if word, _, _ := strings.Cut(said.Error(), " "); slices.Contains(refusals, word) {
-			return denied
-		}
-		return unknown
+	switch {
+	case err == nil:
+		return judge.OK
+	case errors.As(err, &said) && judge.Refused(said.Error()), refusedDial(err):
+		return judge.Fail
 	}
-	if refusedDial(err) {
-		return denied
-	}
-	return unknown
+	return judge.Unknown
 }
 
 // tries runs one operation, once more on another node if it fails, and notes
@@ -168,24 +158,23 @@ func (cl *client) value() string {
 func (cl *client) write(ctx context.Context, key string, v view, del bool) (live int64) {
 	live = -1
 	cl.tries(ctx, key, func() error {
-		a := &attempt{past: v.past, loose: cl.loose}
+		o := cl.h.begin(cl, judge.VDel, key)
 		words := []any{"VCTX.DEL", key, v.token}
 		if !del {
-			a.value = cl.value()
-			words = []any{"VCTX.SET", key, a.value, v.token}
+			value := cl.value()
+			o.Kind, o.Value = judge.VSet, name(value)
+			words = []any{"VCTX.SET", key, value, v.token}
 		}
+		o.Token = judge.With(v.name)
 		for _, w := range cl.words {
 			words = append(words, w)
 		}
-		past := cl.h.issue(key, a)
 		reply, err := cl.do(ctx, words...).Slice()
-		cl.h.settle(a, fateOf(err))
-		if err != nil {
-			return err
+		if err == nil {
+			o.Next, live = cl.hold(key, reply[0].(string)), reply[1].(int64)
 		}
-		cl.views[key] = view{token: reply[0].(string), past: past}
-		live = reply[1].(int64)
-		return nil
+		cl.h.end(cl, o, err)
+		return err
 	})
 	return live
 }
@@ -193,20 +182,29 @@ func (cl *client) write(ctx context.Context, key string, v view, del bool) (live
 // read takes the context of key.
 func (cl *client) read(ctx context.Context, key string) bool {
 	return cl.tries(ctx, key, func() error {
+		o := cl.h.begin(cl, judge.VGet, key)
 		reply, err := cl.do(ctx, "VCTX.GET", key, "META").Slice()
-		if err != nil {
-			return err
+		if err == nil {
+			o.Values, o.Next = showMeta(reply[1]), cl.hold(key, reply[0].(string))
 		}
-		cl.views[key] = view{token: reply[0].(string), past: cl.h.saw(key, showMeta(reply[1]))}
-		return nil
+		cl.h.end(cl, o, err)
+		return err
 	})
+}
+
+// hold keeps a token as the client's view of a key, and names it.
+func (cl *client) hold(key, token string) (name string) {
+	cl.given++
+	name = fmt.Sprintf("%d.%d", cl.id, cl.given)
+	cl.views[key] = view{token: token, name: name}
+	return name
 }
 
 // showMeta reads the versions of a reply to VCTX.GET META.
 func showMeta(list any) (versions []shown) {
 	for _, entry := range list.([]any) {
 		fields := entry.([]any)
-		versions = append(versions, shown{fields[0].(string), fields[1].(string)})
+		versions = append(versions, shown{Value: name(fields[0].(string)), Dot: fields[1].(string)})
 	}
 	return versions
 }

@@ -4,143 +4,78 @@ package main
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
+
+	judge "github.com/redynamo/redynamo/cmd/redynamo/history"
 )
 
-// fate is what became of a write or delete, as far as its client knows.
-type fate uint8
-
-const (
-	unknown fate = iota // no answer, or one that says so: it may yet surface
-	acked               // acknowledged: it must hold
-	denied              // certainly not made: it must never be seen
-)
-
-// set is a set of values of one key, by their number in its history.
-type set []uint64
-
-func (s set) has(i int) bool { return i/64 < len(s) && s[i/64]&(1<<(i%64)) != 0 }
-
-// with returns s and i; s stays as it is.
-func (s set) with(i int) set {
-	out := make(set, max(len(s), i/64+1))
-	copy(out, s)
-	out[i/64] |= 1 << (i % 64)
-	return out
-}
-
-// union returns what is in s or o; both stay as they are.
-func (s set) union(o set) set {
-	if len(s) < len(o) {
-		s, o = o, s
-	}
-	out := slices.Clone(s)
-	for i := range o {
-		out[i] |= o[i]
-	}
-	return out
-}
-
-// attempt is one write or delete.
-type attempt struct {
-	value string // "" is a delete
-	past  set    // what its token is known to have seen
-	fate  fate
-	loose bool // acknowledged with less than the fault may take away: binds nobody
-	told  time.Time
-	dot   string // of the version, once somebody was shown it
-}
-
-// keyHistory is all that clients did to one key.
-type keyHistory struct {
-	writes  []*attempt
-	deletes []*attempt
-	number  map[string]int // value -> index of writes
-	dots    map[string]int // dot -> index of writes
-}
-
-// history is what clients did and saw. Values are unique, so a value names its
-// write, and tokens carry causality: a token of a read has seen what was shown
-// and the past of that; a token of a write has seen that write besides what its
-// own token had seen. No clock is needed to judge it.
+// history is what clients did and saw, in the order in which it ended. It is judged
+// when all is over, as a file is.
 type history struct {
-	mu struct {
+	began time.Time
+	mu    struct {
 		sync.Mutex
-		keys    map[string]*keyHistory
-		seen    findings // what reads showed that must never be
+		ops     []judge.Op
+		keys    map[string]bool
 		acks    int
 		clients int // numbers given to clients
 	}
 }
 
 func newHistory() *history {
-	h := &history{}
-	h.mu.keys = map[string]*keyHistory{}
+	h := &history{began: time.Now()}
+	h.mu.keys = map[string]bool{}
 	return h
 }
 
 // shown is one value as a node shows it.
-type shown struct{ value, dot string }
+type shown = judge.Shown
 
-// String names the value without its padding.
-func (v shown) String() string { return name(v.value) + "@" + v.dot }
+// copied is the state of a key at one of its owners.
+type copied = judge.Copy
 
 // padding fills values up.
 const padding = "."
 
-// name is a value without its padding, for people.
+// name is a value without its padding: what the history calls it.
 func name(value string) string { return strings.TrimRight(value, padding) }
 
-func (h *history) keyLocked(key string) *keyHistory {
-	k := h.mu.keys[key]
-	if k == nil {
-		k = &keyHistory{number: map[string]int{}, dots: map[string]int{}}
-		h.mu.keys[key] = k
-	}
-	return k
+// instant is a time as the history has it.
+func (h *history) instant(at time.Time) int64 { return at.Sub(h.began).Microseconds() }
+
+// begin returns an operation of a client that begins now.
+func (h *history) begin(cl *client, kind, key string) judge.Op {
+	return judge.Op{Kind: kind, Session: strconv.Itoa(cl.id), Key: key, BeginUS: h.instant(time.Now())}
 }
 
-// issue notes an attempt that is about to be sent, and returns the past of
-// whoever is given its token back.
-func (h *history) issue(key string, a *attempt) set {
+// end notes an operation that is over; err is what its client was told.
+func (h *history) end(cl *client, o judge.Op, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	k := h.keyLocked(key)
-	if a.value == "" {
-		k.deletes = append(k.deletes, a)
-		return a.past
+	o.EndUS, o.Result, o.Node = h.instant(time.Now()), fateOf(err), strconv.Itoa(cl.nodes[cl.at].index)
+	if err != nil {
+		o.Error = err.Error()
 	}
-	k.number[a.value] = len(k.writes)
-	k.writes = append(k.writes, a)
-	return a.past.with(len(k.writes) - 1)
-}
-
-// holds notes what was written and acknowledged before the load.
-func (h *history) holds(key, value string) {
-	h.issue(key, &attempt{value: value, fate: acked})
-}
-
-// settle notes what the client was told of an attempt.
-func (h *history) settle(a *attempt, f fate) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	a.fate, a.told = f, time.Now()
-	if f == acked {
+	h.mu.ops = append(h.mu.ops, o)
+	if o.Kind == judge.VGet {
+		return
+	}
+	h.mu.keys[o.Key] = true
+	if o.Result == judge.OK {
 		h.mu.acks++
 	}
 }
 
-// loosen lets what was acknowledged after an instant bind nobody.
-func (h *history) loosen(after time.Time) {
+// holds notes what was written and acknowledged before the load.
+func (h *history) holds(key, value string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for _, k := range h.mu.keys {
-		for _, a := range slices.Concat(k.writes, k.deletes) {
-			a.loose = a.loose || a.told.After(after)
-		}
-	}
+	now := h.instant(time.Now())
+	h.mu.keys[key] = true
+	h.mu.ops = append(h.mu.ops, judge.Op{Kind: judge.VSet, Session: "before", Key: key, Value: name(value), Token: judge.With(""), Result: judge.OK, BeginUS: now, EndUS: now})
 }
 
 // acknowledged is how many acknowledgements there were.
@@ -162,9 +97,33 @@ func (h *history) keys() []string {
 	return keys
 }
 
-// saw judges what a read of key showed and returns the past of its token.
-func (h *history) saw(key string, versions []shown) set {
+// judge checks the last state of all keys: what a read of all owners shows, and
+// what the owners hold of the keys that differ among so many owners. Only what b
+// holds must be kept.
+func (h *history) judge(final map[string][]shown, unequal map[string][]copied, owners int, b judge.Binding) (judge.Report, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.sawLocked(key, versions, &h.mu.seen)
+	c := judge.New(judge.Options{Binding: b, MaxFindings: len(h.mu.ops) + 1})
+	ops := slices.Clone(h.mu.ops)
+	now := h.instant(time.Now())
+	for key := range h.mu.keys {
+		end := judge.Op{Key: key, Result: judge.OK, BeginUS: now, EndUS: now}
+		if copies, differ := unequal[key]; differ {
+			inspect := end
+			inspect.Kind, inspect.Copies, inspect.Owners = judge.Inspect, copies, owners
+			ops = append(ops, inspect)
+		}
+		end.Kind = judge.Final
+		values, read := final[key]
+		if end.Values = values; !read {
+			end.Result = judge.Unknown
+		}
+		ops = append(ops, end)
+	}
+	for i := range ops {
+		if err := c.Add(i+1, &ops[i]); err != nil {
+			return judge.Report{}, err
+		}
+	}
+	return c.Finish(), nil
 }

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	judge "github.com/redynamo/redynamo/cmd/redynamo/history"
 )
 
 // answerWithin is the request timeout of a node and a busy machine's share.
@@ -99,16 +101,17 @@ func isolate(b *bed) {
 }
 
 // once makes a single blind add under a key of its own, without a second try.
-func (cl *client) once(ctx context.Context, name string) error {
-	a := &attempt{value: cl.value()}
-	key := fmt.Sprintf("%s:%d", name, cl.sent)
-	words := []any{"VCTX.SET", key, a.value, ""}
+func (cl *client) once(ctx context.Context, kind string) error {
+	value := cl.value()
+	key := fmt.Sprintf("%s:%d", kind, cl.sent)
+	o := cl.h.begin(cl, judge.VSet, key)
+	o.Value, o.Token = name(value), judge.With("")
+	words := []any{"VCTX.SET", key, value, ""}
 	for _, w := range cl.words {
 		words = append(words, w)
 	}
-	cl.h.issue(key, a)
 	err := cl.do(ctx, words...).Err()
-	cl.h.settle(a, fateOf(err))
+	cl.h.end(cl, o, err)
 	return err
 }
 

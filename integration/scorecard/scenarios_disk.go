@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	judge "github.com/redynamo/redynamo/cmd/redynamo/history"
 )
 
 // Sizes of disks. Nodes refuse writes when less than their reserve is free.
@@ -88,7 +90,7 @@ func (b *bed) refusesAndReads(when string) {
 		err := cl.once(b.ctx, "full")
 		took := time.Since(began)
 		var said redis.Error
-		b.check(errors.As(err, &said) && fateOf(err) == denied, "%s: node %d answers a write with %v", when, i, err)
+		b.check(errors.As(err, &said) && fateOf(err) == judge.Fail, "%s: node %d answers a write with %v", when, i, err)
 		b.check(took <= answerWithin, "%s: node %d takes %v to answer a write", when, i, took)
 		cl.at = i
 		err = cl.do(b.ctx, "VCTX.GET", keys[rand.IntN(len(keys))]).Err()
@@ -283,11 +285,11 @@ func (b *bed) losePowerRelaxed() {
 	}
 	b.returns(b.c.nodes...)
 	final := b.readAll(b.h.keys())
-	gone := b.h.judge(final, nil)
-	b.note("with --fsync interval: %d of %d acknowledged writes lost, %d replaced ones back", len(gone.lost), b.h.acknowledged(), len(gone.resurrected))
-	b.h.loosen(cut.Add(-interval - slack))
-	early := b.h.judge(final, nil)
-	b.check(len(early.lost)+len(early.resurrected) == 0, "with --fsync interval: %d writes are lost and %d replaced ones back from before the last interval", len(early.lost), len(early.resurrected))
+	gone := b.judge(final, nil, judge.Binding{})
+	b.note("with --fsync interval: %d of %d acknowledged writes lost, %d replaced ones back", len(gone[judge.Lost]), b.h.acknowledged(), len(gone[judge.Resurrected]))
+	early := b.judge(final, nil, judge.Binding{UpTo: b.h.instant(cut.Add(-interval - slack))})
+	lost, back := len(early[judge.Lost]), len(early[judge.Resurrected])
+	b.check(lost+back == 0, "with --fsync interval: %d writes are lost and %d replaced ones back from before the last interval", lost, back)
 }
 
 // rottenLog damages the log of a node that is down (row 19).
@@ -343,7 +345,7 @@ func (b *bed) missingAt(p *node) int {
 	missing := 0
 	for _, copies := range unequal {
 		for _, c := range copies {
-			if c.node == id && c.state == noState {
+			if c.Node == id && c.State == noState {
 				missing++
 			}
 		}
@@ -402,14 +404,17 @@ func (b *bed) readsAll(p *node) {
 	defer cl.close()
 	errs, absent := 0, 0
 	for _, key := range b.h.keys() {
+		o := b.h.begin(cl, judge.VGet, key)
 		reply, err := cl.do(b.ctx, "VCTX.GET", key, "META").Slice()
+		if err == nil {
+			o.Values = showMeta(reply[1])
+		}
+		b.h.end(cl, o, err)
 		if err != nil {
 			errs++
 			continue
 		}
-		versions := showMeta(reply[1])
-		b.h.saw(key, versions)
-		if len(versions) == 0 {
+		if len(o.Values) == 0 {
 			absent++
 		}
 	}

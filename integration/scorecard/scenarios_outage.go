@@ -63,7 +63,7 @@ func (b *bed) keepsTombstones(keys []string) {
 	b.inspectAll(untold) // takes out those whose owners are all up and equal
 	forgotten := 0
 	for _, copies := range untold {
-		if !slices.ContainsFunc(copies, func(c copied) bool { return c.state != "" && c.state != noState }) {
+		if !slices.ContainsFunc(copies, func(c copied) bool { return c.State != "" && c.State != noState }) {
 			forgotten++
 		}
 	}

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	judge "github.com/redynamo/redynamo/cmd/redynamo/history"
 )
 
 // This file looks at what is left when a fault is over: first, by inspection,
@@ -33,7 +35,7 @@ func (b *bed) settle() {
 	keys := b.h.keys()
 	copies := b.converge(keys)
 	final := b.readAll(keys)
-	b.res.found = b.h.judge(final, copies)
+	b.res.found = b.judge(final, copies, judge.Binding{})
 	b.res.acked = b.h.acknowledged()
 	b.explainLost()
 	b.res.faults = append(b.res.faults, b.res.found.faults()...)
@@ -46,12 +48,20 @@ func (b *bed) settle() {
 	}
 }
 
+// judge has the history judge a last state.
+func (b *bed) judge(final map[string][]shown, unequal map[string][]copied, bound judge.Binding) findings {
+	report, err := b.h.judge(final, unequal, b.owners(), bound)
+	b.must(err)
+	return findingsOf(report)
+}
+
 // explainLost tells what is nowhere from what lies on some disk as a hint.
 func (b *bed) explainLost() {
 	var keys []string
-	for _, l := range b.res.found.lost {
-		keys = append(keys, l.key)
+	for _, l := range b.res.found[judge.Lost] {
+		keys = append(keys, l.Key)
 	}
+	slices.Sort(keys)
 	hinted := map[string]bool{}
 	var mu sync.Mutex
 	b.pipelines(slices.Compact(keys), "VCTX.INSPECT", nil, func(key string, reply any, err error) {
@@ -63,15 +73,7 @@ func (b *bed) explainLost() {
 		defer mu.Unlock()
 		hinted[key] = hints > 0
 	})
-	var lost []finding
-	for _, l := range b.res.found.lost {
-		if hinted[l.key] {
-			b.res.found.undelivered = append(b.res.found.undelivered, l)
-		} else {
-			lost = append(lost, l)
-		}
-	}
-	b.res.found.lost = lost
+	b.res.found.split(hinted)
 }
 
 // converge waits until all owners of every key hold the same and returns what
@@ -119,7 +121,7 @@ func (b *bed) inspectAll(left map[string][]copied) (hinted int) {
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		if equalCopies(copies, b.owners()) {
+		if judge.Unequal(copies, b.owners()) == "" {
 			delete(left, key)
 			return
 		}
@@ -133,17 +135,17 @@ func (b *bed) inspectAll(left map[string][]copied) (hinted int) {
 func readCopies(reply any) (copies []copied, hints int) {
 	for _, entry := range reply.([]any) {
 		fields := entry.([]any)
-		c := copied{node: fmt.Sprint(fields[0])}
+		c := copied{Node: fmt.Sprint(fields[0]), Role: fmt.Sprint(fields[1])}
 		if state, ok := fields[2].(string); ok {
-			c.state = state
+			c.State = state
 		}
 		for _, dot := range fields[3].([]any) {
-			c.dots = append(c.dots, fmt.Sprint(dot))
+			c.Dots = append(c.Dots, fmt.Sprint(dot))
 		}
-		switch role := fmt.Sprint(fields[1]); {
-		case role == "owner":
+		switch {
+		case c.Role == judge.Owner:
 			copies = append(copies, c)
-		case strings.HasPrefix(role, "hint"):
+		case strings.HasPrefix(c.Role, "hint"):
 			hints++
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	judge "github.com/redynamo/redynamo/cmd/redynamo/history"
 )
 
 // result is what one row of the scorecard came to.
@@ -63,7 +65,7 @@ func printTable(w io.Writer, results []*result) {
 			}
 		}
 		fmt.Fprintf(tw, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s\t%s\t\n", r.row.name(), r.row.workload, r.row.fault, r.acked,
-			len(r.found.lost)+len(r.found.undelivered), len(r.found.resurrected), r.gap.Milliseconds(), ratio, converged, r.verdict())
+			len(r.found[judge.Lost])+len(r.found[judge.Unreadable])+len(r.found[undelivered]), len(r.found[judge.Resurrected]), r.gap.Milliseconds(), ratio, converged, r.verdict())
 	}
 	_ = tw.Flush() // a lost terminal is told by nothing else either
 	for _, r := range results {
