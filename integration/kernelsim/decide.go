@@ -288,7 +288,8 @@ func (w *world) heal() {
 		n.pausedUntil, n.slowUntil, n.fullUntil = 0, 0, 0
 		n.restart()
 	}
-	w.push(event{at: w.now + 4*tickTime, run: w.look})
+	// Not before the last request has ended, for it may still write.
+	w.push(event{at: w.now + requestTime + tickTime, run: w.look})
 }
 
 // look ends the history when the cluster is at rest, or it is too late for that.
