@@ -8,6 +8,7 @@ import (
 	"log"
 	"log/slog"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -65,7 +66,33 @@ func (m *Membership) startGossip(ctx context.Context) (*gossip, error) {
 		_ = transport.Shutdown() // the first error is the telling one
 		return nil, fmt.Errorf("membership: start gossip: %w", err)
 	}
+	if err := enlist(g.list, m.cfg.ID.String()); err != nil {
+		return nil, errors.Join(err, g.list.Shutdown())
+	}
 	return g, nil
+}
+
+// roster is what memberlist knows of the nodes of a cluster.
+type roster interface {
+	Members() []*memberlist.Node
+	UpdateNode(timeout time.Duration) error
+}
+
+// enlistTries bounds how often a node that starts puts itself on its own list.
+const enlistTries = 10
+
+// enlist sees to it that this node is on its own list. Memberlist listens before it
+// enters itself: word of an earlier run that comes between the two may make it enter
+// this node as dead, and pass over what it then says of itself as older. The dead are
+// taken off the list, and memberlist would panic when it next spoke of itself.
+func enlist(list roster, self string) error {
+	for range enlistTries {
+		if slices.ContainsFunc(list.Members(), func(n *memberlist.Node) bool { return n.Name == self }) {
+			return nil
+		}
+		_ = list.UpdateNode(time.Nanosecond) // what counts is whether it is on the list then
+	}
+	return errors.New("membership: start gossip: this node cannot put itself on its own list")
 }
 
 func (m *Membership) gossipConfig(g *gossip, t memberlist.Transport, logger *log.Logger) *memberlist.Config {
