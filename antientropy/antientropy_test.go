@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"testing"
 	"testing/synctest"
@@ -79,9 +80,74 @@ func TestEqualSidesReadNoRows(t *testing.T) {
 			a.put(fmt.Sprint("k", i), 1)
 			b.put(fmt.Sprint("k", i), 1)
 		}
-		exchangeAll(t, a, b)
+		if _, err := a.x.turnOf(t.Context(), b.id); err != nil {
+			t.Fatal(err)
+		}
 		if b.calls["nodes"] != 1 || b.calls["list"]+b.calls["fetch"]+b.calls["deliver"] != 0 {
 			t.Errorf("questions: %v", b.calls)
+		}
+	})
+}
+
+// TestOnlyWholeSessionsTellOfContexts has rows with equal values of which one side, or
+// each, knows more of the past.
+func TestOnlyWholeSessionsTellOfContexts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := pair(t, Config{ListKeys: 10, CellBatch: 7})
+		key := func(i int) string { return fmt.Sprintf("%s%d", []string{"k", "@"}[i%2], i) }
+		for i := range 100 {
+			a.put(key(i), 1)
+			b.put(key(i), 1)
+			a.put(key(i), []uint32{past + 1, past + 2}[:i%3]...)
+			b.put(key(i), []uint32{past + 3, past + 4}[:i/3%3]...)
+		}
+		differing := func() (n int) {
+			for i := range 100 {
+				if !maps.Equal(a.rows[key(i)], b.rows[key(i)]) {
+					n++
+				}
+			}
+			return n
+		}
+		before := differing()
+		part := a.world.ring.Partition(0)
+		if tally, err := a.x.turnOf(t.Context(), b.id); err != nil || tally.Differing != 0 || differing() != before || before == 0 {
+			t.Errorf("a turn: %+v, %v; %d of %d rows differ as before", tally, err, differing(), before)
+		}
+		if _, ok := a.x.WholeSession(part, b.id); ok {
+			t.Error("a turn proves that contexts agree")
+		}
+		began := time.Now()
+		tally := exchangeAll(t, a, b)
+		if n := differing(); n != 0 || tally.Pulled > int64(before) || tally.Pushed > int64(before) {
+			t.Errorf("after a whole session %d rows of %d differ; %+v", n, before, tally)
+		}
+		if at, ok := a.x.WholeSession(part, b.id); !ok || !at.Equal(began) {
+			t.Errorf("the whole session of %v is entered as of %v, %v", began, at, ok)
+		}
+		if _, ok := b.x.WholeSession(part, a.id); ok {
+			t.Error("the side that was asked takes it for a whole session of its own")
+		}
+		if tally = exchangeAll(t, a, b); tally.Pulled+tally.Pushed != 0 {
+			t.Errorf("a second whole session found %+v", tally)
+		}
+	})
+}
+
+// TestPeerThatCannotTellOfContextsIsAskedForRows: it answers the state hashes of a turn.
+func TestPeerThatCannotTellOfContextsIsAskedForRows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := pair(t, Config{})
+		b.deaf = true
+		a.put("here", 1, past+1)
+		b.put("here", 1)
+		a.put("there", 1)
+		b.put("there", 1, past+1)
+		exchangeAll(t, a, b)
+		for _, key := range []string{"here", "there"} {
+			if !a.rows[key][past+1] || !b.rows[key][past+1] {
+				t.Errorf("%s: %v here, %v there", key, a.rows[key], b.rows[key])
+			}
 		}
 	})
 }
@@ -492,8 +558,8 @@ func TestHostileQuestionsAreRefused(t *testing.T) {
 func TestAnswersThatLeadNowhereEndTheExchange(t *testing.T) {
 	for name, a := range map[string]ListAnswer{
 		"no progress":      {},
-		"too many cells":   {Whole: 2},
-		"more than all":    {Whole: 1, Next: 5},
+		"too many cells":   {Cells: 2},
+		"more than all":    {Cells: 1, Next: 5},
 		"back in the cell": {Next: 3},
 	} {
 		x, _ := pair(t, Config{})

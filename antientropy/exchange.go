@@ -17,6 +17,7 @@ type exchange struct {
 	peer   Peer
 	forest *forest
 	parts  []int // the partitions to compare, ascending
+	whole  bool  // contexts are compared too
 	cells  int   // of the next question for states
 	tally  Tally
 }
@@ -53,6 +54,9 @@ func (e *exchange) run(ctx context.Context) error {
 		differing, err := e.roots(ctx, parts)
 		if err != nil {
 			return fmt.Errorf("roots: %w", err)
+		}
+		if e.whole {
+			differing = parts
 		}
 		for _, p := range differing {
 			if cells, err = e.descend(ctx, cells, p); err != nil {
@@ -92,7 +96,8 @@ func (e *exchange) roots(ctx context.Context, parts []int) (differing []int, err
 	return differing, nil
 }
 
-// descend appends the cells of a partition that differ.
+// descend appends the cells of a partition that differ, or that may in a whole session:
+// where there is nothing on this side, the tree tells whether there is on the other.
 func (e *exchange) descend(ctx context.Context, cells []merkle.Cell, partition int) ([]merkle.Cell, error) {
 	end, err := e.x.cfg.Pace(ctx)
 	if err != nil {
@@ -115,6 +120,11 @@ func (e *exchange) descend(ctx context.Context, cells []merkle.Cell, partition i
 			return cells, err
 		}
 		level = next
+	}
+	if e.whole {
+		differing = tree.Filled(differing)
+		slices.Sort(differing)
+		differing = slices.Compact(differing)
 	}
 	for _, leaf := range differing {
 		cells = append(cells, e.forest.cellOf(partition, leaf))
@@ -139,7 +149,7 @@ func (e *exchange) settle(ctx context.Context, cells []merkle.Cell) error {
 		return err
 	}
 	for from := uint32(0); len(cells) > 0; {
-		q := ListQuery{Cells: cells[:min(len(cells), e.cells)], From: from, Limit: e.x.cfg.ListKeys}
+		q := ListQuery{Cells: cells[:min(len(cells), e.cells)], From: from, Limit: e.x.cfg.ListKeys, Whole: e.whole}
 		theirs, diffs, err := e.differing(ctx, q)
 		if err != nil {
 			return err
@@ -147,7 +157,7 @@ func (e *exchange) settle(ctx context.Context, cells []merkle.Cell) error {
 		if err := e.reconcile(ctx, diffs); err != nil {
 			return err
 		}
-		cells, from = cells[theirs.Whole:], theirs.Next
+		cells, from = cells[theirs.Cells:], theirs.Next
 	}
 	return nil
 }
@@ -197,8 +207,8 @@ func (e *exchange) list(ctx context.Context, q ListQuery) (ListAnswer, error) {
 	if err != nil {
 		return a, err
 	}
-	if a.Whole > len(q.Cells) || a.Whole == 0 && a.Next <= q.From || a.Whole == len(q.Cells) && a.Next != 0 {
-		return a, fmt.Errorf("%w: %d of %d cells, then hash %#x after %#x", ErrShape, a.Whole, len(q.Cells), a.Next, q.From)
+	if a.Cells > len(q.Cells) || a.Cells == 0 && a.Next <= q.From || a.Cells == len(q.Cells) && a.Next != 0 {
+		return a, fmt.Errorf("%w: %d of %d cells, then hash %#x after %#x", ErrShape, a.Cells, len(q.Cells), a.Next, q.From)
 	}
 	return a, nil
 }
@@ -216,8 +226,8 @@ func (e *exchange) ownList(q ListQuery, covered ListAnswer) (states []KeyState, 
 	}()
 	const all = int(^uint(0) >> 1)
 	from := q.From
-	for _, cell := range q.Cells[:covered.Whole] {
-		if states, _, _, err = reader.List(states, cell, from, all); err != nil {
+	for _, cell := range q.Cells[:covered.Cells] {
+		if states, _, _, err = reader.List(states, cell, from, all, q.Whole); err != nil {
 			return nil, err
 		}
 		from = 0
@@ -225,11 +235,11 @@ func (e *exchange) ownList(q ListQuery, covered ListAnswer) (states []KeyState, 
 	if covered.Next == 0 {
 		return states, nil
 	}
-	if states, _, _, err = reader.List(states, q.Cells[covered.Whole], from, all); err != nil {
+	if states, _, _, err = reader.List(states, q.Cells[covered.Cells], from, all, q.Whole); err != nil {
 		return nil, err
 	}
 	// Only as far as the peer has gone.
-	for len(states) > 0 && states[len(states)-1].Slot == q.Cells[covered.Whole].Slot() && states[len(states)-1].KeyHash >= covered.Next {
+	for len(states) > 0 && states[len(states)-1].Slot == q.Cells[covered.Cells].Slot() && states[len(states)-1].KeyHash >= covered.Next {
 		states = states[:len(states)-1]
 	}
 	return states, nil

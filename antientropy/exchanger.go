@@ -198,11 +198,11 @@ func (x *Exchanger) turnOf(ctx context.Context, node ring.NodeID) (Tally, error)
 		return Tally{}, ErrBusy
 	}
 	defer x.leaveOwn()
-	return x.compare(ctx, node, ring.NewLive(r.Base), 0, ring.Slots-1)
+	return x.compare(ctx, node, ring.NewLive(r.Base), 0, ring.Slots-1, false)
 }
 
 // Exchange compares the partitions that the slots are in with another owner in any
-// live ring, now, and answers what it came to. It waits while this node is in another
+// live ring, now, contexts included, and answers what it came to. It waits while this node is in another
 // session; ErrBusy means that the peer is.
 func (x *Exchanger) Exchange(ctx context.Context, node ring.NodeID, first, last ring.Slot) (Tally, error) {
 	if err := x.awaitOwn(ctx, node); err != nil {
@@ -213,12 +213,12 @@ func (x *Exchanger) Exchange(ctx context.Context, node ring.NodeID, first, last 
 	if r == nil {
 		return Tally{}, errNoPeer
 	}
-	return x.compare(ctx, node, r, first, last)
+	return x.compare(ctx, node, r, first, last, true)
 }
 
 // compare runs one exchange with a peer over some slots of the partitions that both
 // own in some of the rings, and enters it in the ledger.
-func (x *Exchanger) compare(ctx context.Context, node ring.NodeID, r *ring.Live, first, last ring.Slot) (Tally, error) {
+func (x *Exchanger) compare(ctx context.Context, node ring.NodeID, r *ring.Live, first, last ring.Slot, whole bool) (Tally, error) {
 	peer := x.cluster.Peer(node)
 	if peer == nil || !x.cluster.Up(node) {
 		return Tally{}, errNoPeer
@@ -228,7 +228,7 @@ func (x *Exchanger) compare(ctx context.Context, node ring.NodeID, r *ring.Live,
 		return Tally{}, nil
 	}
 	began := time.Now()
-	e := &exchange{x: x, peer: peer, forest: x.trees(r.Units()), parts: parts, cells: firstCells}
+	e := &exchange{x: x, peer: peer, forest: x.trees(r.Units()), parts: parts, whole: whole, cells: firstCells}
 	err := x.session(ctx, e, Session{Epoch: r.Epoch(), First: first, Last: last})
 	if !errors.Is(err, ErrBusy) {
 		x.meters.book(e.tally, err, time.Since(began))
@@ -236,7 +236,7 @@ func (x *Exchanger) compare(ctx context.Context, node ring.NodeID, r *ring.Live,
 	if err != nil {
 		return e.tally, fmt.Errorf("antientropy: exchange with %v: %w", node, err)
 	}
-	x.ledger.enter(node, r.Units(), parts, began)
+	x.ledger.enter(node, r.Units(), parts, began, whole)
 	if e.tally.Pulled+e.tally.Pushed > 0 {
 		x.cfg.Logger.Info("antientropy: differences removed", "peer", node, "partitions", e.tally.Differing,
 			"pulled", e.tally.Pulled, "pushed", e.tally.Pushed, "took", time.Since(began).Round(time.Millisecond))
@@ -285,8 +285,16 @@ func (x *Exchanger) end(ctx context.Context, peer Peer, s Session) error {
 	}
 }
 
-// Session returns when the last session of a partition with another owner began;
-// false if there was none in this run.
+// Session returns when the last session of a partition with another owner began, whole
+// or not; false if there was none in this run.
 func (x *Exchanger) Session(partition int, node ring.NodeID) (began time.Time, ok bool) {
-	return x.ledger.last(partition, node)
+	began = x.ledger.last(partition, node).any
+	return began, !began.IsZero()
+}
+
+// WholeSession is Session for those by Exchange and Repair of this node. Only they prove
+// that it has all that the other owner had.
+func (x *Exchanger) WholeSession(partition int, node ring.NodeID) (began time.Time, ok bool) {
+	began = x.ledger.last(partition, node).whole
+	return began, !began.IsZero()
 }

@@ -10,31 +10,40 @@ import (
 	"github.com/redynamo/redynamo/membership/ring"
 )
 
-// ledger keeps when the last session of each partition with each peer began.
+// ledger keeps when the last sessions of each partition with each peer began.
 type ledger struct {
 	mu struct {
 		sync.Mutex
-		sessions map[ring.NodeID][]time.Time // by partition
-		opened   map[ring.NodeID]opened      // by peers, and not at their end
-		own      ring.NodeID                 // with whom this node has begun one; 0: nobody
-		waiting  int                         // those here that wait to begin one
+		sessions map[ring.NodeID][]sessions // by partition
+		opened   map[ring.NodeID]opened     // by peers, and not at their end
+		own      ring.NodeID                // with whom this node has begun one; 0: nobody
+		waiting  int                        // those here that wait to begin one
 	}
 }
 
+// sessions are when the last of a partition with a peer began; zero: none yet.
+type sessions struct {
+	any   time.Time
+	whole time.Time // that this node has begun and in which contexts were compared too
+}
+
 // enter notes sessions that have ended well.
-func (l *ledger) enter(node ring.NodeID, units int, parts []int, began time.Time) {
+func (l *ledger) enter(node ring.NodeID, units int, parts []int, began time.Time, whole bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.mu.sessions == nil {
-		l.mu.sessions = map[ring.NodeID][]time.Time{}
+		l.mu.sessions = map[ring.NodeID][]sessions{}
 	}
 	last := l.mu.sessions[node]
 	if len(last) != units {
-		last = make([]time.Time, units)
+		last = make([]sessions, units)
 		l.mu.sessions[node] = last
 	}
 	for _, p := range parts {
-		last[p] = began
+		last[p].any = began
+		if whole {
+			last[p].whole = began
+		}
 	}
 }
 
@@ -45,15 +54,15 @@ func (l *ledger) met(node ring.NodeID) bool {
 	return l.mu.sessions[node] != nil
 }
 
-// last returns when the last session of a partition with a node began.
-func (l *ledger) last(partition int, node ring.NodeID) (began time.Time, ok bool) {
+// last returns when the last sessions of a partition with a node began.
+func (l *ledger) last(partition int, node ring.NodeID) sessions {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	sessions := l.mu.sessions[node]
-	if partition < 0 || partition >= len(sessions) {
-		return time.Time{}, false
+	last := l.mu.sessions[node]
+	if partition < 0 || partition >= len(last) {
+		return sessions{}
 	}
-	return sessions[partition], !sessions[partition].IsZero()
+	return last[partition]
 }
 
 // ErrBusy refuses a session: another one goes on here.
@@ -186,7 +195,7 @@ func (x *Exchanger) ServeEnd(from ring.NodeID, s Session, done func(error)) {
 	l.mu.Unlock()
 	x.src.Barrier(func(err error) {
 		if r := compared(x.cluster.Live(), s.Epoch); err == nil && known && o.session == s && r != nil {
-			l.enter(from, r.Units(), shared(r, x.cluster.Self(), from, s.First, s.Last), o.began)
+			l.enter(from, r.Units(), shared(r, x.cluster.Self(), from, s.First, s.Last), o.began, false)
 		}
 		done(err)
 	})

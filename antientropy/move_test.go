@@ -308,7 +308,7 @@ func (d *changing) Exchange(ctx context.Context, node ring.NodeID, first, last r
 }
 
 func (d *changing) Session(partition int, node ring.NodeID) (time.Time, bool) {
-	return d.h.x.Session(partition, node)
+	return d.h.x.WholeSession(partition, node)
 }
 
 func (d *changing) Merge(key []byte, target ring.NodeID, rec []byte, _ bool, done func(error)) {

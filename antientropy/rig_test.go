@@ -20,8 +20,10 @@ import (
 // The tests know records as sets of numbers that join by union: enough of a
 // lattice to see rows lost or moved in vain.
 
-// set is such a record.
+// set is such a record. Numbers from past on are its context.
 type set map[uint32]bool
+
+const past = 1 << 31
 
 func (s set) encode() []byte {
 	var b []byte
@@ -41,7 +43,16 @@ func decodeSet(b []byte) set {
 
 // stateOf is the state hash of a row. No two keys share one, as no two records of
 // a partition share their dots.
-func stateOf(key string, record []byte) uint64 {
+func stateOf(key string, s set) uint64 {
+	s = maps.Clone(s)
+	maps.DeleteFunc(s, func(n uint32, _ bool) bool { return n >= past })
+	return hashOf("state of "+key, s.encode())
+}
+
+// wholeOf is the hash of a whole record, never equal to that of a state.
+func wholeOf(key string, record []byte) uint64 { return hashOf("all of "+key, record) }
+
+func hashOf(key string, record []byte) uint64 {
 	if len(record) == 0 {
 		return 0
 	}
@@ -69,6 +80,7 @@ type host struct {
 	barriers int
 	brought  map[string]int                                   // merges by key: rows that others brought or that were fetched
 	live     *ring.Live                                       // nil: the world's ring alone
+	deaf     bool                                             // to questions for whole records
 	hears    func(what string, cells []merkle.Cell, size int) // told of every question
 }
 
@@ -134,7 +146,7 @@ func (h *host) put(key string, numbers ...uint32) {
 	defer h.mu.Unlock()
 	slot, hash := position(key)
 	row := h.rows[key]
-	old := stateOf(key, row.encode())
+	old := stateOf(key, row)
 	if row == nil {
 		row = set{}
 		h.rows[key] = row
@@ -145,7 +157,7 @@ func (h *host) put(key string, numbers ...uint32) {
 	if h.digests[slot] == nil {
 		h.digests[slot] = &[merkle.CellsPerSlot]uint64{}
 	}
-	h.digests[slot][merkle.CellOf(slot, hash).Index()] ^= merkle.Change(slot, hash, old, stateOf(key, row.encode()))
+	h.digests[slot][merkle.CellOf(slot, hash).Index()] ^= merkle.Change(slot, hash, old, stateOf(key, row))
 	h.versions[slot]++
 }
 
@@ -193,7 +205,7 @@ func (h *host) Reader(first, last ring.Slot) (Reader, error) {
 			continue
 		}
 		enc := s.encode()
-		rows = append(rows, hostRow{Position{slot, hash}, Row{Key: []byte(key), State: stateOf(key, enc), Record: enc}})
+		rows = append(rows, hostRow{Position{slot, hash}, Row{Key: []byte(key), State: wholeOf(key, enc), Record: enc}})
 	}
 	slices.SortFunc(rows, func(a, b hostRow) int {
 		switch {
@@ -214,7 +226,7 @@ type hostRow struct {
 
 type hostReader []hostRow
 
-func (r hostReader) List(dst []KeyState, cell merkle.Cell, from uint32, limit int) ([]KeyState, uint32, bool, error) {
+func (r hostReader) List(dst []KeyState, cell merkle.Cell, from uint32, limit int, whole bool) ([]KeyState, uint32, bool, error) {
 	had := len(dst)
 	for _, x := range r {
 		if merkle.CellOf(x.at.Slot, x.at.KeyHash) != cell || x.at.KeyHash < from {
@@ -223,7 +235,11 @@ func (r hostReader) List(dst []KeyState, cell merkle.Cell, from uint32, limit in
 		if n := len(dst); n >= limit && n > had && dst[n-1].KeyHash != x.at.KeyHash {
 			return dst, x.at.KeyHash, false, nil
 		}
-		dst = append(dst, KeyState{x.at.Slot, x.at.KeyHash, x.row.State})
+		state := x.row.State
+		if !whole {
+			state = stateOf(string(x.row.Key), decodeSet(x.row.Record))
+		}
+		dst = append(dst, KeyState{x.at.Slot, x.at.KeyHash, state})
 	}
 	return dst, 0, true, nil
 }
@@ -303,6 +319,7 @@ func (l link) List(_ context.Context, q ListQuery) (ListAnswer, error) {
 	if err := l.called("list", q.Cells, 0); err != nil {
 		return ListAnswer{}, err
 	}
+	q.Whole = q.Whole && !l.to.deaf
 	return l.to.r.List(q)
 }
 
@@ -385,7 +402,7 @@ func (w *world) unequal() (bad []string) {
 func (h *host) state(key string) uint64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return stateOf(key, h.rows[key].encode())
+	return stateOf(key, h.rows[key])
 }
 
 // asked is how often a question was put to the host.

@@ -8,7 +8,8 @@ import (
 	"github.com/redynamo/redynamo/membership/ring"
 )
 
-// KeyState is the position and state hash of one own row.
+// KeyState is the position and a hash of one own row: of what a leaf of the trees tells
+// of it, or of the whole record.
 type KeyState struct {
 	Slot    ring.Slot
 	KeyHash uint32
@@ -25,7 +26,7 @@ type Position struct {
 // Row is one own row, as it travels.
 type Row struct {
 	Key    []byte
-	State  uint64 // state hash of Record
+	State  uint64 // hash of the whole Record
 	Record []byte
 }
 
@@ -50,8 +51,9 @@ type Source interface {
 // Reader reads rows of one moment.
 type Reader interface {
 	// List appends the states of the rows of a cell with hashes from from on, until
-	// dst has limit of them; then next is the hash to go on from.
-	List(dst []KeyState, cell merkle.Cell, from uint32, limit int) (states []KeyState, next uint32, done bool, err error)
+	// dst has limit of them; then next is the hash to go on from. If whole, they are the
+	// hashes of whole records.
+	List(dst []KeyState, cell merkle.Cell, from uint32, limit int, whole bool) (states []KeyState, next uint32, done bool, err error)
 	// Rows appends the rows at a position.
 	Rows(dst []Row, at Position) ([]Row, error)
 	// Close lets go of the moment.
@@ -106,12 +108,13 @@ type ListQuery struct {
 	Cells []merkle.Cell
 	From  uint32
 	Limit int
+	Whole bool // states are those of whole records. A peer that cannot tell answers others.
 }
 
-// ListAnswer has the keys of the first Whole cells and, if these are not all,
+// ListAnswer has the keys of the first Cells cells and, if these are not all,
 // those of the next one below hash Next.
 type ListAnswer struct {
-	Whole  int
+	Cells  int
 	Next   uint32
 	States []KeyState
 }

@@ -105,13 +105,13 @@ func listCells(reader Reader, q ListQuery) (a ListAnswer, err error) {
 			break
 		}
 		var done bool
-		if a.States, a.Next, done, err = reader.List(a.States, cell, from, limit); err != nil {
+		if a.States, a.Next, done, err = reader.List(a.States, cell, from, limit, q.Whole); err != nil {
 			return ListAnswer{}, err
 		}
 		if !done {
 			return a, nil
 		}
-		a.Whole, a.Next, from = a.Whole+1, 0, 0
+		a.Cells, a.Next, from = a.Cells+1, 0, 0
 	}
 	return a, nil
 }

@@ -25,7 +25,7 @@ func (r *Replica) DigestVersions(first, last ring.Slot) uint64 {
 type KeyState struct {
 	Slot    ring.Slot
 	KeyHash uint32
-	State   uint64
+	State   uint64 // StateHash or WholeHash
 }
 
 // KeyRow is an own row as it is sent to another owner.
@@ -33,7 +33,7 @@ type KeyRow struct {
 	Slot    ring.Slot
 	KeyHash uint32
 	Key     []byte
-	State   uint64
+	State   uint64 // WholeHash
 	Record  []byte
 }
 
@@ -59,8 +59,9 @@ func (x *Reader) Close() error { return x.snap.Close() }
 
 // List appends the states of the own rows of a cell whose hash is not below from,
 // in order, until dst holds limit of them. done says that there are no more; else
-// the next begin at hash next. Rows of one position are never split.
-func (x *Reader) List(dst []KeyState, cell merkle.Cell, from uint32, limit int) (states []KeyState, next uint32, done bool, err error) {
+// the next begin at hash next. Rows of one position are never split. States are
+// WholeHashes if whole.
+func (x *Reader) List(dst []KeyState, cell merkle.Cell, from uint32, limit int, whole bool) (states []KeyState, next uint32, done bool, err error) {
 	lo, hi := cell.Hashes()
 	states, done = dst, true
 	err = x.scan(cell.Slot(), max(lo, from), hi, func(hash uint32, _ []byte, rec version.Record, _ []byte) bool {
@@ -68,7 +69,11 @@ func (x *Reader) List(dst []KeyState, cell merkle.Cell, from uint32, limit int) 
 			next, done = hash, false
 			return false
 		}
-		states = append(states, KeyState{Slot: cell.Slot(), KeyHash: hash, State: rec.StateHash()})
+		state := rec.StateHash()
+		if whole {
+			state = rec.WholeHash()
+		}
+		states = append(states, KeyState{Slot: cell.Slot(), KeyHash: hash, State: state})
 		return true
 	})
 	return states, next, done, err
@@ -79,7 +84,7 @@ func (x *Reader) List(dst []KeyState, cell merkle.Cell, from uint32, limit int) 
 func (x *Reader) Rows(dst []KeyRow, slot ring.Slot, hash uint32) ([]KeyRow, error) {
 	err := x.scan(slot, hash, hash, func(_ uint32, key []byte, rec version.Record, _ []byte) bool {
 		dst = append(dst, KeyRow{
-			Slot: slot, KeyHash: hash, Key: slices.Clone(key), State: rec.StateHash(), Record: version.EncodeWire(nil, rec),
+			Slot: slot, KeyHash: hash, Key: slices.Clone(key), State: rec.WholeHash(), Record: version.EncodeWire(nil, rec),
 		})
 		return true
 	})

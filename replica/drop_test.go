@@ -181,7 +181,7 @@ func TestNobodyIsToldOfTheRowsOfAFencedPartition(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer rd.Close()
-	if _, _, _, err := rd.List(nil, merkle.CellOf(slot, hash), 0, 10); !errors.Is(err, ErrFenced) {
+	if _, _, _, err := rd.List(nil, merkle.CellOf(slot, hash), 0, 10, false); !errors.Is(err, ErrFenced) {
 		t.Errorf("list: %v", err)
 	}
 	if _, err := rd.Rows(nil, slot, hash); !errors.Is(err, ErrFenced) {

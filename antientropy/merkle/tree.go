@@ -13,6 +13,16 @@ type Tree struct {
 	nodes []uint64
 }
 
+// Filled appends to dst the leaves that are not empty, ascending.
+func (t *Tree) Filled(dst []int) []int {
+	for i, digest := range t.nodes[t.Leaves():] {
+		if digest != 0 {
+			dst = append(dst, i)
+		}
+	}
+	return dst
+}
+
 // Fold makes the tree over the digests of the cells of a partition, in order.
 // Requires: their number is a power of two.
 func Fold(cells []uint64) *Tree {

@@ -241,6 +241,17 @@ func TestOneDifferingKeyCostsFourHashesForTwoLevels(t *testing.T) {
 	}
 }
 
+func TestFilledAreTheLeavesThatAreNotEmpty(t *testing.T) {
+	cells := make([]uint64, 64)
+	if got := Fold(cells).Filled(nil); len(got) != 0 {
+		t.Errorf("of an empty tree: %v", got)
+	}
+	cells[0], cells[17], cells[63] = 1, 2, 3
+	if got := Fold(cells).Filled([]int{9}); !slices.Equal(got, []int{9, 0, 17, 63}) {
+		t.Errorf("filled leaves %v", got)
+	}
+}
+
 func TestRootIsThatOfTheTree(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for depth := range 11 {

@@ -156,23 +156,35 @@ func (w *world) stop(n *node, d *Decision) {
 			kept--
 		}
 	}
-	if d.Do != doKill && w.member(n) && w.remembered(n) && w.mayLose(n, kept) {
+	if d.Do != doKill && w.member(n) && w.remembered(n) && w.mayLose(n, kept, false) {
 		w.lose(n, d, kept)
 	}
 	w.push(event{at: w.now + d.For, run: n.restart})
 }
 
 // member reports whether a node is in the ring that its disk knows.
-func (w *world) member(n *node) bool {
-	r, found := n.saved().Target().Record(n.id)
+func (w *world) member(n *node) bool { return w.memberBy(n, n) }
+
+// memberBy reports whether a node is in the ring that another's disk knows.
+func (w *world) memberBy(by, n *node) bool {
+	r, found := by.saved().Target().Record(n.id)
 	return found && !r.Removed
 }
 
-// remembered reports whether two others have what the cluster is on their disks.
+// remembered reports whether two others have on their disks what the cluster is: all
+// members that this node knows, and who is dead. An operator or a node that joins says so
+// again until it has gone round.
 func (w *world) remembered(n *node) bool {
 	others := 0
 	for _, m := range w.nodes {
-		if m != n && m.born && !m.dead && m.saved().Admitted() {
+		if m == n || !m.born || m.dead || !m.saved().Admitted() {
+			continue
+		}
+		lacks := slices.ContainsFunc(w.nodes, func(o *node) bool {
+			_, known := m.saved().Target().Record(o.id)
+			return o.dead && w.memberBy(m, o) || !known && w.memberBy(n, o)
+		})
+		if !lacks {
 			others++
 		}
 	}
@@ -265,7 +277,7 @@ func (w *world) forget(at, n *node) {
 		return
 	}
 	records, err := ring.Amend(at.state.Target().Records(), []ring.Edit{{Kind: ring.Forget, Node: n.id}}, copies, ring.Stamp{}, false)
-	if err != nil || len(records) == 0 || !w.mayLose(n, 0) {
+	if err != nil || len(records) == 0 || !w.remembered(n) || !w.mayLose(n, 0, true) {
 		return
 	}
 	if n.up {

@@ -12,6 +12,8 @@ type exchanging struct {
 	own      *session
 	served   [maxNodes + 1]served
 	sessions [maxNodes + 1][units]int64 // when the last of each began that ended well; 0: none
+	wholes   [maxNodes + 1][units]int64 // of those, begun here, that compared contexts too
+	waits    int64                      // until then it begins one before it serves any
 	next     int64                      // turn
 	turns    int
 }
@@ -33,6 +35,7 @@ type session struct {
 	a       *activity
 	live    *ring.Live // the rings that it compares the owners of
 	parts   []int
+	whole   bool // contexts are compared too
 	began   int64
 	cells   []cellRef
 	differ  []int // keys
@@ -78,23 +81,27 @@ func (n *node) serves(but ring.NodeID) bool {
 	return false
 }
 
-// exchange compares with a peer what both own in the base, or in any live ring.
+// exchange compares with a peer what both own in the base, or, with contexts, in any
+// live ring.
 func (n *node) exchange(id ring.NodeID, all bool, a *activity, done func(ok bool)) {
 	if n.own != nil || n.serves(0) {
+		if all { // antientropy.awaitOwn
+			n.waits = n.w.now + 2*tickTime
+		}
 		return
 	}
 	live := n.current.live
 	if !all && len(live.Beside) > 0 {
 		live = n.w.shared.live([]*ring.Ring{live.Base})
 	}
-	s := &session{n: n, peer: n.w.node(id), a: a, live: live, parts: sharedBy(live, n.id, id), began: n.w.now, done: done}
+	s := &session{n: n, peer: n.w.node(id), a: a, live: live, parts: sharedBy(live, n.id, id), whole: all, began: n.w.now, done: done}
 	if len(s.parts) == 0 || !s.peer.up {
 		return
 	}
 	n.own = s
 	from, e := n.id, live.Epoch()
 	s.ask(func(p *node, back func(func())) {
-		busy := p.own != nil && !(p.own.peer == n && begins(n.id, p.id)) || p.serves(from)
+		busy := p.own != nil && !(p.own.peer == n && begins(n.id, p.id)) || p.waits > n.w.now || p.serves(from)
 		if !busy {
 			began := n.w.now
 			if o := &p.served[from]; o.open {
@@ -152,6 +159,9 @@ func (s *session) end(ok bool) {
 	if ok {
 		for _, p := range s.parts {
 			s.n.sessions[s.peer.id][p] = s.began
+			if s.whole {
+				s.n.wholes[s.peer.id][p] = s.began
+			}
 		}
 	}
 	if s.done != nil {
@@ -169,7 +179,7 @@ func (s *session) roots() {
 		back(func() {
 			var differing []int
 			for _, part := range s.parts {
-				if s.n.root(part) != theirs[part] {
+				if s.whole || s.n.root(part) != theirs[part] {
 					differing = append(differing, part)
 				}
 			}
@@ -194,6 +204,11 @@ func (s *session) descend(parts []int) {
 // level asks for the next hashes of a tree.
 func (s *session) level(t *merkle.Tree, level int, differing, parts []int) {
 	if level == t.Depth() || len(differing) == 0 {
+		if s.whole {
+			differing = t.Filled(differing)
+			slices.Sort(differing)
+			differing = slices.Compact(differing)
+		}
 		for _, leaf := range differing {
 			s.cells = append(s.cells, cellRef{parts[0], leaf})
 		}
@@ -218,7 +233,7 @@ func (s *session) level(t *merkle.Tree, level int, differing, parts []int) {
 
 // states lists the states of a node's own rows in some cells; it has none to tell of a
 // partition that is fenced (replica.Reader).
-func (n *node) states(cells []cellRef) (states [maxKeys]uint64, ok bool) {
+func (n *node) states(cells []cellRef, whole bool) (states [maxKeys]uint64, ok bool) {
 	for k := range n.w.keys {
 		key := &n.w.keys[k]
 		if !slices.Contains(cells, cellRef{key.partition, key.cell}) {
@@ -228,6 +243,9 @@ func (n *node) states(cells []cellRef) (states [maxKeys]uint64, ok bool) {
 			return states, false
 		}
 		states[k] = n.rows[k][0].rec.StateHash()
+		if whole && states[k] != 0 {
+			states[k] = n.rows[k][0].rec.WholeHash()
+		}
 	}
 	return states, true
 }
@@ -236,9 +254,9 @@ func (n *node) states(cells []cellRef) (states [maxKeys]uint64, ok bool) {
 func (s *session) list() {
 	s.ask(func(p *node, back func(func())) {
 		p.heard(s.n.id)
-		theirs, ok := p.states(s.cells)
+		theirs, ok := p.states(s.cells, s.whole)
 		back(func() {
-			ours, mine := s.n.states(s.cells)
+			ours, mine := s.n.states(s.cells, s.whole)
 			if !ok || !mine {
 				s.end(false)
 				return
@@ -285,7 +303,7 @@ func (s *session) fetch() {
 				s.push()
 			})
 			for _, r := range rows {
-				s.theirs[r.key] = r.rec.StateHash()
+				s.theirs[r.key] = r.rec.WholeHash()
 				s.n.mergeRow(r.key, 0, r.held, g.one())
 			}
 			g.settle(stored)
@@ -302,7 +320,7 @@ func (s *session) push() {
 			s.end(false)
 			return
 		}
-		if state := r.rec.StateHash(); state != 0 && state != s.theirs[k] {
+		if !r.rec.Absent() && r.rec.WholeHash() != s.theirs[k] {
 			rows = append(rows, carried{k, r.wire()})
 		}
 	}

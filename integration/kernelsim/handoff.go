@@ -290,7 +290,7 @@ func (n *node) newJob(v *epoch.View) *job {
 
 // moveRows takes what is proven off the list, and asks for the exchange that is next.
 func (n *node) moveRows(j *job) {
-	j.lanes = slices.DeleteFunc(j.lanes, func(l lane) bool { return n.sessions[l.to][l.partition] > j.since })
+	j.lanes = slices.DeleteFunc(j.lanes, func(l lane) bool { return n.wholes[l.to][l.partition] > j.since })
 	if len(j.lanes) == 0 {
 		j.rowed = true
 		return

@@ -179,7 +179,7 @@ func (n *node) recover() {
 			continue
 		}
 		for _, owner := range live.Owners(nil, p) {
-			if owner == n.id || n.forgotten(owner) || n.sessions[owner][p] > n.recoverSince {
+			if owner == n.id || n.forgotten(owner) || n.wholes[owner][p] > n.recoverSince {
 				continue
 			}
 			n.exchange(owner, true, n.w.ticked(n, ofExchange, uint64(owner)), nil)

@@ -109,8 +109,7 @@ type Schedule struct {
 	Clients   int        `json:"clients"`
 	End       int64      `json:"end"` // of trouble
 	Restores  bool       `json:"restores,omitempty"`
-	Moves     bool       `json:"moves,omitempty"`  // the ring changes
-	Strict    bool       `json:"strict,omitempty"` // see world.promised and mayLose
+	Moves     bool       `json:"moves,omitempty"` // the ring changes
 	Net       Net        `json:"net"`
 	Decisions []Decision `json:"decisions"`
 	// Exact says that Fates holds the fate of every message that is not plain. Else

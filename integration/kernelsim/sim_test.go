@@ -70,28 +70,3 @@ func TestKnownSchedules(t *testing.T) {
 		}
 	}
 }
-
-// TestOpenSchedules plays what is known to go wrong, as long as it does: a schedule that
-// keeps the promises again belongs beside the other known ones, and what its title says
-// into the rules of world.promised and mayLose.
-//
-// delete-forgotten-by-recovery: a delete is on W disks; beside what it deleted lives a
-// version that all have. One of the disks is put back to an older state. Its node gets
-// the live version from a hint, which knows nothing of the delete, and then has the
-// same state hash as the other node that knows: sessions find nothing to bring, and the
-// recovery ends. When the other disk is lost too, the deleted version is back.
-func TestOpenSchedules(t *testing.T) {
-	names, err := filepath.Glob("testdata/open/*.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range names {
-		s, err := loadSchedule(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if f := play(s, bugs{}, newShared()).failure; f == nil {
-			t.Errorf("%s keeps the promises by now: move it to testdata", name)
-		}
-	}
-}

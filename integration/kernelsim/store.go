@@ -156,6 +156,16 @@ func (n *node) durable(k int, log []change) (past uint64) {
 	return past
 }
 
+// durableOwn is durable of the own row.
+func (n *node) durableOwn(k int) (past uint64) {
+	for i := range n.log {
+		if c := &n.log[i]; c.key == k && c.target == 0 {
+			past = c.past
+		}
+	}
+	return past
+}
+
 // outcome says how a merge ended.
 type outcome uint8
 

@@ -24,7 +24,7 @@ type op struct {
 	acked  bool
 	homes  bool // acknowledged by W owners
 	hurt   bool // a copy was lost since all owners had it
-	marred bool // a copy was lost at some time
+	gone   bool // of those, one that no recovery brings back: a hint, or by a node that is dead
 }
 
 func (o *op) bit() uint64 { return 1 << o.index }
@@ -138,24 +138,28 @@ func (w *world) bitsText(b uint64) string {
 }
 
 // mayLose reports whether a node may lose all of its log from some place on: what was
-// acknowledged stands on W disks, and only one of them may fail before it is on all
-// owners' again. If so, what is lost is noted.
-func (w *world) mayLose(n *node, kept int) bool {
-	var loses []*op
+// acknowledged stands on W disks, and only one of them may fail before the node of that
+// disk has it back, or all owners have it. If so, what is lost is noted.
+func (w *world) mayLose(n *node, kept int, forGood bool) bool {
+	type loss struct {
+		op   *op
+		gone bool
+	}
+	var loses []loss
 	for k := range w.keys {
-		before, after := n.durable(k, n.log), n.durable(k, n.log[:kept])
+		before, after, own := n.durable(k, n.log), n.durable(k, n.log[:kept]), n.durableOwn(k)
 		for _, o := range w.ops {
 			if o.key != k || !o.minted || o.knows()&^before != 0 || o.knows()&^after == 0 {
 				continue
 			}
-			if o.hurt && !w.everywhere(o) && !(w.s.Strict && w.recovered()) {
+			if o.hurt && (o.gone || !w.recovered()) && !w.everywhere(o) {
 				return false
 			}
-			loses = append(loses, o)
+			loses = append(loses, loss{o, forGood || o.knows()&^own != 0})
 		}
 	}
-	for _, o := range loses {
-		o.hurt, o.marred = true, true
+	for _, l := range loses {
+		l.op.hurt, l.op.gone = true, l.gone || l.op.gone
 	}
 	return true
 }
@@ -176,17 +180,11 @@ func (w *world) everywhere(o *op) bool {
 		}
 		for _, owner := range n.current.live.Base.Owners(w.keys[o.key].partition) {
 			m := w.node(owner)
-			own := uint64(0)
-			for i := range m.log {
-				if c := &m.log[i]; c.key == o.key && c.target == 0 {
-					own = c.past
-				}
-			}
-			if m.recovering || o.knows()&^own != 0 {
+			if m.recovering || o.knows()&^m.durableOwn(o.key) != 0 {
 				return false
 			}
 		}
-		o.hurt = false
+		o.hurt, o.gone = false, false
 		return true
 	}
 	return false
@@ -208,12 +206,7 @@ func (w *world) promised(k int) (p promise) {
 		if o.key != k || !o.acked || !o.homes {
 			continue
 		}
-		// Note: a node that lost its disk gets back what is live, and not what else the
-		// record knew, if another version beside it is live everywhere: equal states
-		// prove no equal contexts.
-		if !o.marred || w.s.Strict {
-			p.hides |= o.past
-		}
+		p.hides |= o.past
 		if o.write {
 			p.shows |= o.bit()
 		}

@@ -21,10 +21,10 @@ type Moved struct{ Rows, Bytes int64 }
 
 // Exchanges brings own rows to other owners.
 type Exchanges interface {
-	// Exchange makes the rows in some slots equal here and at another node, as far as
-	// both own them in some ring. ErrBusy: it is in another exchange.
+	// Exchange makes the rows in some slots equal here and at another node, contexts
+	// included, as far as both own them in some ring. ErrBusy: it is in another exchange.
 	Exchange(ctx context.Context, node ring.NodeID, first, last ring.Slot) (Moved, error)
-	// Session returns when the last exchange of a partition with a node began that has
+	// Session returns when the last Exchange of a partition with a node began that has
 	// ended well, with the rows on both disks.
 	Session(partition int, node ring.NodeID) (began time.Time, ok bool)
 }

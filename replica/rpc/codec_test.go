@@ -126,6 +126,7 @@ func goldenMessages() []any {
 		NodesRequest{Units: 0x3fff, Level: 4, Step: 2, Nodes: []TreeNode{{Partition: 0x0102, Index: 0x03040506}, {}}},
 		NodesReply{Hashes: []uint64{0x0102030405060708}},
 		ListRequest{Limit: 0x01020304, From: 0x05060708, Cells: []uint32{1, 0x000fffff}},
+		ListRequest{Limit: 0x01020304, From: 0x05060708, Whole: true, Cells: []uint32{1}},
 		ListReply{Cells: 1, NextHash: 0x01020304, Entries: []ListEntry{{Slot: 0x0102, KeyHash: 0x03040506, State: 0x0102030405060708}}},
 		FetchRequest{MaxBytes: 0x01020304, Positions: []Position{{Slot: 0x0102, KeyHash: 0x03040506}}},
 		FetchReply{Positions: 1, Rows: []FetchRow{{Key: []byte("key"), Record: []byte("rec")}}},

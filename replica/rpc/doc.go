@@ -184,7 +184,7 @@
 //	10 nodes 5   2 number of partitions - 1, 1 level, reply 4 number of hashes, each
 //	             1 step, 4 number of nodes, each            8 hash
 //	             2 partition, 4 index
-//	11 list 5    4 limit, 4 from hash                 reply 4 whole cells, 4 next hash
+//	11 list 5    1 bit whole, 31 limit, 4 from hash   reply 4 whole cells, 4 next hash
 //	             4 number of cells, each                    4 number of entries, each
 //	             4 cell                                     2 slot, 4 key hash,
 //	                                                        8 state hash

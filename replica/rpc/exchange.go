@@ -30,10 +30,14 @@ type NodesReply struct {
 }
 
 // ListRequest asks for the states of the keys in some cells, ascending, from key
-// hash From on in the first of them.
+// hash From on in the first of them. Limit is less than 1<<31. Whole asks for the hashes of
+// whole records. It travels as the top bit of the limit: who does not know it takes that
+// for a great limit, of which it has its own, and answers hashes that equal none of a
+// whole record.
 type ListRequest struct {
 	Limit uint32
 	From  uint32
+	Whole bool
 	Cells []uint32
 }
 
@@ -112,6 +116,8 @@ const (
 	flagEnd  = 1
 	flagLost = 1
 
+	wholeLimit = 1 << 31 // set in a limit
+
 	treeNodeBytes  = 2 + 4
 	listEntryBytes = 2 + 4 + 8
 	positionBytes  = 2 + 4
@@ -169,7 +175,11 @@ func DecodeNodesReply(b []byte) (NodesReply, error) {
 
 // AppendListRequest appends the encoding of m.
 func AppendListRequest(dst []byte, m ListRequest) []byte {
-	dst = binary.BigEndian.AppendUint32(dst, m.Limit)
+	limit := m.Limit
+	if m.Whole {
+		limit |= wholeLimit
+	}
+	dst = binary.BigEndian.AppendUint32(dst, limit)
 	dst = binary.BigEndian.AppendUint32(dst, m.From)
 	dst = binary.BigEndian.AppendUint32(dst, uint32(len(m.Cells)))
 	for _, cell := range m.Cells {
@@ -181,7 +191,8 @@ func AppendListRequest(dst []byte, m ListRequest) []byte {
 // DecodeListRequest is the inverse of AppendListRequest.
 func DecodeListRequest(b []byte) (ListRequest, error) {
 	c := cursor{b: b}
-	m := ListRequest{Limit: c.u32(), From: c.u32()}
+	limit := c.u32()
+	m := ListRequest{Limit: limit &^ wholeLimit, From: c.u32(), Whole: limit&wholeLimit != 0}
 	n := c.count(4)
 	if n > 0 {
 		m.Cells = make([]uint32, 0, n)

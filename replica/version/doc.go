@@ -42,7 +42,8 @@
 //
 // The replica package stores records and calls Merge and Apply. The coordinator
 // merges what it reads and carries Op and Outcome. The doors seal and open
-// tokens. The anti-entropy packages use StateHash.
+// tokens. The anti-entropy packages compare StateHashes, and
+// WholeHashes where a replica has lost something or is new.
 //
 // # Layouts
 //

@@ -34,8 +34,8 @@ func (o ownRows) Merge(key, record []byte, deadline time.Time, done func(error))
 // rowReader gives what it reads the words of anti-entropy.
 type rowReader struct{ *replica.Reader }
 
-func (r rowReader) List(dst []antientropy.KeyState, cell merkle.Cell, from uint32, limit int) (states []antientropy.KeyState, next uint32, done bool, err error) {
-	list, next, done, err := r.Reader.List(nil, cell, from, limit-len(dst))
+func (r rowReader) List(dst []antientropy.KeyState, cell merkle.Cell, from uint32, limit int, whole bool) (states []antientropy.KeyState, next uint32, done bool, err error) {
+	list, next, done, err := r.Reader.List(nil, cell, from, limit-len(dst), whole)
 	for _, s := range list {
 		dst = append(dst, antientropy.KeyState(s))
 	}
@@ -102,7 +102,7 @@ func (e exchangePeer) Nodes(ctx context.Context, q antientropy.NodesQuery) ([]ui
 }
 
 func (e exchangePeer) List(ctx context.Context, q antientropy.ListQuery) (antientropy.ListAnswer, error) {
-	m := rpc.ListRequest{Limit: uint32(q.Limit), From: q.From}
+	m := rpc.ListRequest{Limit: uint32(q.Limit), From: q.From, Whole: q.Whole}
 	for _, c := range q.Cells {
 		m.Cells = append(m.Cells, uint32(c))
 	}
@@ -110,7 +110,7 @@ func (e exchangePeer) List(ctx context.Context, q antientropy.ListQuery) (antien
 		o.Epochs = e.epochs()
 		e.p.List(m, o, done)
 	})
-	out := antientropy.ListAnswer{Whole: int(a.Cells), Next: a.NextHash}
+	out := antientropy.ListAnswer{Cells: int(a.Cells), Next: a.NextHash}
 	for _, s := range a.Entries {
 		out.States = append(out.States, antientropy.KeyState(s))
 	}
@@ -135,7 +135,7 @@ func (e exchangePeer) Fetch(ctx context.Context, at []antientropy.Position, maxB
 		if err != nil {
 			return nil, 0, err
 		}
-		rows = append(rows, antientropy.Row{Key: r.Key, State: rec.StateHash(), Record: r.Record})
+		rows = append(rows, antientropy.Row{Key: r.Key, State: rec.WholeHash(), Record: r.Record})
 	}
 	return rows, int(a.Positions), nil
 }
@@ -219,12 +219,12 @@ func (h handler) ServeNodes(m rpc.NodesRequest, meta rpc.Meta, reply func(rpc.No
 func (h handler) ServeList(m rpc.ListRequest, meta rpc.Meta, reply func(rpc.ListReply, error)) {
 	h.n.exchange.Heard(meta.From)
 	later(h, meta, reply, func() (rpc.ListReply, error) {
-		q := antientropy.ListQuery{From: m.From, Limit: int(m.Limit)}
+		q := antientropy.ListQuery{From: m.From, Limit: int(m.Limit), Whole: m.Whole}
 		for _, c := range m.Cells {
 			q.Cells = append(q.Cells, merkle.Cell(c))
 		}
 		a, err := h.n.responder.List(q)
-		out := rpc.ListReply{Cells: uint32(a.Whole), NextHash: a.Next}
+		out := rpc.ListReply{Cells: uint32(a.Cells), NextHash: a.Next}
 		for _, s := range a.States {
 			out.Entries = append(out.Entries, rpc.ListEntry(s))
 		}

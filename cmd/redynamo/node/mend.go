@@ -41,7 +41,7 @@ func (o mendOwners) Whole(ctx context.Context, h storage.Hole, since time.Time) 
 			continue // the rows of a partition that is another's are not this node's to keep
 		}
 		owners := awaited(v, part)
-		if _, ok := o.n.metOwners(owners, part, since); !ok {
+		if _, ok := metOwners(o.n.exchange.WholeSession, o.n.id.node, owners, part, since); !ok {
 			return false
 		}
 		for _, owner := range owners {

@@ -63,7 +63,7 @@ func (e exchanges) Exchange(ctx context.Context, node nodeID, first, last ring.S
 }
 
 func (e exchanges) Session(partition int, node nodeID) (began time.Time, ok bool) {
-	return e.n.exchange.Session(partition, node)
+	return e.n.exchange.WholeSession(partition, node)
 }
 
 // hintMoment is handoff.Moment.

@@ -32,7 +32,7 @@ func (p reapProof) Settled(partition int, since time.Time) (missing ring.NodeID,
 	if since.Before(at) {
 		since = at
 	}
-	return p.n.metOwners(v.Ring.Owners(partition), partition, since)
+	return metOwners(p.n.exchange.Session, p.n.id.node, v.Ring.Owners(partition), partition, since)
 }
 
 // Rings is replica.Proof.
@@ -41,14 +41,14 @@ func (p reapProof) Rings() (name uint64, ok bool) {
 	return name, ok
 }
 
-// metOwners reports whether some owners of a partition, but for this node, have had a
-// session with it that began after since. If not, missing is one that has not.
-func (n *Node) metOwners(owners []ring.NodeID, partition int, since time.Time) (missing ring.NodeID, ok bool) {
+// metOwners reports whether some owners of a partition, but for self, have had a session
+// with it that began after since. If not, missing is one that has not.
+func metOwners(session func(partition int, node ring.NodeID) (time.Time, bool), self ring.NodeID, owners []ring.NodeID, partition int, since time.Time) (missing ring.NodeID, ok bool) {
 	for _, owner := range owners {
-		if owner == n.id.node {
+		if owner == self {
 			continue
 		}
-		if began, met := n.exchange.Session(partition, owner); !met || !began.After(since) {
+		if began, met := session(partition, owner); !met || !began.After(since) {
 			return owner, false
 		}
 	}
@@ -268,7 +268,7 @@ func (n *Node) metAll(since time.Time) bool {
 		if !v.Live.Owns(n.id.node, part) {
 			continue
 		}
-		if _, ok := n.metOwners(awaited(v, part), part, since); !ok {
+		if _, ok := metOwners(n.exchange.WholeSession, n.id.node, awaited(v, part), part, since); !ok {
 			return false
 		}
 	}
