@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -51,6 +52,24 @@ func (s *Store) engineOptions(cache *pebble.Cache) *pebble.Options {
 	return opts
 }
 
+// collectsStats reports whether the caller of the listener is the engine's collector of
+// statistics of tables. It reads a table whose properties are damaged again at once, for
+// ever, and would burn a core. It is the only one that holds no lock then, and nothing
+// but its place on the stack tells it from the others.
+func collectsStats() bool {
+	var pcs [32]uintptr
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs[:])])
+	for {
+		frame, more := frames.Next()
+		if strings.HasSuffix(frame.Function, ".collectTableStats") {
+			return true
+		}
+		if !more {
+			return false
+		}
+	}
+}
+
 // events returns the listener that turns the engine's news into state of s.
 // Note: the engine calls it with its own locks held.
 func (s *Store) events() *pebble.EventListener {
@@ -60,6 +79,9 @@ func (s *Store) events() *pebble.EventListener {
 			s.brake.pull(time.Now())
 			if !s.retrying.Swap(true) {
 				s.cfg.Logger.Error("storage: background work fails, retrying", "err", err)
+			}
+			if collectsStats() {
+				time.Sleep(backgroundPause)
 			}
 		},
 		FlushEnd: func(info pebble.FlushInfo) {

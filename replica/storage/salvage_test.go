@@ -459,3 +459,29 @@ func TestReadersSeeNoMomentWithoutTheRows(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// statsCollector stands for the engine, whose collector reports in this way that it
+// cannot read the properties of a table.
+type statsCollector struct{ report func(error) }
+
+func (c statsCollector) collectTableStats() { c.report(errors.New("damaged")) }
+
+func (c statsCollector) compact() { c.report(errors.New("damaged")) }
+
+func TestTheCollectorOfStatisticsPausesAfterAnError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := mustOpen(t, smallConfig(vfs.NewMem()))
+		defer func() {
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		}()
+		c, began := statsCollector{s.events().BackgroundError}, time.Now()
+		if c.compact(); time.Since(began) != 0 {
+			t.Errorf("the engine waits %v with its locks held", time.Since(began))
+		}
+		if c.collectTableStats(); time.Since(began) != backgroundPause {
+			t.Errorf("the collector waits %v, want %v", time.Since(began), backgroundPause)
+		}
+	})
+}
