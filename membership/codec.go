@@ -24,7 +24,7 @@ const (
 // stateVersion and metaVersion begin every encoded state and meta.
 const (
 	stateVersion = 4
-	metaVersion  = 2
+	metaVersion  = 3
 )
 
 // Versions that are still read.
@@ -32,7 +32,12 @@ const (
 	plainVersion = 1 // of states and metas whose announcements say nothing of boots
 	fixedVersion = 2 // of states of clusters whose ring could not be changed
 	firstVersion = 3 // of states at the first level, and of forming clusters: still written
+	metaFirst    = 2 // of metas at the first level, and of forming clusters: still written
 )
+
+// weightLevel is the level of a cluster from which on metas say the weight: programs of
+// the release before refuse a meta of which they do not know every byte.
+const weightLevel = 2
 
 const (
 	flagEstablished = 1 << iota
@@ -224,12 +229,15 @@ func appendText(dst []byte, s string) []byte {
 }
 
 // meta is what memberlist carries for each node: its announcement, which
-// cluster it belongs to, and what records it holds.
+// cluster it belongs to, and what records it holds. The weight is no part of the
+// announcement, which others keep on their disks: it is asked of a live node only,
+// when it is added.
 type meta struct {
 	announcement
 	ClusterID   [16]byte
 	Established bool
 	Digest      uint64 // of the records; who holds others should exchange states
+	Weight      uint16 // that the node was started with; 0: it does not say
 }
 
 func appendMeta(dst []byte, m meta) []byte {
@@ -237,14 +245,27 @@ func appendMeta(dst []byte, m meta) []byte {
 	if m.Established {
 		flags |= flagEstablished
 	}
-	dst = append(dst, metaVersion, flags)
+	version := byte(metaVersion)
+	if m.Weight == 0 {
+		version = metaFirst
+	}
+	dst = append(dst, version, flags)
 	dst = append(dst, m.ClusterID[:]...)
 	dst = binary.BigEndian.AppendUint64(dst, m.Digest)
-	return appendAnnouncement(dst, m.announcement)
+	dst = appendAnnouncement(dst, m.announcement)
+	if m.Weight == 0 {
+		return dst
+	}
+	return binary.BigEndian.AppendUint16(dst, m.Weight)
+}
+
+// readsMeta reports whether this program reads metas of a version.
+func readsMeta(version byte) bool {
+	return version == plainVersion || version == metaFirst || version == metaVersion && MaxLevel >= weightLevel
 }
 
 func decodeMeta(b []byte) (meta, error) {
-	if len(b) == 0 || b[0] != metaVersion && b[0] != plainVersion {
+	if len(b) == 0 || !readsMeta(b[0]) {
 		return meta{}, fmt.Errorf("%w: node meta is not of version %d", ErrCorrupt, metaVersion)
 	}
 	d := decoder{b: b[1:], plain: b[0] == plainVersion}
@@ -255,6 +276,10 @@ func decodeMeta(b []byte) (meta, error) {
 	copy(m.ClusterID[:], d.take(16))
 	m.Digest = d.uint64()
 	m.announcement = d.announcement()
+	if b[0] == metaVersion {
+		m.Weight = d.uint16()
+		d.check(m.Weight >= 1 && m.Weight <= ring.MaxWeight, "weight")
+	}
 	return m, d.end()
 }
 

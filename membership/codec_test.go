@@ -108,13 +108,40 @@ func TestStateOfAReleaseToComeTellsItsLevel(t *testing.T) {
 }
 
 func TestMetaBytesAreFrozen(t *testing.T) {
-	m := meta{sampleAnnouncement(), [16]byte{0xc1, 15: 0xff}, true, 0x0123456789abcdef}
-	want := golden(t, "meta_v2.hex")
-	if got := appendMeta(nil, m); !bytes.Equal(got, want) {
-		t.Errorf("encoded\n%x, want\n%x", got, want)
+	m := meta{announcement: sampleAnnouncement(), ClusterID: [16]byte{0xc1, 15: 0xff}, Established: true, Digest: 0x0123456789abcdef}
+	second := m
+	second.Weight = 250
+	for name, m := range map[string]meta{"meta_v2.hex": m, "meta_v3.hex": second} {
+		want := golden(t, name)
+		if got := appendMeta(nil, m); !bytes.Equal(got, want) {
+			t.Errorf("%s: encoded\n%x, want\n%x", name, got, want)
+		}
+		if got, err := decodeMeta(want); err != nil || got != m {
+			t.Errorf("%s: decoded %+v, %v", name, got, err)
+		}
 	}
-	if got, err := decodeMeta(want); err != nil || got != m {
-		t.Errorf("decoded %+v, %v", got, err)
+}
+
+func TestMetasNoNodeCouldHaveAreRefused(t *testing.T) {
+	third := golden(t, "meta_v3.hex")
+	weight := func(w byte, more ...byte) []byte {
+		return append(append(bytes.Clone(third[:len(third)-2]), w>>7, w<<1), more...)
+	}
+	if m, err := decodeMeta(weight(125)); err != nil || m.Weight != 250 {
+		t.Fatalf("weight %d, %v", m.Weight, err)
+	}
+	for name, b := range map[string][]byte{
+		"nothing":               nil,
+		"no weight":             third[:len(third)-2],
+		"weight 0":              weight(0),
+		"weight over the limit": append(bytes.Clone(third[:len(third)-2]), 0x03, 0xe9),
+		"bytes left over":       weight(125, 0),
+		"version 4":             append([]byte{4}, third[1:]...),
+		"version 2 with more":   append([]byte{2}, third[1:]...),
+	} {
+		if _, err := decodeMeta(b); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 
@@ -137,7 +164,7 @@ func TestStatesAndMetasOfTheReleaseBeforeAreRead(t *testing.T) {
 func TestLargestMetaFitsMemberlist(t *testing.T) {
 	a := sampleAnnouncement()
 	a.Zone, a.Endpoints.Host = strings.Repeat("z", maxZoneBytes), strings.Repeat("h", maxHostBytes)
-	if n := len(appendMeta(nil, meta{announcement: a})); n > memberlist.MetaMaxSize {
+	if n := len(appendMeta(nil, meta{announcement: a, Weight: ring.MaxWeight})); n != 400 || n > memberlist.MetaMaxSize {
 		t.Errorf("%d bytes, memberlist takes %d", n, memberlist.MetaMaxSize)
 	}
 }
@@ -205,12 +232,13 @@ func FuzzState(f *testing.F) {
 
 func FuzzMeta(f *testing.F) {
 	f.Add(appendMeta(nil, meta{announcement: sampleAnnouncement()}))
+	f.Add(appendMeta(nil, meta{announcement: sampleAnnouncement(), Weight: 1}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := decodeMeta(b)
 		if err != nil {
 			return
 		}
-		if again := appendMeta(nil, m); b[0] == metaVersion && !bytes.Equal(again, b) {
+		if again := appendMeta(nil, m); b[0] >= metaFirst && !bytes.Equal(again, b) {
 			t.Errorf("decoded and encoded again\n%x, was\n%x", again, b)
 		}
 	})

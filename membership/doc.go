@@ -132,9 +132,11 @@
 //	announce- u64 id, u64 stamp; u64 boot, u64 incarnation, u64 reached,
 //	ment      u8 flags: 1 recovering; u16 highest level, u16 ports: plain, cluster,
 //	          peer, admin, gossip; text zone (64), text host (253)
-//	meta      u8 version = 2, u8 flags: 1 established, 16 B cluster id,
+//	meta      u8 version = 2, or 3 with the weight,
+//	          u8 flags: 1 established, 16 B cluster id,
 //	          u64 digest of the records and of how far each node has come,
-//	          announcement (at most 398 B in all)
+//	          announcement;
+//	          u16 weight, 1 to 1000, from level 2 on (at most 400 B in all)
 //
 // Version 1 of both, whose announcements lack what stands between the first
 // two semicolons, is still read, and so is version 2 of a state, which has records

@@ -209,3 +209,33 @@ func TestNewerLevelOfAnotherClusterEndsNobody(t *testing.T) {
 		}
 	})
 }
+
+func TestANodeSaysItsWeightOnceAllCanReadIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.mixed(2, 1, 2)
+		n := w.add(0, 0)
+		n.cfg.StageJoin, n.cfg.Weight = true, 250
+		n.start()
+		heard := func(at *testNode) NodeInfo { info, _ := at.m.View().Node(n.cfg.ID); return info }
+		w.within(30*time.Second, "word of the newcomer", func() bool { return heard(w.nodes[0]).Alive && heard(w.nodes[1]).Alive })
+		if got := heard(w.nodes[0]).Weight; got != 0 || w.nodes[1].m.current.Load().meta[0] != metaFirst {
+			t.Errorf("at the first level a weight of %d is said, in metas of version %d", got, w.nodes[1].m.current.Load().meta[0])
+		}
+		w.nodes[1].stop()
+		w.nodes[1].cfg.MaxLevel = 2
+		w.nodes[1].start()
+		w.within(time.Minute, "word of the new program", func() bool {
+			info, _ := w.nodes[0].m.View().Node(w.nodes[1].cfg.ID)
+			return info.Alive && info.MaxLevel == 2
+		})
+		if _, err := w.nodes[0].m.Finalise(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		w.within(time.Minute, "the weight at all", func() bool {
+			return w.at(2) && heard(w.nodes[0]).Weight == 250 && heard(w.nodes[1]).Weight == 250 && heard(w.nodes[2]).Weight == 250
+		})
+		n.stop()
+		w.within(time.Minute, "word that it is down", func() bool { return !heard(w.nodes[0]).Alive })
+	})
+}

@@ -266,9 +266,18 @@ func (m *Membership) publication(v *View, changed chan struct{}) *published {
 	}
 	return &published{
 		view: v, epochs: epochs, wire: appendState(nil, shared), ip: m.ip, port: m.port,
-		meta:    appendMeta(nil, meta{m.self, shared.ClusterID, shared.Established, m.digest}),
+		meta:    appendMeta(nil, m.metaOf(shared)),
 		changed: changed,
 	}
+}
+
+// metaOf is what gossip says of this node while it holds a state.
+func (m *Membership) metaOf(s state) meta {
+	said := meta{announcement: m.self, ClusterID: s.ClusterID, Established: s.Established, Digest: m.digest}
+	if s.Level >= weightLevel {
+		said.Weight = uint16(m.cfg.Weight)
+	}
+	return said
 }
 
 // republish replaces what goes out to others, and leaves the view.
@@ -281,16 +290,16 @@ func (m *Membership) republish() {
 // cluster: from gossip, or from an earlier run.
 func (m *Membership) nodes() map[ring.NodeID]NodeInfo {
 	all := map[ring.NodeID]NodeInfo{}
-	tell := func(a announcement, alive bool) {
+	tell := func(a announcement, weight int, alive bool) {
 		all[a.ID] = NodeInfo{
-			ID: a.ID, Endpoints: a.Endpoints, Zone: a.Zone, MaxLevel: a.MaxLevel, Recovering: a.Recovering,
+			ID: a.ID, Endpoints: a.Endpoints, Zone: a.Zone, Weight: weight, MaxLevel: a.MaxLevel, Recovering: a.Recovering,
 			Alive: alive, Member: m.state.Established && m.state.member(a.ID),
 		}
 	}
 	for _, id := range m.state.concerned() {
 		a, _ := m.state.announced(id)
 		a.ID = id
-		tell(a, false)
+		tell(a, 0, false)
 	}
 	for id, p := range m.peers {
 		if !p.alive || p.ClusterID != m.state.ClusterID {
@@ -300,9 +309,9 @@ func (m *Membership) nodes() map[ring.NodeID]NodeInfo {
 		if kept, found := m.state.announced(id); found && kept.order(a) > 0 {
 			a = kept
 		}
-		tell(a, true)
+		tell(a, int(p.Weight), true)
 	}
-	tell(m.self, true)
+	tell(m.self, m.cfg.Weight, true)
 	return all
 }
 

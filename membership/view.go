@@ -60,6 +60,7 @@ type NodeInfo struct {
 	ID         ring.NodeID
 	Endpoints  Endpoints
 	Zone       string // as the node says; the ring's own word is in Ring.Members
+	Weight     int    // as the live node says, likewise; 0 if it does not, or is down
 	MaxLevel   uint16 // highest level that its program serves; 0 if it was never heard
 	Recovering bool   // it has lost writes that it had acknowledged
 	Alive      bool   // by gossip, which is seconds behind; a hint, never a promise

@@ -260,14 +260,16 @@ func (c *ringChange) confirm(con *console) error {
 type ringAddCmd struct {
 	ringChange
 	Node   []string `arg:"" help:"Nodes that were started with --join and --no-auto-join, by id or address."`
-	Weight int      `help:"Their relative capacity." default:"100"`
+	Weight *int     `help:"Their relative capacity. Default: what each was started with."`
 }
 
 // Run adds the nodes.
 func (c *ringAddCmd) Run(ctx context.Context, con *console) error {
 	words := append([]string{"ADD"}, c.Node...)
 	for _, n := range c.Node {
-		words = append(words, "WEIGHT", n, strconv.Itoa(c.Weight))
+		if c.Weight != nil {
+			words = append(words, "WEIGHT", n, strconv.Itoa(*c.Weight))
+		}
 	}
 	return c.change(ctx, con, words...)
 }

@@ -226,6 +226,8 @@ func TestRingChangesAskFirst(t *testing.T) {
 	for line, want := range map[string]string{
 		"add h:1 h:2 --weight 50":  "PLAN ADD h:1 h:2 WEIGHT h:1 50 WEIGHT h:2 50",
 		"remove h:1 --force":       "PLAN REMOVE h:1 FORCE",
+		"add h:1 --weight 0":       "PLAN ADD h:1 WEIGHT h:1 0",
+		"add h:1 h:2":              "PLAN ADD h:1 h:2",
 		"replace h:1 h:2":          "PLAN REPLACE h:1 h:2",
 		"remove h:1 h:2":           "PLAN REMOVE h:1 h:2",
 		"replace h:1 h:2 --force ": "PLAN REPLACE h:1 h:2 FORCE",

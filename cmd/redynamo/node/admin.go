@@ -286,7 +286,10 @@ func (p *publisher) RingStatus() resp.RingStatus {
 	}
 	for id, info := range v.Nodes {
 		if info.Alive && !isMember(v, id) {
-			st.Staged = append(st.Staged, resp.RingMember{ID: id, Addr: info.Endpoints.PlainAddr(), Zone: info.Zone, Alive: true, Moving: "staged", MaxLevel: int(info.MaxLevel)})
+			st.Staged = append(st.Staged, resp.RingMember{
+				ID: id, Addr: info.Endpoints.PlainAddr(), Zone: info.Zone, Weight: cmp.Or(info.Weight, addWeight),
+				Alive: true, Moving: "staged", MaxLevel: int(info.MaxLevel),
+			})
 		}
 	}
 	slices.SortFunc(st.Staged, func(a, b resp.RingMember) int { return cmp.Compare(a.ID, b.ID) })

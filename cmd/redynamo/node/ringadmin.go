@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,8 +21,8 @@ const (
 	planAge   = time.Hour
 )
 
-// addWeight is the weight of a node that is added without one: that of a server
-// without the flag.
+// addWeight is the weight of a node that is added without one and does not say which it
+// was started with, as none does below level 2: that of a server without the flag.
 const addWeight = 100
 
 // applyTimeout bounds what a node waits for its disk when records are to be saved.
@@ -394,7 +395,7 @@ func resolveEdits(v *membership.View, asked []resp.RingEdit) (edits []ring.Edit,
 			e.Node = find(q.Node, isNewcomer)
 			added[e.Node] = true
 			info, _ := v.Node(e.Node)
-			e.Weight, e.Zone = addWeight, info.Zone
+			e.Weight, e.Zone = cmp.Or(info.Weight, addWeight), info.Zone
 		case ring.Replace:
 			e.Node, e.By = find(q.Node, isMember), find(q.By, isNewcomer)
 		default: // of a member, or of one that this plan adds

@@ -106,6 +106,35 @@ func remove(names ...string) (edits []resp.RingEdit) {
 	return edits
 }
 
+func TestANodeIsAddedWithTheWeightAndZoneThatItWasStartedWith(t *testing.T) {
+	for _, c := range []struct {
+		says  int
+		edits []resp.RingEdit
+		want  ring.Member
+	}{
+		{250, nil, ring.Member{Weight: 250, Zone: "z0"}},
+		{0, nil, ring.Member{Weight: addWeight, Zone: "z0"}},
+		{250, []resp.RingEdit{{Kind: ring.Reweigh, Node: "h:7006", Weight: 40}}, ring.Member{Weight: 40, Zone: "z0"}},
+		{250, []resp.RingEdit{{Kind: ring.Reweigh, Node: "h:7006"}}, ring.Member{Zone: "z0"}},
+		{250, []resp.RingEdit{{Kind: ring.Rezone, Node: "h:7006", Zone: "z9"}}, ring.Member{Weight: 250, Zone: "z9"}},
+	} {
+		r := newAdminRig(t, 5)
+		info := r.nodes[6]
+		info.Weight = c.says
+		r.nodes[6] = info
+		p, err := r.admin.Plan(append(add("h:7006"), c.edits...), true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.admin.Apply(p.ID); err != nil {
+			t.Fatal(err)
+		}
+		if m, _ := r.state.Target().Record(6); m.Weight != c.want.Weight || m.Zone != c.want.Zone {
+			t.Errorf("started with %d, added with %v: weight %d, zone %s", c.says, c.edits, m.Weight, m.Zone)
+		}
+	}
+}
+
 func TestAPlanIsShownThenAppliedAndMayBeRepeated(t *testing.T) {
 	r := newAdminRig(t, 5)
 	r.pace = 10_000
