@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/schollz/progressbar/v3"
 )
@@ -225,9 +226,9 @@ To carry it out: redynamo ring apply --addr ` + s.addr + " p7\n"
 func TestRingChangesAskFirst(t *testing.T) {
 	for line, want := range map[string]string{
 		"add h:1 h:2 --weight 50":  "PLAN ADD h:1 h:2 WEIGHT h:1 50 WEIGHT h:2 50",
-		"remove h:1 --force":       "PLAN REMOVE h:1 FORCE",
 		"add h:1 --weight 0":       "PLAN ADD h:1 WEIGHT h:1 0",
 		"add h:1 h:2":              "PLAN ADD h:1 h:2",
+		"remove h:1 --force":       "PLAN REMOVE h:1 FORCE",
 		"replace h:1 h:2":          "PLAN REPLACE h:1 h:2",
 		"remove h:1 h:2":           "PLAN REMOVE h:1 h:2",
 		"replace h:1 h:2 --force ": "PLAN REPLACE h:1 h:2 FORCE",
@@ -272,8 +273,8 @@ func TestRingWatchPrintsWhatChangesUntilItIsOver(t *testing.T) {
 	})
 	got, err := s.ring(t, "watch --interval 1ms")
 	want := `announcing, waits for 1 of 4 nodes
-moving, waits for 3 of 4 nodes; 10 of 30 partitions moved
-moving, waits for 3 of 4 nodes; 20 of 30 partitions moved
+moving, waits for 3 of 4 nodes; 10 of 30 partitions moved, 33%
+moving, waits for 3 of 4 nodes; 20 of 30 partitions moved, 67%, about 1s left
 no answer (LOADING), trying again
 switching, waits for 4 of 4 nodes
 stable
@@ -287,15 +288,53 @@ stable
 	}
 }
 
+func TestRingWatchTellsHowMuchHasMovedAndHowLongTheRestTakes(t *testing.T) {
+	var out bytes.Buffer
+	now := time.Unix(1000, 0)
+	s := &watchShow{con: &console{out: &out, err: io.Discard}, now: func() time.Time { return now }}
+	at := func(second int, l look) {
+		now = time.Unix(1000+int64(second), 0)
+		l.state, l.change, l.partitions = "moving", "moving", 30
+		s.show(l)
+	}
+	at(0, look{bytesTotal: 40 << 20})
+	at(50, look{bytesTotal: 40 << 20}) // the same as before
+	at(60, look{done: 1, bytes: 20 << 20, bytesTotal: 80 << 20})
+	at(61, look{done: 1, bytes: 20 << 20, bytesTotal: 80 << 20}) // the same, but for the time
+	at(120, look{done: 20, bytes: 60 << 20, bytesTotal: 80 << 20})
+	at(130, look{done: 30, bytes: 70 << 20, bytesTotal: 70 << 20})
+	at(140, look{done: 2, bytes: 10 << 20, bytesTotal: 100 << 20}) // another ring came between
+	at(150, look{done: 5, bytes: 55 << 20, bytesTotal: 100 << 20})
+	want := `moving; 0 of 30 partitions moved, 0 B of 40 MiB, 0%
+moving; 1 of 30 partitions moved, 20 MiB of 80 MiB, 25%, about 3m0s left
+moving; 20 of 30 partitions moved, 60 MiB of 80 MiB, 75%, about 40s left
+moving; 30 of 30 partitions moved, 70 MiB of 70 MiB, 100%, about 1s left
+moving; 2 of 30 partitions moved, 10 MiB of 100 MiB, 10%
+moving; 5 of 30 partitions moved, 55 MiB of 100 MiB, 55%, about 10s left
+`
+	if out.String() != want {
+		t.Errorf("\n%s\nwant\n%s", out.String(), want)
+	}
+}
+
 func TestRingWatchDrawsABarOnATerminal(t *testing.T) {
 	var out, drawn bytes.Buffer
-	s := &watchShow{con: &console{out: &out, err: io.Discard}, bar: progressbar.NewOptions64(1, progressbar.OptionSetWriter(&drawn), progressbar.OptionShowCount(), progressbar.OptionThrottle(0))}
+	now := time.Unix(1000, 0)
+	s := &watchShow{
+		con: &console{out: &out, err: io.Discard}, now: func() time.Time { now = now.Add(10 * time.Second); return now },
+		bar: newWatchBar(&drawn, progressbar.OptionThrottle(0)),
+	}
 	s.show(look{state: "announcing", nodes: 4})
+	s.show(look{state: "moving", nodes: 4, partitions: 30})
 	s.show(look{state: "moving", nodes: 4, partitions: 30, done: 12})
-	s.show(look{state: "moving", nodes: 4, partitions: 30, done: 30})
+	s.show(look{state: "moving", nodes: 4, partitions: 30, done: 30, bytes: 30 << 20, bytesTotal: 40 << 20})
+	s.show(look{state: "moving", nodes: 4, partitions: 30, done: 30, bytes: 40 << 20, bytesTotal: 40 << 20})
 	s.show(look{state: "switching", nodes: 4, nodesSynced: 4})
 	s.show(look{state: "stable"})
-	for _, want := range []string{"announcing, nodes", "(0/4)", "moving, partitions", "(12/30)", "(29/30)", "switching, nodes", "100%"} {
+	for _, want := range []string{
+		"announcing, 0 of 4 nodes", "moving, 12 of 30 partitions, about 15s left", " 40% ",
+		"moving, 30 of 30 partitions, 30 MiB of 40 MiB, about 7s left", " 75% ", " 99% ", "switching, 4 of 4 nodes",
+	} {
 		if !strings.Contains(drawn.String(), want) {
 			t.Errorf("%q is not drawn in %q", want, drawn.String())
 		}

@@ -55,6 +55,9 @@ type MoverConfig struct {
 	// Pace waits until a message with hints may be sent; end is called when it was.
 	// Default: at once.
 	Pace func(ctx context.Context) (end func(), err error)
+	// Sizes tells about how many bytes the own rows of a partition of a ring take. It is
+	// asked once for each job, and may look at the disk. Default: nothing is known.
+	Sizes func(r *ring.Ring) func(partition int) int64
 	// Sent is told that everything is handed over. It must not block. Default: nobody.
 	Sent func()
 
@@ -73,6 +76,9 @@ func (c MoverConfig) withDefaults() MoverConfig {
 	def(&c.MaxBackoff, max(10*time.Second, c.MinBackoff))
 	if c.Pace == nil {
 		c.Pace = func(context.Context) (func(), error) { return func() {}, nil }
+	}
+	if c.Sizes == nil {
+		c.Sizes = func(*ring.Ring) func(int) int64 { return func(int) int64 { return 0 } }
 	}
 	if c.Sent == nil {
 		c.Sent = func() {}
@@ -125,6 +131,7 @@ type job struct {
 	// Invariant: only exchanges that began after since, and hints that were read after
 	// it, count. By then everybody wrote to the owners of the target.
 	since time.Time
+	sizes func(partition int) int64 // set before the job is worked on
 
 	// Guarded by Mover.mu.
 	lanes         []*lane
@@ -221,10 +228,14 @@ func (m *Mover) look() (j *job, changed bool) {
 
 // begin works on a job; the function that it returns ends that.
 func (m *Mover) begin(ctx context.Context, j *job) (end func()) {
+	j.sizes = m.cfg.Sizes(j.Live.Base)
 	partitions := 0
+	m.mu.Lock()
 	for _, l := range j.lanes {
 		partitions += len(l.todo)
+		l.leftBytes = j.bytesTo(l.node, l.todo)
 	}
+	m.mu.Unlock()
 	m.cfg.Logger.Info("handoff: partitions are handed over", "nodes", len(j.lanes), "copies", partitions)
 	ctx, cancel := context.WithCancel(ctx)
 	var parts sync.WaitGroup
@@ -242,6 +253,18 @@ func (m *Mover) begin(ctx context.Context, j *job) (end func()) {
 		cancel()
 		parts.Wait()
 	}
+}
+
+// bytesTo is about what partitions bring from here to a node. Who owns one already
+// lacks next to nothing of it. Another is offered it by all who own it, and takes it
+// from whoever comes first: so each brings its part.
+func (j *job) bytesTo(node ring.NodeID, partitions []int) (size int64) {
+	for _, p := range partitions {
+		if owners := j.Live.Base.Owners(p); !slices.Contains(owners, node) {
+			size += j.sizes(p) / int64(max(len(owners), 1))
+		}
+	}
+	return size
 }
 
 // done notes the end of one part of a job.
@@ -264,10 +287,11 @@ type lane struct {
 	due   time.Time
 
 	// Guarded by Mover.mu.
-	left  []int // of todo, those without proof
-	moved Moved
-	fails int
-	state string
+	left      []int // of todo, those without proof
+	leftBytes int64 // about what these bring from here
+	moved     Moved
+	fails     int
+	state     string
 }
 
 // lanes lists what the own rows ask for.
@@ -346,6 +370,9 @@ func (m *Mover) prove(j *job, l *lane) int {
 		}
 	}
 	m.count.partitions.Add(len(l.left) - len(left))
+	if len(left) < len(l.left) {
+		l.leftBytes = j.bytesTo(l.node, left)
+	}
 	if l.left = left; len(left) == 0 {
 		l.state = "done"
 	}

@@ -240,6 +240,51 @@ func TestOnlySessionsAfterTheGrantCount(t *testing.T) {
 	})
 }
 
+func TestAMoverTellsAboutHowMuchIsLeftToMove(t *testing.T) {
+	const size = 300 // of a partition, of which each of three owners brings a third
+	cfg := MoverConfig{Batch: 1, Took: time.Millisecond, Sizes: func(r *ring.Ring) func(int) int64 {
+		return func(p int) int64 { return size }
+	}}
+	for name, target := range map[string][]ring.NodeID{"one joins": {1, 2, 3, 4, 5}, "this node leaves": {2, 3, 4}, "another leaves": {1, 2, 3}} {
+		inMove(t, 4, cfg, func(t *testing.T, r *rig, m *Mover, _ *way) {
+			r.setBeside(target...)
+			r.grant(Target{1, 1})
+			m.Wake()
+			synctest.Wait()
+			live, plan := r.Live(), r.Rings().Plan
+			want, all := map[ring.NodeID]int64{}, int64(0)
+			for p := range live.Units() {
+				if !plan.Holds(p) {
+					continue
+				}
+				for _, id := range plan.Recipients(nil, p, self) {
+					if !live.Base.Owns(id, p) {
+						want[id] += size / 3
+						all += size / 3
+					}
+				}
+			}
+			var left, before int64 = 0, 1 << 40
+			for range 300 {
+				left = 0
+				for _, l := range m.Progress().Lanes {
+					if left += l.BytesLeft; l.Done == 0 && l.BytesLeft != want[l.Node] {
+						t.Errorf("%s: %d bytes are left for node %v, want %d", name, l.BytesLeft, l.Node, want[l.Node])
+					}
+				}
+				if before == 1<<40 && left != all || left > before || all == 0 {
+					t.Fatalf("%s: %d bytes are left after %d, of %d", name, left, before, all)
+				}
+				before = left
+				pass(time.Second)
+			}
+			if left != 0 || !m.Progress().Sent {
+				t.Errorf("%s: %d bytes are left at the end: %+v", name, left, m.Progress())
+			}
+		})
+	}
+}
+
 func TestAnExchangeThatProvesNothingIsNotRepeatedAtOnce(t *testing.T) {
 	inMove(t, 4, MoverConfig{}, func(t *testing.T, r *rig, m *Mover, w *way) {
 		w.idle = true

@@ -29,6 +29,7 @@ type LaneProgress struct {
 	Done       int     // of those, handed over
 	Rows       int64   // moved by this node, in both directions
 	Bytes      int64   // of those
+	BytesLeft  int64   // about what the partitions that are not done bring from here
 	Rate       float64 // bytes in a second, since the grant
 	State      string  // moving, waiting, backing-off, down or done
 }
@@ -49,7 +50,7 @@ func (m *Mover) Progress() Progress {
 	for _, l := range j.lanes {
 		x := LaneProgress{
 			Node: l.node, Partitions: len(l.todo), Done: len(l.todo) - len(l.left),
-			Rows: l.moved.Rows, Bytes: l.moved.Bytes, State: l.state,
+			Rows: l.moved.Rows, Bytes: l.moved.Bytes, BytesLeft: l.leftBytes, State: l.state,
 		}
 		if took > 0 {
 			x.Rate = float64(x.Bytes) / took

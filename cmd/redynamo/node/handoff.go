@@ -41,7 +41,8 @@ func newHintMover(n *Node) (m hintMover, err error) {
 	}
 	m.mover, err = handoff.NewMover(handoff.MoverConfig{
 		Self: n.id.node, Pace: n.pace(admission.Send), Sent: func() { n.members.Nudge() },
-		Rand: n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set,
+		Sizes: func(r *ring.Ring) func(int) int64 { return n.partitionSizes(r).bytesOf },
+		Rand:  n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set,
 	}, handoffCluster{cluster{n}}, n.replica, exchanges{n}, n.hintMoment)
 	return m, err
 }

@@ -94,11 +94,12 @@ func (n *Node) hintMoment() (handoff.Moment, error) {
 // handover is what the administration of the ring is told of this node's hand-over.
 type handover struct{ n *Node }
 
-// Transfers is mover.
+// Transfers is mover. The bytes in all are what has moved and about what is left to: the
+// nearer the end, the truer, and at the end what has moved.
 func (h handover) Transfers() (all []resp.RingTransfer) {
 	for _, l := range h.n.hints.mover.Progress().Lanes {
 		all = append(all, resp.RingTransfer{
-			From: h.n.id.node, To: l.Node, Partitions: l.Partitions, Done: l.Done, Bytes: l.Bytes, State: l.State,
+			From: h.n.id.node, To: l.Node, Partitions: l.Partitions, Done: l.Done, Bytes: l.Bytes, BytesTotal: l.Bytes + l.BytesLeft, State: l.State,
 		})
 	}
 	return all
