@@ -324,6 +324,7 @@ func TestSessionOfAnotherRingOrWithoutBeginningProvesNothing(t *testing.T) {
 	end(Session{Epoch: r.Epoch() + 1, Last: s.Last})
 	begin(a.id, Session{Epoch: r.Epoch(), First: 5, Last: s.Last})
 	end(s)
+	end(Session{Epoch: r.Epoch(), First: 5, Last: s.Last}.givenUp())
 	begin(77, s) // no member
 	if _, ok := b.x.Session(0, a.id); ok || !ended {
 		t.Errorf("proven %v, ended %v", ok, ended)
@@ -363,6 +364,73 @@ func TestLateEndOfASessionProvesOnlyWhatItCompared(t *testing.T) {
 		x.ServeEnd(2, s, func(error) {})
 		if began, ok := x.Session(w.ring.Partition(0), 2); !ok || !began.Equal(again) {
 			t.Errorf("the session after that began at %v: %v, want %v", began, ok, again)
+		}
+	})
+}
+
+// A session is given up when the one who began it is told to stop, as happens whenever
+// the ring changes again in a change. Nobody may have to wait for that.
+func TestASessionThatIsGivenUpIsInNobodysWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3, Config{})
+		a, b, c := w.hosts[1], w.hosts[2], w.hosts[3]
+		a.put("k", 1)
+		ctx, cancel := context.WithCancel(t.Context())
+		b.hears = func(what string, _ []merkle.Cell, _ int) {
+			if what == "nodes" {
+				cancel()
+			}
+		}
+		if _, err := a.x.Exchange(ctx, b.id, 0, ring.Slots-1); !errors.Is(err, context.Canceled) {
+			t.Fatalf("exchange: %v", err)
+		}
+		b.hears = nil
+		began := time.Now()
+		exchangeAll(t, c, b)
+		exchangeAll(t, b, a)
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("the next ones took %v", took)
+		}
+		if _, ok := b.x.Session(w.ring.Partition(9), a.id); !ok {
+			t.Error("no session after that one")
+		}
+	})
+}
+
+// The end of a session that nobody waits for any more may be on its way. Were the next
+// session given up and forgotten meanwhile, that end would prove the one after that.
+func TestASessionIsNotForgottenWhileTheEndOfOneBeforeMayCome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := pair(t, Config{})
+		p, lost := a.world.ring.Partition(9), errors.New("lost")
+		s := Session{Epoch: a.world.ring.Epoch(), Last: ring.Slots - 1}
+		failing := func(at string) {
+			b.hears = func(what string, _ []merkle.Cell, _ int) {
+				b.fail = nil
+				if what == at {
+					b.fail = lost
+				}
+			}
+			if _, err := a.x.Exchange(t.Context(), b.id, 0, ring.Slots-1); !errors.Is(err, lost) {
+				t.Fatalf("fails at the %s: %v", at, err)
+			}
+			b.hears, b.fail = nil, nil
+			time.Sleep(time.Second)
+		}
+		first := time.Now()
+		failing("end")
+		failing("nodes")
+		if err := b.x.ServeBegin(a.id, s); err != nil {
+			t.Fatal(err)
+		}
+		b.x.ServeEnd(a.id, s, func(error) {}) // the first, at last
+		if began, ok := b.x.Session(p, a.id); !ok || !began.Equal(first) {
+			t.Errorf("a session of %v is entered, that of %v has ended", began, first)
+		}
+		exchangeAll(t, a, b)
+		failing("nodes")
+		if n := len(b.x.ledger.mu.opened); n != 0 {
+			t.Errorf("%d sessions go on after the last was given up", n)
 		}
 	})
 }

@@ -14,6 +14,7 @@ import (
 // exchange is one comparison with one peer.
 type exchange struct {
 	x      *Exchanger
+	node   ring.NodeID
 	peer   Peer
 	forest *forest
 	parts  []int // the partitions to compare, ascending

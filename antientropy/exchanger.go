@@ -228,7 +228,7 @@ func (x *Exchanger) compare(ctx context.Context, node ring.NodeID, r *ring.Live,
 		return Tally{}, nil
 	}
 	began := time.Now()
-	e := &exchange{x: x, peer: peer, forest: x.trees(r.Units()), parts: parts, whole: whole, cells: firstCells}
+	e := &exchange{x: x, node: node, peer: peer, forest: x.trees(r.Units()), parts: parts, whole: whole, cells: firstCells}
 	err := x.session(ctx, e, Session{Epoch: r.Epoch(), First: first, Last: last})
 	if !errors.Is(err, ErrBusy) {
 		x.meters.book(e.tally, err, time.Since(began))
@@ -259,13 +259,39 @@ func (x *Exchanger) session(ctx context.Context, e *exchange, s Session) error {
 	begin, cancel := context.WithTimeout(ctx, x.cfg.Timeout)
 	err := e.peer.Begin(begin, s)
 	cancel()
-	if err != nil {
+	switch {
+	case err == nil:
+		err = e.run(ctx)
+	case errors.Is(err, ErrBusy):
 		return fmt.Errorf("begin: %w", err)
+	default:
+		err = fmt.Errorf("begin: %w", err)
 	}
-	if err := e.run(ctx); err != nil {
+	if err != nil {
+		x.giveUp(ctx, e, s)
 		return err
 	}
-	return x.end(ctx, e.peer, s)
+	err = x.end(ctx, e.peer, s)
+	x.ledger.mayEnd(e.node, err != nil)
+	return err
+}
+
+// giveUpWithin bounds how long a peer is told that a session is given up.
+const giveUpWithin = time.Second
+
+// giveUp tells a peer that a session will not come to its end, whatever became of ctx:
+// until it knows, it is in no session with anybody else, for a lease.
+//
+// Invariant: no end of a session that was not answered may be on its way to the peer,
+// because the peer forgets that the session began, and would take such an end for that
+// of the next. So nothing is given up until a later session has ended well.
+func (x *Exchanger) giveUp(ctx context.Context, e *exchange, s Session) {
+	if x.ledger.ending(e.node) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(giveUpWithin, x.cfg.Timeout))
+	defer cancel()
+	_ = e.peer.End(ctx, s.givenUp()) // else the lease does it
 }
 
 // end returns when all that both sides took is durable.

@@ -16,6 +16,7 @@ type ledger struct {
 		sync.Mutex
 		sessions map[ring.NodeID][]sessions // by partition
 		opened   map[ring.NodeID]opened     // by peers, and not at their end
+		ends     map[ring.NodeID]bool       // peers that may yet be told of an end that this node does not wait for any more
 		own      ring.NodeID                // with whom this node has begun one; 0: nobody
 		waiting  int                        // those here that wait to begin one
 	}
@@ -45,6 +46,24 @@ func (l *ledger) enter(node ring.NodeID, units int, parts []int, began time.Time
 			last[p].whole = began
 		}
 	}
+}
+
+// mayEnd notes whether the end of a session may yet reach a peer. Once a later one has
+// got there, none will.
+func (l *ledger) mayEnd(node ring.NodeID, may bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.mu.ends == nil {
+		l.mu.ends = map[ring.NodeID]bool{}
+	}
+	l.mu.ends[node] = may
+}
+
+// ending reports what mayEnd has noted.
+func (l *ledger) ending(node ring.NodeID) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mu.ends[node]
 }
 
 // met reports whether there was a session with a node in this run.
@@ -186,15 +205,19 @@ func compared(live *ring.Live, epoch uint64) *ring.Live {
 // ServeEnd enters a session that a peer has brought to its end, and calls done
 // when all that it has brought is durable here. A session that began in another
 // run of this node, or under another ring, proves nothing here; it ended well all
-// the same.
+// the same. The end of another session than the one that is open is late: what is open
+// stays. Who gives a session up says so by an end, too.
 func (x *Exchanger) ServeEnd(from ring.NodeID, s Session, done func(error)) {
 	l := &x.ledger
 	l.mu.Lock()
-	o, known := l.mu.opened[from]
-	delete(l.mu.opened, from)
+	o, open := l.mu.opened[from]
+	known := open && o.session == s
+	if known || open && s == o.session.givenUp() {
+		delete(l.mu.opened, from)
+	}
 	l.mu.Unlock()
 	x.src.Barrier(func(err error) {
-		if r := compared(x.cluster.Live(), s.Epoch); err == nil && known && o.session == s && r != nil {
+		if r := compared(x.cluster.Live(), s.Epoch); err == nil && known && r != nil {
 			l.enter(from, r.Units(), shared(r, x.cluster.Self(), from, s.First, s.Last), o.began, false)
 		}
 		done(err)

@@ -86,6 +86,13 @@ type Session struct {
 	First, Last ring.Slot
 }
 
+// givenUp is what stands in the end of a session that was given up: a session of a ring
+// that is none, so the release before takes it for the end of another.
+func (s Session) givenUp() Session {
+	s.Epoch = ^s.Epoch
+	return s
+}
+
 // Node names a node of the tree of a partition.
 type Node struct {
 	Partition int
