@@ -397,6 +397,54 @@ func TestASessionThatIsGivenUpIsInNobodysWay(t *testing.T) {
 	})
 }
 
+// The rings change at the one who asks, then the epochs of before end at the other: what
+// that has dropped since must not be taken for rows that it lacks.
+func TestASessionGoesByTheEpochsOfItsBeginning(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		moves func(a, b *host) // when the first rows are listed; with b.mu held
+		err   error
+		proof bool
+	}{
+		{"nothing changes", func(a, b *host) {}, nil, true},
+		{"they change here, and the others still read by those of before", func(a, b *host) { a.stamp[0]++ }, nil, true},
+		{"they are over there", func(a, b *host) { a.stamp[0]++; b.floor[0]++ }, errOver, false},
+		{"they are over here", func(a, b *host) {
+			a.stamp[0]++
+			r, err := ring.New(ring.Params{Units: 1024, N: 2}, []ring.Member{{ID: a.id, Weight: 1}, {ID: b.id, Weight: 2}, {ID: 9, Weight: 3}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			a.live = ring.NewLive(r)
+		}, nil, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			a, b := pair(t, Config{})
+			a.put("k", 1)
+			b.put("l", 1)
+			asked := false
+			b.hears = func(what string, _ []merkle.Cell, _ int) {
+				if what == "list" && !asked {
+					asked = true
+					a.mu.Lock()
+					c.moves(a, b)
+					a.mu.Unlock()
+				}
+			}
+			_, err := a.x.Exchange(t.Context(), b.id, 0, ring.Slots-1)
+			if !errors.Is(err, c.err) || !asked {
+				t.Errorf("%s: %v", c.name, err)
+			}
+			if _, ok := a.x.Session(a.world.ring.Partition(9), b.id); ok != c.proof {
+				t.Errorf("%s: a session counts: %v", c.name, ok)
+			}
+			if _, ok := b.x.Session(a.world.ring.Partition(9), a.id); ok != (c.err == nil) {
+				t.Errorf("%s: a session counts at the other side: %v", c.name, ok)
+			}
+		})
+	}
+}
+
 // The end of a session that nobody waits for any more may be on its way. Were the next
 // session given up and forgotten meanwhile, that end would prove the one after that.
 func TestASessionIsNotForgottenWhileTheEndOfOneBeforeMayCome(t *testing.T) {

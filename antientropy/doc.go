@@ -56,6 +56,11 @@
 // proof: a session with every other owner that began after the tombstone was last
 // changed (package replica).
 //
+// A session goes by the rings of its beginning, and whatever is asked in it carries
+// their epochs: who has let go of these refuses it ([Stamp]), the session ends, and
+// proves nothing. One that will not come to its end is given up in so many words,
+// because until then the other side is in no other.
+//
 // # Who may call what
 //
 // [Exchanger] asks, [Responder] answers; only the frames of a session go to the

@@ -128,8 +128,8 @@ func (x *Exchanger) schedule(turns map[ring.NodeID]*turn) (next *turn) {
 
 // peers are the other members of the rings.
 func (x *Exchanger) peers() (nodes []ring.NodeID) {
-	r := x.cluster.Live()
-	if r == nil {
+	r := x.cluster.Rings()
+	if r.Live == nil {
 		return nil
 	}
 	for _, m := range r.Members() {
@@ -190,15 +190,15 @@ var errNoPeer = errors.New("antientropy: the peer is unknown or away")
 // turnOf compares all partitions that a peer and this node own in the base. What is to
 // move to a peer in a change of rings is brought by whoever sees to the change.
 func (x *Exchanger) turnOf(ctx context.Context, node ring.NodeID) (Tally, error) {
-	r := x.cluster.Live()
-	if r == nil {
+	r := x.cluster.Rings()
+	if r.Live == nil {
 		return Tally{}, errNoPeer
 	}
 	if !x.enterOwn(node) {
 		return Tally{}, ErrBusy
 	}
 	defer x.leaveOwn()
-	return x.compare(ctx, node, ring.NewLive(r.Base), 0, ring.Slots-1, false)
+	return x.compare(ctx, node, Rings{ring.NewLive(r.Base), r.Stamp}, 0, ring.Slots-1, false)
 }
 
 // Exchange compares the partitions that the slots are in with another owner in any
@@ -209,8 +209,8 @@ func (x *Exchanger) Exchange(ctx context.Context, node ring.NodeID, first, last 
 		return Tally{}, err
 	}
 	defer x.leaveOwn()
-	r := x.cluster.Live()
-	if r == nil {
+	r := x.cluster.Rings()
+	if r.Live == nil {
 		return Tally{}, errNoPeer
 	}
 	return x.compare(ctx, node, r, first, last, true)
@@ -218,25 +218,32 @@ func (x *Exchanger) Exchange(ctx context.Context, node ring.NodeID, first, last 
 
 // compare runs one exchange with a peer over some slots of the partitions that both
 // own in some of the rings, and enters it in the ledger.
-func (x *Exchanger) compare(ctx context.Context, node ring.NodeID, r *ring.Live, first, last ring.Slot, whole bool) (Tally, error) {
-	peer := x.cluster.Peer(node)
+//
+// Invariant: all of it goes by the epochs of its beginning. A peer for which these are
+// over may have dropped what it held by them, so it refuses the questions that are left;
+// and if they are over here by the end, nothing is entered.
+func (x *Exchanger) compare(ctx context.Context, node ring.NodeID, r Rings, first, last ring.Slot, whole bool) (Tally, error) {
+	peer := x.cluster.Peer(node, r.Stamp)
 	if peer == nil || !x.cluster.Up(node) {
 		return Tally{}, errNoPeer
 	}
-	parts := shared(r, x.cluster.Self(), node, first, last)
+	parts := shared(r.Live, x.cluster.Self(), node, first, last)
 	if len(parts) == 0 {
 		return Tally{}, nil
 	}
 	began := time.Now()
 	e := &exchange{x: x, node: node, peer: peer, forest: x.trees(r.Units()), parts: parts, whole: whole, cells: firstCells}
-	err := x.session(ctx, e, Session{Epoch: r.Epoch(), First: first, Last: last})
+	s := Session{Epoch: r.Epoch(), First: first, Last: last}
+	err := x.session(ctx, e, s)
 	if !errors.Is(err, ErrBusy) {
 		x.meters.book(e.tally, err, time.Since(began))
 	}
 	if err != nil {
 		return e.tally, fmt.Errorf("antientropy: exchange with %v: %w", node, err)
 	}
-	x.ledger.enter(node, r.Units(), parts, began, whole)
+	if compared(x.cluster.Rings().Live, s.Epoch) != nil { // else it may have dropped rows meanwhile
+		x.ledger.enter(node, r.Units(), parts, began, whole)
+	}
 	if e.tally.Pulled+e.tally.Pushed > 0 {
 		x.cfg.Logger.Info("antientropy: differences removed", "peer", node, "partitions", e.tally.Differing,
 			"pulled", e.tally.Pulled, "pushed", e.tally.Pushed, "took", time.Since(began).Round(time.Millisecond))

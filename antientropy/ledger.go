@@ -217,7 +217,7 @@ func (x *Exchanger) ServeEnd(from ring.NodeID, s Session, done func(error)) {
 	}
 	l.mu.Unlock()
 	x.src.Barrier(func(err error) {
-		if r := compared(x.cluster.Live(), s.Epoch); err == nil && known && r != nil {
+		if r := compared(x.cluster.Rings().Live, s.Epoch); err == nil && known && r != nil {
 			l.enter(from, r.Units(), shared(r, x.cluster.Self(), from, s.First, s.Last), o.began, false)
 		}
 		done(err)

@@ -81,6 +81,8 @@ type host struct {
 	brought  map[string]int                                   // merges by key: rows that others brought or that were fetched
 	live     *ring.Live                                       // nil: the world's ring alone
 	deaf     bool                                             // to questions for whole records
+	stamp    Stamp                                            // of these
+	floor    Stamp                                            // what goes by less is refused
 	hears    func(what string, cells []merkle.Cell, size int) // told of every question
 }
 
@@ -255,21 +257,21 @@ func (r hostReader) Rows(dst []Row, at Position) ([]Row, error) {
 
 func (r hostReader) Close() error { return nil }
 
-func (h *host) Live() *ring.Live {
+func (h *host) Rings() Rings {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.live != nil {
-		return h.live
+		return Rings{h.live, h.stamp}
 	}
-	return ring.NewLive(h.world.ring)
+	return Rings{ring.NewLive(h.world.ring), h.stamp}
 }
 
 func (h *host) Self() ring.NodeID        { return h.id }
 func (h *host) Up(node ring.NodeID) bool { return !h.world.isDown(node) }
 
-func (h *host) Peer(node ring.NodeID) Peer {
+func (h *host) Peer(node ring.NodeID, by Stamp) Peer {
 	if other := h.world.hosts[node]; other != nil {
-		return link{from: h.id, to: other, x: other.exchanger()}
+		return link{from: h.id, to: other, x: other.exchanger(), by: by}
 	}
 	return nil
 }
@@ -286,7 +288,11 @@ type link struct {
 	from ring.NodeID
 	to   *host
 	x    *Exchanger
+	by   Stamp
 }
+
+// errOver refuses what goes by epochs that are over.
+var errOver = errors.New("the epochs are over")
 
 func (l link) called(what string, cells []merkle.Cell, size int) error {
 	l.to.mu.Lock()
@@ -297,6 +303,9 @@ func (l link) called(what string, cells []merkle.Cell, size int) error {
 	}
 	if l.to.world.isDown(l.to.id) || l.to.x != l.x {
 		return errors.New("down")
+	}
+	if what != "begin" && what != "end" && bytes.Compare(l.by[:], l.to.floor[:]) < 0 {
+		return errOver
 	}
 	return l.to.fail
 }

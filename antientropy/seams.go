@@ -128,12 +128,23 @@ type ListAnswer struct {
 
 // Cluster is what is known of the other nodes. Its methods do not block.
 type Cluster interface {
-	// Live returns the rings in force, nil while there are none.
-	Live() *ring.Live
+	// Rings returns the rings in force; their Live is nil while there are none.
+	Rings() Rings
 	// Self is this node.
 	Self() ring.NodeID
 	// Up reports whether a node seems to be alive.
 	Up(node ring.NodeID) bool
-	// Peer returns the way to another node, nil if it is unknown.
-	Peer(node ring.NodeID) Peer
+	// Peer returns the way to another node for what goes by some epochs, nil if the node
+	// is unknown. Once these are over for the node, it refuses all questions.
+	Peer(node ring.NodeID, by Stamp) Peer
+}
+
+// Stamp names the epochs that rings follow from, to other nodes. This package does not
+// look inside.
+type Stamp [32]byte
+
+// Rings are the rings of one moment.
+type Rings struct {
+	*ring.Live
+	Stamp Stamp
 }

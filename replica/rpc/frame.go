@@ -116,6 +116,20 @@ type Epochs [32]byte
 // stamped reports whether a frame of this kind carries Epochs in a version of the
 // protocol: a request for rows, since version 5 one of anti-entropy for what rows there
 // are. What another node coordinates goes by that node's own.
+//
+// The other kinds of anti-entropy and reaping need none:
+//
+//   - A session's frames name its rings, which is stricter: it counts only where these
+//     are in force at its end, and the questions in between are stamped.
+//   - Hinted is answered by a settled node only, and asked by one, of every member of
+//     its ring. No two that are waited for are settled in different rings: who is further
+//     has had the word of the other. A ring that the asker has not heard of can be at
+//     work meanwhile. But whoever works by it is one of those asked, and unsettled; or
+//     its answer was given before, and what it takes from a disk later is as new as the
+//     sessions that were proven before the question.
+//   - Lacks follows sessions that count, with the same owners, and what a node lacks is
+//     its own whatever the rings. Of a node that was forgotten none of these matters:
+//     they decide what the asker drops or believes itself, and nobody reads its disk.
 func (k Kind) stamped(version uint16) bool {
 	switch k {
 	case KindRead, KindMerge, KindScan, KindCount, KindInspect, KindDeliver:

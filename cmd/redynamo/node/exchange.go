@@ -53,9 +53,19 @@ func (r rowReader) Rows(dst []antientropy.Row, at antientropy.Position) ([]antie
 // exchangeCluster is what anti-entropy knows of the other nodes.
 type exchangeCluster struct{ cluster }
 
-func (c exchangeCluster) Peer(id ring.NodeID) antientropy.Peer {
+// Rings is antientropy.Cluster.
+func (c exchangeCluster) Rings() antientropy.Rings {
+	v := c.n.members.View()
+	r := antientropy.Rings{Live: v.Live}
+	if v.Epoch != nil {
+		r.Stamp = antientropy.Stamp(v.Epoch.Stamp.Bytes())
+	}
+	return r
+}
+
+func (c exchangeCluster) Peer(id ring.NodeID, by antientropy.Stamp) antientropy.Peer {
 	if p := c.n.pool.Get(id); p != nil {
-		return exchangePeer{p: p, durable: c.n.durableRows(), epochs: c.n.epochs}
+		return exchangePeer{p: p, durable: c.n.durableRows(), epochs: rpc.Epochs(by)}
 	}
 	return nil
 }
@@ -64,7 +74,7 @@ func (c exchangeCluster) Peer(id ring.NodeID) antientropy.Peer {
 type exchangePeer struct {
 	p       *rpc.Peer
 	durable bool
-	epochs  func() rpc.Epochs
+	epochs  rpc.Epochs
 }
 
 // outcome is what came of a call.
@@ -95,7 +105,7 @@ func (e exchangePeer) Nodes(ctx context.Context, q antientropy.NodesQuery) ([]ui
 		m.Nodes = append(m.Nodes, rpc.TreeNode{Partition: uint16(n.Partition), Index: uint32(n.Index)})
 	}
 	a, err := await(ctx, func(o rpc.Options, done func(rpc.NodesReply, error)) {
-		o.Epochs = e.epochs()
+		o.Epochs = e.epochs
 		e.p.Nodes(m, o, done)
 	})
 	return a.Hashes, err
@@ -107,7 +117,7 @@ func (e exchangePeer) List(ctx context.Context, q antientropy.ListQuery) (antien
 		m.Cells = append(m.Cells, uint32(c))
 	}
 	a, err := await(ctx, func(o rpc.Options, done func(rpc.ListReply, error)) {
-		o.Epochs = e.epochs()
+		o.Epochs = e.epochs
 		e.p.List(m, o, done)
 	})
 	out := antientropy.ListAnswer{Cells: int(a.Cells), Next: a.NextHash}
@@ -123,7 +133,7 @@ func (e exchangePeer) Fetch(ctx context.Context, at []antientropy.Position, maxB
 		m.Positions = append(m.Positions, rpc.Position(p))
 	}
 	a, err := await(ctx, func(o rpc.Options, done func(rpc.FetchReply, error)) {
-		o.Epochs = e.epochs()
+		o.Epochs = e.epochs
 		e.p.Fetch(m, o, done)
 	})
 	if err != nil {
@@ -146,7 +156,7 @@ func (e exchangePeer) Deliver(ctx context.Context, rows []antientropy.Row) (int,
 		m.Rows = append(m.Rows, rpc.DeliverRow{Key: r.Key, Record: r.Record})
 	}
 	a, err := await(ctx, func(o rpc.Options, done func(rpc.DeliverReply, error)) {
-		o.Epochs = e.epochs()
+		o.Epochs = e.epochs
 		e.p.Deliver(m, o, done)
 	})
 	return int(a.Credit), err
