@@ -1,6 +1,7 @@
 package membership
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"testing"
@@ -113,6 +114,47 @@ func TestChangesOnBothSidesOfASplitMeet(t *testing.T) {
 				t.Errorf("weight %d", m.Weight)
 			}
 		}
+	})
+}
+
+// A node that gossip does not reach hears of a change from somebody who brings what he
+// holds, and takes nothing that gossip would not.
+func TestANodeHearsWhatIsBroughtToItAsItHearsGossip(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.cluster(3)
+		other := w.add(1)
+		other.start()
+		a, b := w.nodes[0].m, w.nodes[1]
+		w.net.Mute(b.host, true)
+		w.nodes[0].edit(ring.Edit{Kind: ring.Reweigh, Node: w.nodes[0].cfg.ID, Weight: 300})
+		time.Sleep(10 * time.Second)
+		target := a.View().Epoch.Stamp.Target
+		if heard := b.m.View().Epoch; heard.Stamp.Target == target || !heard.Behind(a.View().Epoch.Stamp) {
+			t.Fatal("it was heard of without gossip")
+		}
+		saves := b.store.saves
+		for what, state := range map[string][]byte{"nothing": nil, "a cut state": a.State()[1:], "nonsense": []byte("nonsense")} {
+			if err := b.m.Hear(t.Context(), state); !errors.Is(err, ErrCorrupt) {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		if err := b.m.Hear(t.Context(), other.m.State()); err != nil || b.m.View().Epoch.Stamp.Target == target {
+			t.Errorf("of another cluster: %v", err)
+		}
+		if b.store.saves != saves || b.m.metrics.unreadable.Get() != 3 || w.log.count("a node was refused") == 0 {
+			t.Errorf("%d saves, %d unreadable, %d refused", b.store.saves-saves, b.m.metrics.unreadable.Get(), w.log.count("a node was refused"))
+		}
+		if err := b.m.Hear(t.Context(), a.State()); err != nil || b.m.View().Epoch.Stamp.Target != target || b.store.saves == saves {
+			t.Errorf("%v: it goes by %v, wanted %v", err, b.m.View().Epoch.Stamp.Target, target)
+		}
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := b.m.Hear(gone, a.State()); err != nil && !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		w.net.Mute(b.host, false)
+		w.within(time.Minute, "the change is over", func() bool { return settled(3, w.nodes[:3]...) })
 	})
 }
 

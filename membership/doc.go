@@ -12,7 +12,9 @@
 // saved before anybody is shown it, exchanged whole on each push/pull of
 // memberlist, and in part by broadcast when records change. Each node's meta in
 // memberlist carries a digest of its records, so that two nodes that differ
-// notice and exchange at once instead of waiting for the next push/pull.
+// notice and exchange at once instead of waiting for the next push/pull. A node that
+// refuses another's request for want of records gets that one's state by the other
+// protocol (package rpc), and hears it as it hears gossip (Hear).
 //
 // Liveness is memberlist's opinion and only a hint; it never changes the ring.
 // Nodes that are down keep their last announcement, so they can be dialled.

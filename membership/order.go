@@ -12,8 +12,9 @@ import (
 
 // order is a change of the state that the goroutine of Run is to make.
 type order struct {
-	change func(*loop) (state, error)
-	done   chan error // takes one answer without waiting
+	change func(*loop) (state, error) // nil if a state is to be joined
+	heard  state                      // another node's
+	done   chan error                 // takes one answer without waiting
 }
 
 // Apply takes in member records that an administrator changed. When it returns nil
@@ -46,6 +47,22 @@ func (m *Membership) HearEpoch(ctx context.Context, epochs []byte) error {
 	return m.order(ctx, func(l *loop) (state, error) { return l.state.at(l.state.Epochs.Merge(in)), nil })
 }
 
+// Hear takes in what another node holds, as State gave it there, as if gossip had brought
+// it: what gossip does not take is not taken. When it returns nil, what was taken is saved
+// and published.
+func (m *Membership) Hear(ctx context.Context, b []byte) error {
+	in, err := decodeState(b)
+	if err != nil && !errors.Is(err, ErrNewer) { // the loop knows what to make of a level
+		m.metrics.unreadable.Inc()
+		return fmt.Errorf("membership: state of another node: %w", err)
+	}
+	return m.place(ctx, order{heard: in, done: make(chan error, 1)})
+}
+
+// State is what this node gives to others in an exchange: what it has saved. It is the
+// same slice until something in it changes. Do not modify.
+func (m *Membership) State() []byte { return m.current.Load().wire }
+
 // EpochState is what this node holds of the epochs, encoded, and saved; nil until the
 // cluster is established. Do not modify.
 func (m *Membership) EpochState() []byte { return m.current.Load().epochs }
@@ -60,7 +77,11 @@ func (m *Membership) Nudge() {
 
 // order has the goroutine of Run change the state, and returns when that is published.
 func (m *Membership) order(ctx context.Context, change func(*loop) (state, error)) error {
-	o := order{change, make(chan error, 1)}
+	return m.place(ctx, order{change: change, done: make(chan error, 1)})
+}
+
+// place hands an order to the goroutine of Run, and waits until it is carried out.
+func (m *Membership) place(ctx context.Context, o order) error {
 	select {
 	case m.orders <- o:
 	case <-ctx.Done():
@@ -75,19 +96,26 @@ func (m *Membership) order(ctx context.Context, change func(*loop) (state, error
 }
 
 // carryOut carries out an order.
-func (l *loop) carryOut(o order) error {
+func (l *loop) carryOut(ctx context.Context, o order) error {
 	if !l.state.Established {
 		o.done <- fmt.Errorf("membership: %w", errForming)
 		return nil
 	}
-	next, err := o.change(l)
-	if err != nil {
-		o.done <- err
-		return nil
-	}
-	if err := l.advance(next); err != nil {
-		o.done <- err
-		return err
+	if o.change == nil {
+		if err := l.receive(ctx, o.heard); err != nil {
+			o.done <- err
+			return err
+		}
+	} else {
+		next, err := o.change(l)
+		if err != nil {
+			o.done <- err
+			return nil
+		}
+		if err := l.advance(next); err != nil {
+			o.done <- err
+			return err
+		}
 	}
 	if l.dirty {
 		l.publish()

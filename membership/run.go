@@ -90,7 +90,7 @@ func (l *loop) run(ctx context.Context) error {
 				return err
 			}
 		case o := <-l.orders:
-			if err := l.carryOut(o); err != nil {
+			if err := l.carryOut(ctx, o); err != nil {
 				return err
 			}
 		case <-l.kick:

@@ -54,6 +54,7 @@ type Network struct {
 		down      map[string]bool
 		ends      map[string]int // how often what ran on a host was ended
 		slow      map[string]time.Duration
+		mute      map[string]bool // hosts that gossip does not reach or leave
 		names     map[string]string
 		listeners map[string]*listener
 		packets   map[string]*Transport
@@ -86,6 +87,7 @@ func New(cfg Config) *Network {
 	n.mu.down = map[string]bool{}
 	n.mu.ends = map[string]int{}
 	n.mu.slow = map[string]time.Duration{}
+	n.mu.mute = map[string]bool{}
 	n.mu.names = map[string]string{}
 	n.mu.listeners = map[string]*listener{}
 	n.mu.packets = map[string]*Transport{}
@@ -128,6 +130,14 @@ func (n *Network) Slow(host string, extra time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.mu.slow[host] = extra
+}
+
+// Mute withholds gossip from a host, and its gossip from the others, or ends that. What
+// else goes to and fro is not touched, nor is a stream that is open.
+func (n *Network) Mute(host string, on bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.mu.mute[host] = on
 }
 
 // Stall holds back, for a while, what connections that are open now carry from one
@@ -262,6 +272,18 @@ func (n *Network) passes(from, to string) bool {
 
 func (n *Network) passesLocked(from, to string) bool {
 	return !n.mu.cut[link{from, to}] && !n.mu.down[from] && !n.mu.down[to]
+}
+
+// gossipsLocked reports whether gossip sent now would get through.
+func (n *Network) gossipsLocked(from, to string) bool {
+	return n.passesLocked(from, to) && !n.mu.mute[from] && !n.mu.mute[to]
+}
+
+// muted reports whether gossip between two hosts is withheld.
+func (n *Network) muted(from, to string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.mu.mute[from] || n.mu.mute[to]
 }
 
 // delay draws how long something takes from one host to another.

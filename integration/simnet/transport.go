@@ -95,7 +95,7 @@ func (t *Transport) WriteTo(b []byte, addr string) (time.Time, error) {
 	n.mu.stats.Packets++
 	n.mu.trace.add(t.host, to, b)
 	n.mu.stats.PacketBytes += uint64(len(b))
-	lost := t.process.overLocked() || !n.passesLocked(t.host, to) || n.mu.rnd.Float64() < n.cfg.Loss
+	lost := t.process.overLocked() || !n.gossipsLocked(t.host, to) || n.mu.rnd.Float64() < n.cfg.Loss
 	if lost {
 		n.mu.stats.PacketsLost++
 	}
@@ -115,7 +115,7 @@ func (t *Transport) WriteTo(b []byte, addr string) (time.Time, error) {
 func (n *Network) arrive(from Addr, to, addr string, b []byte) {
 	n.mu.Lock()
 	t := n.mu.packets[addr]
-	lost := t == nil || !n.passesLocked(from.host, to)
+	lost := t == nil || !n.gossipsLocked(from.host, to)
 	n.mu.Unlock()
 	if !lost {
 		select {
@@ -141,6 +141,14 @@ func (t *Transport) PacketCh() <-chan *memberlist.Packet { return t.packets }
 func (t *Transport) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(t.closing, timeout)
 	defer cancel()
+	to, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	if t.net.muted(t.host, to) {
+		<-ctx.Done() // nothing comes back
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Addr: t.addr, Err: ctx.Err()}
+	}
 	return t.process.Dial(ctx, addr)
 }
 

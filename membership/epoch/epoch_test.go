@@ -238,6 +238,36 @@ func TestHintStaysWhileItsOwnerMayHaveHandedOver(t *testing.T) {
 	}
 }
 
+// Of targets that a node does not know, one that is over makes the sender stale, and any
+// other shows that the node is behind, if nothing else does.
+func TestWhoKnowsOfATargetIsAheadOfWhoDoesNot(t *testing.T) {
+	states := cluster(5)
+	old, before := mustView(t, states[0]), Settled(2, states[1].Base().Records()[1:])
+	newer := states[0].Amend([]ring.Record{member(6, 1)})
+	aside := states[1].Amend([]ring.Record{member(5, 2)})
+	v := mustView(t, newer)
+	for name, c := range map[string]struct {
+		by     *View
+		stamp  Stamp
+		behind bool
+	}{
+		"the same":                    {old, old.Stamp, false},
+		"one that it reads by":        {v, old.Stamp, false},
+		"its own target":              {v, v.Stamp, false},
+		"one above":                   {old, v.Stamp, true},
+		"one aside":                   {v, mustView(t, aside).Stamp, true},
+		"one that is over":            {old, mustView(t, before).Stamp, false},
+		"none, as of an old exchange": {old, Stamp{}, false},
+	} {
+		if got := c.by.Behind(c.stamp); got != c.behind {
+			t.Errorf("%s: behind %v", name, got)
+		}
+		if c.behind && c.by.Stale(2, c.stamp, false) {
+			t.Errorf("%s: stale as well", name)
+		}
+	}
+}
+
 func TestWritesOfASettledViewDoNotAllocate(t *testing.T) {
 	v := mustView(t, cluster(5)[0])
 	dst := make([]*ring.Ring, 0, MaxLive)

@@ -185,11 +185,18 @@ func (v *View) Stale(from ring.NodeID, st Stamp, read bool) bool {
 	if r, found := v.told.Record(from); !found || r.Forgotten {
 		return true
 	}
-	if !slices.Contains(v.known, st.Target) && st.Target.Sum <= v.Stamp.Base.Sum {
+	if !slices.Contains(v.known, st.Target) && !v.Behind(st) {
 		return true
 	}
 	if read && st.Base != v.floor && st.Base.Sum <= v.floor.Sum {
 		return true
 	}
 	return read && slices.ContainsFunc(v.below, func(e *Epoch) bool { return e.id == st.Base && e.left(from) })
+}
+
+// Behind reports whether a message may go by a target that this node has not heard of: it
+// knows of none like it, and it is not one that is over. One that this node let go, since
+// another overtook it, is not told from those.
+func (v *View) Behind(st Stamp) bool {
+	return !slices.Contains(v.known, st.Target) && st.Target.Sum > v.Stamp.Base.Sum
 }

@@ -54,6 +54,10 @@ type PoolConfig struct {
 	// not block. A change undone at once may not be reported.
 	OnChange func(id ring.NodeID, up bool)
 
+	// State is what a peer is handed that has not heard of what this node goes by: the
+	// same slice as long as it is the same state, and not to be modified. None, if nil.
+	State func() []byte
+
 	// OnStale is told the state of epochs that came with a refusal for stale ones,
 	// before the call ends with ErrStaleEpoch. The state is its to keep. It must not
 	// block. Nobody is told, if nil.
@@ -84,6 +88,9 @@ func (c PoolConfig) withDefaults() PoolConfig {
 	}
 	if c.OnChange == nil {
 		c.OnChange = func(ring.NodeID, bool) {}
+	}
+	if c.State == nil {
+		c.State = func() []byte { return nil }
 	}
 	if c.OnStale == nil {
 		c.OnStale = func(ring.NodeID, []byte) {}

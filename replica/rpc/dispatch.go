@@ -51,6 +51,8 @@ func (c *serverConn) dispatch(r *request, payload []byte, meta Meta) error {
 		err = serve(own, DecodeLacksRequest, meta, h.ServeLacks, r.lacksReply)
 	case KindSession:
 		err = serve(own, DecodeSessionRequest, meta, h.ServeSession, r.ackReply)
+	case KindState:
+		err = serve(own, DecodeStateRequest, meta, h.ServeState, r.ackReply)
 	case KindSync:
 		err = serve(own, DecodeSyncRequest, meta, h.ServeSync, r.ackReply)
 	default:
@@ -80,6 +82,9 @@ func (r *request) answer(err error, enc func([]byte) []byte) {
 	if errors.Is(err, ErrStaleEpoch) {
 		r.c.sendStale(r.h)
 	} else if err != nil {
+		if errors.Is(err, ErrBehind) {
+			r.c.s.count.behind.Inc()
+		}
 		r.c.sendError(r.h, err)
 	} else {
 		r.c.send(r.h, enc)

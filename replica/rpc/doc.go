@@ -101,6 +101,16 @@
 // a connection carries the same one once a second at most, and none that its frames
 // cannot hold; the other answers are the bare error.
 //
+// The other way round: whoever refuses a request by what it knows of the ring, and has
+// not heard of the epochs that the request goes by, says so with the refusal (Behind). The
+// caller's node then hands it what it holds of the cluster, as gossip would sooner or
+// later, and asks again once that is merged (HandOver). It comes from the caller since its
+// connection is known to work: after a cut heals, the other node may for seconds take the
+// caller for dead. One hand-over to a peer runs at a time, at the urgency of a client's
+// request, and whoever needs it waits for it, for half of the time that it has; a state
+// that the peer has merged goes to it once a second at most, and none that its frames
+// cannot hold. In version 4 the answer is the bare refusal.
+//
 // # Handshake
 //
 // The caller speaks first; both sides say the same thing, 54 bytes, big endian:
@@ -146,7 +156,8 @@
 // request's kind plus 0x80, and comes when it is ready, in any order; an error
 // reply has kind 0xff and a payload of one byte, the code, which for an
 // uncertain write is followed by one byte each for nodes acknowledged and
-// wanted, and for epochs that are over by the state to merge, or nothing.
+// wanted, for epochs that are over by the state to merge, or nothing, and for epochs that
+// the peer has not heard of, since version 5, by the code of the refusal.
 // Whatever breaks these rules ends that connection and is counted.
 //
 // # Messages
@@ -200,6 +211,9 @@
 //	16 stamp     16 stamp                             no reply
 //	17 lacks     2 slot, 4 key hash                   reply 1 flags: 1 some may be lost
 //	             2 slot, 4 key hash
+//	18 state     state...rest (package membership)    reply (nothing)
+//
+// State is there since version 5. Its reply means that the state is merged and in force.
 //
 // A merge is optional when the write that it belongs to can do without it: a
 // node that already keeps much for that owner then answers ErrHintBudget.

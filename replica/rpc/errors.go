@@ -38,7 +38,11 @@ var (
 	// over, or its sender is no member any more. PoolConfig.OnStale has been told what
 	// it is to merge before it tries again.
 	ErrStaleEpoch = errors.New("rpc: the request goes by epochs that are over")
-	ErrInternal   = errors.New("rpc: internal error of the peer")
+	// ErrBehind: nothing was done, because the request goes by epochs that the peer has
+	// not heard of. It is being handed this node's state. The error matches what the peer
+	// refuses the request with by the epochs that it knows, too; see Peer.HandOver.
+	ErrBehind   = errors.New("rpc: the peer has not heard of the epochs that the request goes by")
+	ErrInternal = errors.New("rpc: internal error of the peer")
 )
 
 // ErrMalformed is what every decoder of this package returns for bytes that
@@ -79,6 +83,7 @@ const (
 	codeHintBudget      code = 14
 	codeDiskFull        code = 15
 	codeStaleEpoch      code = 16
+	codeBehind          code = 17 // since version 5
 )
 
 // sentinel maps a code to the error a caller branches on. A code of a newer
@@ -120,6 +125,11 @@ func (c code) sentinel() error {
 	}
 }
 
+// plain reports whether a code is an error of one byte that this version knows.
+func (c code) plain() bool {
+	return c >= codeInternal && c < codeStaleEpoch && c != codeUncertain
+}
+
 // codeOf is the inverse of sentinel; what it does not know is internal.
 func codeOf(err error) code {
 	for c := codeOverloaded; c <= codeStaleEpoch; c++ {
@@ -140,6 +150,10 @@ func appendError(dst []byte, err error) []byte {
 	if errors.As(err, &s) {
 		return append(append(dst, byte(codeStaleEpoch)), s.state...)
 	}
+	var b *behindError
+	if errors.As(err, &b) {
+		return append(dst, byte(codeBehind), byte(codeOf(b.refusal)))
+	}
 	return append(dst, byte(codeOf(err)))
 }
 
@@ -149,6 +163,8 @@ func decodeError(b []byte) (remote, err error) {
 	switch {
 	case len(b) > 0 && code(b[0]) == codeStaleEpoch:
 		return &staleError{state: b[1:]}, nil
+	case len(b) == 2 && code(b[0]) == codeBehind && code(b[1]).plain():
+		return &behindError{code(b[1]).sentinel()}, nil
 	case len(b) == 1:
 		return code(b[0]).sentinel(), nil
 	case len(b) == 3 && code(b[0]) == codeUncertain:

@@ -28,8 +28,9 @@ const (
 	KindHinted  Kind = 15
 	KindStamp   Kind = 16 // has no reply
 	KindLacks   Kind = 17
+	KindState   Kind = 18 // since version 5
 
-	lastKind  = KindLacks
+	lastKind  = KindState
 	replyBit  = Kind(0x80)
 	kindError = Kind(0xff)
 )
@@ -71,6 +72,8 @@ func (k Kind) String() string {
 		return "stamp"
 	case KindLacks:
 		return "lacks"
+	case KindState:
+		return "state"
 	default:
 		return fmt.Sprintf("kind(%d)", uint8(k))
 	}
@@ -78,6 +81,9 @@ func (k Kind) String() string {
 
 // request reports whether k is a request this version knows.
 func (k Kind) request() bool { return k >= KindPing && k <= lastKind }
+
+// spoken reports whether a version of the protocol has the request k.
+func (k Kind) spoken(version uint16) bool { return k != KindState || version >= 5 }
 
 // reply reports whether k answers a request.
 func (k Kind) reply() bool { return k == kindError || k&replyBit != 0 && (k&^replyBit).request() }

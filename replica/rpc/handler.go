@@ -23,7 +23,8 @@ type Meta struct {
 // A handler with a queue of its own should drop what has passed its Deadline
 // when it gets there (reply ErrTimeout, which nobody will read), and must look again
 // whether the Epochs are still to be served (reply ErrStaleEpoch: the state that the
-// caller is to merge is put to it here).
+// caller is to merge is put to it here). What it refuses by what it knows of the ring is
+// marked with Behind if the Epochs are ones that it has not heard of.
 //
 // What a request points to is the handler's to keep: it shares one allocation,
 // of that request alone. What a reply points to is encoded before reply
@@ -47,4 +48,5 @@ type Handler interface {
 	ServeLacks(m LacksRequest, meta Meta, reply func(LacksReply, error))
 	ServeSession(m SessionRequest, meta Meta, reply func(error))
 	ServeSync(m SyncRequest, meta Meta, reply func(error))
+	ServeState(m StateRequest, meta Meta, reply func(error))
 }

@@ -147,6 +147,8 @@ func (l *lane) admitLocked(kind Kind, size int) error {
 	switch {
 	case l.mu.shut:
 		return ErrUnreachable
+	case !kind.spoken(l.versionLocked()):
+		return ErrUnsupported
 	case size > maxFrame:
 		return ErrTooLarge
 	case l.mu.session == nil && !l.p.Up():
@@ -337,7 +339,7 @@ func (l *lane) endLocked(slot int, err error) ended {
 }
 
 // attach makes s the lane's connection and lets go what has waited for one. It
-// returns the calls that are too large for it, and false when the lane was shut
+// returns the calls that it cannot carry, and false when the lane was shut
 // meanwhile.
 func (l *lane) attach(s *session) ([]ended, bool) {
 	l.mu.Lock()
@@ -352,8 +354,12 @@ func (l *lane) attach(s *session) ([]ended, bool) {
 	l.mu.stampAt = s.opened
 	var calls []ended
 	for slot := range l.mu.table {
-		if w := &l.mu.table[slot]; w.id != 0 && w.bytes > s.terms.maxFrame {
+		switch w := &l.mu.table[slot]; {
+		case w.id == 0:
+		case w.bytes > s.terms.maxFrame:
 			calls = append(calls, ended{waiting: l.takeLocked(slot), err: ErrTooLarge})
+		case !w.kind.spoken(s.terms.version):
+			calls = append(calls, ended{waiting: l.takeLocked(slot), err: ErrUnsupported})
 		}
 	}
 	return calls, true

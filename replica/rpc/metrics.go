@@ -20,6 +20,7 @@ type clientCounters struct {
 	suspicions  *metrics.Counter
 	silent      *metrics.Counter
 	sent        *metrics.Counter
+	handOvers   *metrics.Counter
 }
 
 func newClientCounters(set *metrics.Set) clientCounters {
@@ -35,6 +36,7 @@ func newClientCounters(set *metrics.Set) clientCounters {
 		suspicions:  set.GetOrCreateCounter(`rpc_suspicions_total`),
 		silent:      set.GetOrCreateCounter(`rpc_connections_given_up_total`),
 		sent:        set.GetOrCreateCounter(`rpc_sent_bytes_total{side="client"}`),
+		handOvers:   set.GetOrCreateCounter(`rpc_states_handed_over_total`),
 	}
 	for k := KindPing; k <= lastKind; k++ {
 		c.calls[k] = set.GetOrCreateCounter(fmt.Sprintf(`rpc_calls_total{kind=%q}`, k))
@@ -62,6 +64,7 @@ type serverCounters struct {
 	overloaded  [classes]*metrics.Counter
 	expired     *metrics.Counter
 	stale       *metrics.Counter
+	behind      *metrics.Counter
 	badFrames   *metrics.Counter
 	connections *metrics.Counter
 	overLimit   *metrics.Counter
@@ -75,6 +78,7 @@ func newServerCounters(set *metrics.Set) serverCounters {
 	c := serverCounters{
 		expired:     set.GetOrCreateCounter(`rpc_requests_expired_total`),
 		stale:       set.GetOrCreateCounter(`rpc_requests_stale_total`),
+		behind:      set.GetOrCreateCounter(`rpc_requests_behind_total`),
 		badFrames:   set.GetOrCreateCounter(`rpc_bad_frames_total{side="server"}`),
 		connections: set.GetOrCreateCounter(`rpc_connections_total`),
 		overLimit:   set.GetOrCreateCounter(`rpc_connections_refused_total{reason="limit"}`),

@@ -17,6 +17,7 @@ type Peer struct {
 	addr   atomic.Pointer[string]
 	health health
 	prover prover
+	errand errand
 	small  *lane // requests below BulkBytes that are not background
 	bulk   *lane // the others, so that they do not stand in the way
 

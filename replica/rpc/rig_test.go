@@ -36,6 +36,7 @@ type fakeHandler struct {
 	lacks  func(LacksRequest, Meta, func(LacksReply, error))
 	meet   func(SessionRequest, Meta, func(error))
 	sync   func(SyncRequest, Meta, func(error))
+	state  func(StateRequest, Meta, func(error))
 }
 
 func (h *fakeHandler) ServeRead(m ReadRequest, x Meta, reply func(ReadReply, error)) {
@@ -109,6 +110,14 @@ func (h *fakeHandler) ServeSync(m SyncRequest, x Meta, reply func(error)) {
 		return
 	}
 	h.sync(m, x, reply)
+}
+
+func (h *fakeHandler) ServeState(m StateRequest, x Meta, reply func(error)) {
+	if h.state == nil {
+		reply(ErrUnsupported)
+		return
+	}
+	h.state(m, x, reply)
 }
 
 func serveFake[M, R any](f func(M, Meta, func(R, error)), m M, x Meta, reply func(R, error)) {

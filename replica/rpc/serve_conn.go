@@ -176,7 +176,7 @@ func (c *serverConn) handle(r *frameReader, arrived time.Time) error {
 		if err != nil || !ok {
 			return err
 		}
-		if !h.kind.request() {
+		if !h.kind.request() || !h.kind.spoken(c.terms.version) {
 			return fmt.Errorf("%w: %v is no request", ErrMalformed, h.kind)
 		}
 		if n%16 == 0 {
@@ -339,7 +339,7 @@ func (c *serverConn) sendError(h header, err error) {
 	}
 	start := len(c.mu.out)
 	c.mu.out = beginFrame(c.mu.out, header{kind: kindError, class: h.class, id: h.id}, c.terms.version)
-	c.mu.out = appendError(c.mu.out, err)
+	c.mu.out = appendError(c.mu.out, errorIn(c.terms.version, err))
 	c.sealLocked(start)
 }
 

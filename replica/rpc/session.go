@@ -130,6 +130,7 @@ func (s *session) settle(calls []ended, arrived []arrival) ([]ended, error) {
 		}
 		if calls[i].err == errRemote {
 			p.tellStale(calls[i].payload)
+			p.heardBehind(calls[i].payload)
 		}
 		if bad := calls[i].answer(); bad != nil && err == nil {
 			err = bad

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -43,16 +44,21 @@ type dropper struct {
 	kick     chan struct{} // holds one wish to look at the view
 	dropping atomic.Bool
 	left     atomic.Int64 // partitions to be emptied
-	// Only Run knows these. Invariant: of a closed partition it is known whether it is
-	// empty, or dropping is set.
-	empty []bool // closed, and empty
-	rest  rest   // the settled view that was seen last
-	done  bool   // everything that a view asks for
-	seen  uint64 // the number of that view
+	// Invariant: of a closed partition it is known whether it is empty, or dropping is
+	// set. Only Run closes, and empties.
+	mu struct {
+		sync.Mutex
+		empty []bool // closed, and empty
+	}
+	// Only Run knows these.
+	rest rest   // the settled view that was seen last
+	done bool   // everything that a view asks for
+	seen uint64 // the number of that view
 }
 
 func newDropper(rows partitions, units int, view func() *epoch.View, nudge func(), log *slog.Logger, set *metrics.Set) *dropper {
-	d := &dropper{rows: rows, view: view, units: units, nudge: nudge, log: log, kick: make(chan struct{}, 1), empty: make([]bool, units)}
+	d := &dropper{rows: rows, view: view, units: units, nudge: nudge, log: log, kick: make(chan struct{}, 1)}
+	d.mu.empty = make([]bool, units)
 	set.GetOrCreateGauge(`node_partitions_to_drop`, func() float64 { return float64(d.left.Load()) })
 	return d
 }
@@ -109,7 +115,7 @@ func (d *dropper) step(ctx context.Context) error {
 		return nil
 	}
 	if v.Settled && !d.rested(v) {
-		d.reopen(v)
+		d.reopen()
 		return nil
 	}
 	if v.Settled && !d.close(v) {
@@ -121,7 +127,7 @@ func (d *dropper) step(ctx context.Context) error {
 			return err
 		}
 	}
-	d.reopen(v)
+	d.reopen()
 	if d.ended() {
 		d.done, d.seen = true, v.Number
 	}
@@ -147,11 +153,19 @@ func (d *dropper) rested(v *epoch.View) bool {
 	return time.Since(d.rest.since) >= d.grace
 }
 
-// reopen opens what the view holds, and is empty.
-func (d *dropper) reopen(v *epoch.View) {
+// reopen opens what the present view holds, and is empty. Whoever goes by a view does it
+// before, because Run comes to it only later. The view is looked at under the lock: what
+// an earlier one held may have been closed since.
+func (d *dropper) reopen() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	v := d.view()
+	if v == nil || v.Read().Units() != d.units {
+		return // Run says what is wrong
+	}
 	for p := range d.units {
-		if d.empty[p] && v.Holds(p) {
-			d.empty[p] = false
+		if d.mu.empty[p] && v.Holds(p) {
+			d.mu.empty[p] = false
 			d.rows.Fence(p, false)
 		}
 	}
@@ -160,8 +174,19 @@ func (d *dropper) reopen(v *epoch.View) {
 // close fences what is not held in a settled view, unless the view has been replaced.
 func (d *dropper) close(v *epoch.View) bool {
 	d.dropping.Store(true)
-	if d.view().Number != v.Number {
+	if !d.closeAll(v) {
 		d.ended()
+		return false
+	}
+	return true
+}
+
+// closeAll is close once dropping is set. Whoever opens what a later view holds has come
+// before the look at the view, or comes when all is closed.
+func (d *dropper) closeAll(v *epoch.View) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.view().Number != v.Number {
 		return false
 	}
 	for p := range d.units {
@@ -193,7 +218,7 @@ func (d *dropper) dropClosed(ctx context.Context, v *epoch.View) error {
 	}()
 	d.count()
 	for p := range d.units {
-		if !d.rows.Fenced(p) || d.empty[p] {
+		if !d.pending(p) {
 			continue
 		}
 		empty, err := d.rows.Empty(p)
@@ -212,17 +237,26 @@ func (d *dropper) dropClosed(ctx context.Context, v *epoch.View) error {
 			gone.partitions, gone.rows = gone.partitions+1, gone.rows+rows
 			d.left.Add(-1)
 		}
-		d.empty[p] = true
+		d.mu.Lock()
+		d.mu.empty[p] = true
+		d.mu.Unlock()
 	}
 	d.ended()
 	return nil
+}
+
+// pending reports whether a partition is closed and not known to be empty.
+func (d *dropper) pending(p int) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.rows.Fenced(p) && !d.mu.empty[p]
 }
 
 // count notes how many partitions have yet to be emptied.
 func (d *dropper) count() {
 	left := int64(0)
 	for p := range d.units {
-		if d.rows.Fenced(p) && !d.empty[p] {
+		if d.pending(p) {
 			left++
 		}
 	}
@@ -233,7 +267,7 @@ func (d *dropper) count() {
 // whether that is so.
 func (d *dropper) ended() bool {
 	for p := range d.units {
-		if d.rows.Fenced(p) && !d.empty[p] {
+		if d.pending(p) {
 			return false
 		}
 	}

@@ -181,6 +181,46 @@ func TestWhatMovedAwayIsDroppedInASettledView(t *testing.T) {
 	}
 }
 
+// Whoever goes by a view opens what it holds, and does not wait for the next round.
+func TestWhatAViewHoldsIsOpenedAtOnceIfItIsEmpty(t *testing.T) {
+	v, s := newViews(t), newShelf(5, 5, 5, 5)
+	d, _ := newDropping(v, s)
+	mustStep(t, d)
+	away := shelves - len(v.held())
+	if away == 0 {
+		t.Fatal("nothing moved away")
+	}
+	d.reopen()
+	if len(s.open()) != shelves-away {
+		t.Errorf("open are %v of %v", s.open(), v.held())
+	}
+	v.target(2, true)
+	v.target(3, true)
+	d.reopen()
+	if len(s.open()) != shelves {
+		t.Errorf("open are %v of %v", s.open(), v.held())
+	}
+}
+
+// A view that comes while partitions are emptied gives back those that are.
+func TestAViewThatComesDuringADropOpensWhatItHolds(t *testing.T) {
+	v, s := newViews(t), newShelf(5, 5, 5, 5)
+	d, _ := newDropping(v, s)
+	s.onDrop = func(p int) {
+		s.onDrop = nil
+		v.target(2, true)
+		v.target(3, true)
+		d.reopen()
+		if !s.Fenced(p) {
+			t.Errorf("partition %d is open while it is emptied", p)
+		}
+	}
+	mustStep(t, d)
+	if len(s.open()) != shelves || d.dropping.Load() {
+		t.Errorf("open are %v of %v", s.open(), v.held())
+	}
+}
+
 func TestNothingIsDroppedWhileTheRingChanges(t *testing.T) {
 	v, s := newViews(t), newShelf(5, 5, 5, 5)
 	d, _ := newDropping(v, s)

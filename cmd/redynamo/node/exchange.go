@@ -195,7 +195,7 @@ func later[R any](h handler, meta rpc.Meta, reply func(R, error), f func() (R, e
 		if err == nil {
 			r, err = f()
 		}
-		reply(r, exchangeError(err))
+		reply(r, h.n.refusal(meta, exchangeError(err)))
 	})
 }
 

@@ -104,7 +104,7 @@ func (d deliverer) Deliver(m handoff.Message, deadline time.Time, done func(int,
 }
 
 // transient are the errors that say nothing of the rows of a message.
-var transient = []error{rpc.ErrUnreachable, rpc.ErrOverloaded, rpc.ErrTimeout, rpc.ErrClosed, rpc.ErrLoading, rpc.ErrStaleEpoch}
+var transient = []error{rpc.ErrUnreachable, rpc.ErrOverloaded, rpc.ErrTimeout, rpc.ErrClosed, rpc.ErrLoading, rpc.ErrStaleEpoch, rpc.ErrBehind}
 
 // deliverError marks an answer of the peer that is about the rows.
 func deliverError(err error) error {
@@ -137,7 +137,7 @@ func (h handler) ServeDeliver(m rpc.DeliverRequest, meta rpc.Meta, reply func(rp
 	}
 	h.n.hints.receiver.Deliver(in, meta.Deadline, func(credit int, err error) {
 		end()
-		reply(rpc.DeliverReply{Credit: uint32(credit)}, receiveError(err))
+		reply(rpc.DeliverReply{Credit: uint32(credit)}, h.n.refusal(meta, receiveError(err)))
 	})
 }
 

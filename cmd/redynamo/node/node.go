@@ -221,6 +221,7 @@ func (n *Node) buildReplica(context.Context) error {
 	}
 	n.drops = newDropper(n.replica, n.cfg.Units, func() *epoch.View { return n.members.View().Epoch }, func() { n.members.Nudge() }, n.cfg.Logger, n.set)
 	n.drops.grace = dropGrace
+	n.rings.opens = n.drops.reopen
 	n.hints, err = newHintMover(n)
 	n.local = &localPeer{replica: n.replica, disk: n.disk, budget: n.hints.budget, recovering: n.doubted, stale: n.stale, fatal: n.fail,
 		why: func(key []byte) string { return n.reaper.Why(key) }}
@@ -233,7 +234,7 @@ func (n *Node) buildPeers(context.Context) error {
 	n.pool, err = rpc.NewPool(rpc.PoolConfig{
 		Node: n.id.node, ClusterID: clusterID, Dial: n.cfg.Network.Dial,
 		MaxFrameBytes: n.cfg.frameBytes(), MaxCallBytes: max(32<<20, n.cfg.frameBytes()),
-		OnChange: n.peerChanged, OnStale: n.hearing.take, Levels: n.levels, MessageAge: n.cfg.MessageAge,
+		OnChange: n.peerChanged, OnStale: n.hearing.take, State: func() []byte { return n.members.State() }, Levels: n.levels, MessageAge: n.cfg.MessageAge,
 		Rand: n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set,
 	})
 	if err != nil {
@@ -313,6 +314,7 @@ func (n *Node) buildDoors(context.Context) error {
 func (n *Node) run() {
 	n.base.start(task{"disk workers", n.disk.Run})
 	n.base.start(task{"background workers", n.back.Run})
+	n.base.start(task{"states of others", n.hearing.brought.Run})
 	n.base.start(task{"admission", n.admission.Run})
 	n.base.start(task{"peers", n.pool.Run})
 	n.base.start(task{"peer server", func(ctx context.Context) error { return n.server.Serve(ctx, n.listeners[listenPeer]) }})

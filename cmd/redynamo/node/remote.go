@@ -43,9 +43,27 @@ func (r remotePeer) Read(req coordinator.ReadRequest, done func(coordinator.Read
 	})
 }
 
+// Merge asks a node twice that is behind, once it has been handed what this one holds. Who
+// may be read from by a ring has heard of it, so what reads is refused for good.
 func (r remotePeer) Merge(req coordinator.MergeRequest, done func(error)) {
+	r.merge(req, func(refused error) {
+		if !errors.Is(refused, rpc.ErrBehind) {
+			done(fromWire(refused))
+			return
+		}
+		r.p.HandOver(req.Deadline, func(err error) {
+			if err != nil {
+				done(fromWire(refused))
+				return
+			}
+			r.merge(req, func(err error) { done(fromWire(err)) })
+		})
+	})
+}
+
+func (r remotePeer) merge(req coordinator.MergeRequest, done func(error)) {
 	m := rpc.MergeRequest{Key: req.Key, For: req.For, Durable: req.Durable, Optional: req.Optional, Record: req.Record}
-	r.p.Merge(m, options(req.Deadline, req.Class, req.Stamp), func(err error) { done(fromWire(err)) })
+	r.p.Merge(m, options(req.Deadline, req.Class, req.Stamp), done)
 }
 
 func (r remotePeer) Write(req coordinator.ForwardRequest, done func(coordinator.WriteResult, error)) {

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 // request goes by them any more.
 type ringBook struct {
 	newest atomic.Pointer[numbered]
+	opens  func() // opens what the present view holds, before anything goes by it
 	mu     struct {
 		sync.Mutex
 		earlier replaced
@@ -67,6 +69,7 @@ func (b *ringBook) turn(members *membership.Membership) *numbered {
 	}
 	n := &numbered{v.Epoch, coordinator.NewRings(v.Live, coordinator.Stamp(v.Epoch.Stamp.Bytes()), v.Epoch.Number)}
 	n.rings.Relay = v.Epoch.Relay
+	b.opens()
 	b.newest.Store(n)
 	return n
 }
@@ -118,6 +121,21 @@ func (n *Node) stale(from nodeID, e rpc.Epochs, read bool) bool {
 	return v != nil && v.Stale(from, epoch.StampOf(e), read)
 }
 
+// behind reports whether a request goes by epochs that this node has not heard of.
+func (n *Node) behind(e rpc.Epochs) bool {
+	v := n.members.View().Epoch
+	return v != nil && v.Behind(epoch.StampOf(e))
+}
+
+// refusal is what a request for rows is refused with: what this node knows of the ring is
+// no reason for good if the request goes by rings that it has not heard of.
+func (n *Node) refusal(meta rpc.Meta, err error) error {
+	if (errors.Is(err, rpc.ErrNotOwner) || errors.Is(err, rpc.ErrLoading)) && n.behind(meta.Epochs) {
+		return rpc.Behind(err)
+	}
+	return err
+}
+
 // epochs are what this node's background work goes by.
 func (n *Node) epochs() rpc.Epochs {
 	if v := n.members.View().Epoch; v != nil {
@@ -126,13 +144,18 @@ func (n *Node) epochs() rpc.Epochs {
 	return rpc.Epochs{}
 }
 
-// hearing takes in what other nodes answer to stale requests, away from the goroutines
-// that read connections: it goes to the disk.
+// hearing takes in what other nodes answer to stale requests, and what they bring because
+// this node is behind, away from the goroutines that read connections: it goes to the disk.
 type hearing struct {
-	states chan []byte // room for one: whoever is refused again is told again
+	states  chan []byte // room for one: whoever is refused again is told again
+	brought *workers    // merge what is brought, one after the other
 }
 
-func newHearing() hearing { return hearing{make(chan []byte, 1)} }
+// hearQueue bounds the states that wait. After a change of the ring everybody may bring
+// the same one; what finds no room is brought again.
+const hearQueue = 64
+
+func newHearing() hearing { return hearing{make(chan []byte, 1), newWorkers(1, hearQueue)} }
 
 // take is told of a state; it does not wait.
 func (h hearing) take(_ nodeID, state []byte) {
@@ -154,6 +177,29 @@ func (n *Node) hearTask(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// ServeState merges what another node holds of the cluster, and answers when requests are
+// judged by it.
+func (h handler) ServeState(m rpc.StateRequest, meta rpc.Meta, reply func(error)) {
+	n := h.n
+	n.hearing.brought.later(meta.Deadline, func(err error) {
+		if err != nil {
+			reply(toWire(err))
+			return
+		}
+		ctx, cancel := context.WithDeadline(n.tasks.ctx, meta.Deadline)
+		defer cancel()
+		if err := n.members.Hear(ctx, m.State); err != nil {
+			if ctx.Err() != nil {
+				err = rpc.ErrLoading // it stops, or cannot say in time
+			}
+			reply(toWire(err))
+			return
+		}
+		n.rings.turn(n.members)
+		reply(nil)
+	})
 }
 
 // inTransition is what membership asks: how far this node is in a change of the ring.

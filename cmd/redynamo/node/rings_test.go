@@ -159,14 +159,21 @@ func TestWhatBecameStaleInTheQueueIsNotCarriedOut(t *testing.T) {
 // staleNode serves node id on an address of its own and finds all stale.
 func staleNode(t *testing.T, id nodeID, state []byte) (addr string) {
 	t.Helper()
+	return serveAs(t, rpc.ServerConfig{
+		Node: id, Handler: handler{},
+		Stale: func(nodeID, rpc.Epochs, bool) bool { return true }, EpochState: func() []byte { return state },
+	})
+}
+
+// serveAs serves a node of cluster 1 on an address of its own.
+func serveAs(t *testing.T, cfg rpc.ServerConfig) (addr string) {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := rpc.NewServer(rpc.ServerConfig{
-		Node: id, ClusterID: func() [16]byte { return [16]byte{1} }, Handler: handler{},
-		Stale: func(nodeID, rpc.Epochs, bool) bool { return true }, EpochState: func() []byte { return state },
-	})
+	cfg.ClusterID = func() [16]byte { return [16]byte{1} }
+	s, err := rpc.NewServer(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,9 +1,12 @@
 package node
 
 import (
+	"errors"
 	"time"
 
 	"github.com/redynamo/redynamo/coordinator"
+	"github.com/redynamo/redynamo/membership/ring"
+	"github.com/redynamo/redynamo/replica"
 	"github.com/redynamo/redynamo/replica/rpc"
 	"github.com/redynamo/redynamo/replica/version"
 )
@@ -28,7 +31,7 @@ func (h handler) ServeRead(m rpc.ReadRequest, meta rpc.Meta, reply func(rpc.Read
 	h.n.local.readLater(req, reader(meta), func(r coordinator.ReadReply, err error) {
 		h.ended(began)
 		if err != nil {
-			reply(rpc.ReadReply{}, toWire(err))
+			reply(rpc.ReadReply{}, h.n.refusal(meta, toWire(err)))
 			return
 		}
 		reply(readReply(m, r), nil)
@@ -50,16 +53,20 @@ func (h handler) ServeMerge(m rpc.MergeRequest, meta rpc.Meta, reply func(error)
 		s = &servedMerge{h: h}
 		s.done = s.end
 	}
-	s.reply, s.began = reply, h.began(meta)
-	h.n.local.merge(coordinator.MergeRequest{
+	s.reply, s.began, s.meta, s.again = reply, h.began(meta), meta, false
+	s.req = coordinator.MergeRequest{
 		Key: m.Key, For: m.For, Record: m.Record, Durable: m.Durable, Optional: m.Optional, Deadline: meta.Deadline,
-	}, writer(meta), s.done)
+	}
+	h.n.local.merge(s.req, writer(meta), s.done)
 }
 
 // servedMerge is a merge that another node waits for. Most of what nodes say to
 // each other are merges, so they are used again.
 type servedMerge struct {
 	h     handler
+	req   coordinator.MergeRequest
+	meta  rpc.Meta
+	again bool // it was refused, and the partition has been opened since
 	reply func(error)
 	began time.Time
 	done  func(error) // end, made once
@@ -68,10 +75,27 @@ type servedMerge struct {
 // end answers, and gives s back. It is called once for each merge.
 func (s *servedMerge) end(err error) {
 	h, reply := s.h, s.reply
+	if errors.Is(err, replica.ErrFenced) {
+		behind := h.n.behind(s.meta.Epochs) // before the look at the fence: the ring may come between them
+		if !s.again && h.n.opened(s.req.Key) {
+			s.again = true
+			h.n.local.merge(s.req, writer(s.meta), s.done)
+			return
+		}
+		if err = h.n.local.judge(err); behind {
+			err = rpc.Behind(toWire(err))
+		}
+	}
 	h.ended(s.began)
-	s.reply = nil
+	s.reply, s.req = nil, coordinator.MergeRequest{}
 	h.n.local.merges.Put(s)
 	reply(toWire(h.n.local.judge(err)))
+}
+
+// opened reports whether the partition of a key is open, by the newest view.
+func (n *Node) opened(key []byte) bool {
+	v := n.rings.turn(n.members)
+	return v != nil && !n.replica.Fenced(v.view.Read().Partition(ring.SlotOf(key)))
 }
 
 func (h handler) ServeWrite(m rpc.WriteRequest, meta rpc.Meta, reply func(rpc.WriteReply, error)) {
@@ -117,7 +141,7 @@ func (h handler) ServeScan(m rpc.ScanRequest, meta rpc.Meta, reply func(rpc.Scan
 		for _, e := range r.Entries {
 			out.Entries = append(out.Entries, rpc.ScanEntry{Slot: e.Slot, KeyHash: e.KeyHash, Key: e.Key, StateHash: e.StateHash, Live: e.Live})
 		}
-		reply(out, toWire(err))
+		reply(out, h.n.refusal(meta, toWire(err)))
 	})
 }
 
@@ -126,7 +150,7 @@ func (h handler) ServeCount(m rpc.CountRequest, meta rpc.Meta, reply func(rpc.Co
 	for _, r := range m.Ranges {
 		req.Ranges = append(req.Ranges, coordinator.SlotRange{First: r.First, Last: r.Last})
 	}
-	h.n.local.count(req, reader(meta), func(n int64, err error) { reply(rpc.CountReply{Keys: n}, toWire(err)) })
+	h.n.local.count(req, reader(meta), func(n int64, err error) { reply(rpc.CountReply{Keys: n}, h.n.refusal(meta, toWire(err))) })
 }
 
 // ServeStatus tells who answers here: a node that starts asks whether another
@@ -146,7 +170,7 @@ func (h handler) ServeInspect(m rpc.InspectRequest, meta rpc.Meta, reply func(rp
 		for _, r := range rows {
 			out.Entries = append(out.Entries, rpc.InspectEntry{For: r.For, Record: version.EncodeWire(nil, r.Record), Note: []byte(r.Note)})
 		}
-		reply(out, toWire(err))
+		reply(out, h.n.refusal(meta, toWire(err)))
 	})
 }
 
