@@ -80,10 +80,24 @@ type waiter struct {
 	over  atomic.Bool
 }
 
-// tell ends the wait, unless it has ended.
+// waitFor begins a wait.
+func waitFor(done func(error), patience time.Duration) *waiter {
+	w := &waiter{done: done}
+	w.timer = time.AfterFunc(patience, func() { w.end(ErrTimeout) })
+	return w
+}
+
+// tell says how the hand-over ended, if somebody waits.
 func (w *waiter) tell(err error) {
-	if !w.over.Swap(true) {
+	if w != nil {
 		w.timer.Stop()
+		w.end(err)
+	}
+}
+
+// end ends the wait, unless it has ended. The timer may come before waitFor has it.
+func (w *waiter) end(err error) {
+	if !w.over.Swap(true) {
 		w.done(err)
 	}
 }
@@ -97,12 +111,11 @@ func (p *Peer) HandOver(deadline time.Time, done func(error)) {
 	if !deadline.IsZero() {
 		patience = time.Until(deadline) / 2
 	}
-	p.handOver(&waiter{done: done}, patience)
+	p.handOver(waitFor(done, patience))
 }
 
-// handOver lets w wait for a hand-over, and begins it if none runs.
-func (p *Peer) handOver(w *waiter, patience time.Duration) {
-	w.timer = time.AfterFunc(patience, func() { w.tell(ErrTimeout) })
+// handOver lets w wait for a hand-over, and begins it if none runs. w may be nil.
+func (p *Peer) handOver(w *waiter) {
 	state := p.pool.cfg.State()
 	if len(state) == 0 {
 		w.tell(ErrUnsupported)
@@ -125,7 +138,7 @@ func (p *Peer) handOver(w *waiter, patience time.Duration) {
 // and whatever becomes of it then.
 func (p *Peer) heardBehind(payload []byte) {
 	if len(payload) > 0 && code(payload[0]) == codeBehind {
-		p.handOver(&waiter{done: func(error) {}}, handOverTimeout)
+		p.handOver(nil)
 	}
 }
 
@@ -148,7 +161,7 @@ func (e *errand) join(state *byte, w *waiter, now time.Time) (errandStep, error)
 	case len(e.mu.waiting) >= maxHandOverWaits:
 		return errandOver, ErrOverloaded
 	case e.mu.running:
-		e.mu.waiting = append(e.mu.waiting, w)
+		e.waitLocked(w)
 		return errandWaits, nil
 	case e.mu.err == nil && e.mu.state == state && since < handOverAgain:
 		return errandOver, nil
@@ -156,8 +169,14 @@ func (e *errand) join(state *byte, w *waiter, now time.Time) (errandStep, error)
 		return errandOver, e.mu.err
 	}
 	e.mu.running = true
-	e.mu.waiting = append(e.mu.waiting, w)
+	e.waitLocked(w)
 	return errandBegins, nil
+}
+
+func (e *errand) waitLocked(w *waiter) {
+	if w != nil {
+		e.mu.waiting = append(e.mu.waiting, w)
+	}
 }
 
 // end tells all that wait how the hand-over of a state has ended.
