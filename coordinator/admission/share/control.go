@@ -36,7 +36,7 @@ const Sources = 2
 
 // Slice is what happened in one slice of time.
 type Slice struct {
-	Ended    [Sources]Counts // latencies of what ended in it
+	Ended    [Sources]Counts // latencies of what ended in it, in whole numbers
 	InFlight int             // requests under way at its end
 	Stalled  bool            // the disk does not keep up
 	Quiet    bool            // no background work ran
@@ -90,6 +90,11 @@ func (c *Control) Next(s *Slice) Verdict {
 
 // remember brings the windows and the baselines up to date.
 func (c *Control) remember(s *Slice) {
+	for i := range c.sources {
+		src := &c.sources[i]
+		src.whole.swap(&s.Ended[i], &c.slices[c.at][i])
+		src.recent.swap(&s.Ended[i], &c.slices[(c.at-recent+window)%window][i])
+	}
 	c.slices[c.at] = s.Ended
 	c.at = (c.at + 1) % window
 	if c.sinceWork++; !s.Quiet {
@@ -98,22 +103,12 @@ func (c *Control) remember(s *Slice) {
 	c.sinceQuiet++
 	for i := range c.sources {
 		src := &c.sources[i]
-		src.recent, src.whole = c.sum(i, recent), c.sum(i, window)
 		if c.sinceWork > settle && s.Ended[i].total() > 0 {
 			src.quiet.fade(fade)
 			src.quiet.add(&s.Ended[i])
 			c.sinceQuiet = 0
 		}
 	}
-}
-
-// sum adds up the last n slices of a source. Adding anew leaves no rounding
-// behind, and is soon done.
-func (c *Control) sum(source, n int) (all Counts) {
-	for k := range n {
-		all.add(&c.slices[(c.at-1-k+window)%window][source])
-	}
-	return all
 }
 
 // judge moves the share.

@@ -35,6 +35,14 @@ func (c *Counts) add(o *Counts) {
 	}
 }
 
+// swap counts what is in o instead of what is in old, which was counted before.
+// Both are whole numbers, so no rounding is left behind.
+func (c *Counts) swap(o, old *Counts) {
+	for i, n := range o {
+		c[i] += n - old[i]
+	}
+}
+
 // fade forgets a part of what was counted.
 func (c *Counts) fade(keep float64) {
 	for i := range c {

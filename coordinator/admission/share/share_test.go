@@ -128,3 +128,31 @@ func TestPausesFindTheBaseline(t *testing.T) {
 		t.Errorf("%d of 600 slices were pauses", paused)
 	}
 }
+
+// TestWindowsHoldTheLastSlices adds up anew what Control keeps up to date.
+func TestWindowsHoldTheLastSlices(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	c := New(1.5, 5000)
+	var past []Slice
+	for range 3 * window {
+		var s Slice
+		for i := range s.Ended {
+			for range rng.IntN(20) {
+				s.Ended[i][Bucket(rng.Int64N(1<<40>>rng.IntN(40)))]++
+			}
+		}
+		past = append(past, s)
+		c.Next(&s)
+		for i := range c.sources {
+			for n, got := range map[int]Counts{recent: c.sources[i].recent, window: c.sources[i].whole} {
+				var want Counts
+				for k := max(0, len(past)-n); k < len(past); k++ {
+					want.add(&past[k].Ended[i])
+				}
+				if got != want {
+					t.Fatalf("after %d slices the last %d of source %d hold %v, want %v", len(past), n, i, got, want)
+				}
+			}
+		}
+	}
+}
