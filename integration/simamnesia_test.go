@@ -415,3 +415,30 @@ func TestADiskThatStandsStillIsWaitedForOrEndsTheNode(t *testing.T) {
 		})
 	}
 }
+
+// TestAWipedNodeThatIsToLeaveLeavesInVirtualTime has a node lose its disk, and be
+// removed before the others have seen it down. Its replacement has a part in a change
+// of which it knows nothing: the change must come to its end, and the node be free to go.
+func TestAWipedNodeThatIsToLeaveLeavesInVirtualTime(t *testing.T) {
+	changeRing(t, 15, 5, 0, func(s *ringSim) {
+		id, err := node.ParseNodeID(s.idOf(2))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.bend(true)
+		s.apply(1, "REMOVE", s.addr(2))
+		s.kill(2)
+		time.Sleep(20 * time.Second)
+		s.swap(2, vfs.NewCrashableMem())
+		s.nodes[2].with = func(cfg *node.Config) {
+			cfg.ReplaceLost, cfg.Join = id, []string{s.nodes[0].host + ":7946"}
+			s.nodes[2].with = nil
+		}
+		s.start(2)
+		s.awaitRing(2*ringChange, 0, 1, 3, 4)
+		s.home()
+		s.bend(false)
+		s.awaitLeft(2)
+		s.leaves(2)
+	})
+}

@@ -250,7 +250,9 @@ func (n *Node) recoverTask(ctx context.Context) error {
 			}
 			continue
 		}
-		if s := n.exchange.RepairStatus(); n.members.View().Ready && (s.Began.IsZero() || !s.Ended.IsZero()) {
+		// Not only once it serves: a node that is to leave is not admitted any more, and
+		// the change waits until it has handed over what it has.
+		if s := n.exchange.RepairStatus(); n.owns(n.members.View()) && (s.Began.IsZero() || !s.Ended.IsZero()) {
 			// Refused only while one is under way.
 			_ = n.exchange.Repair(0, ring.Slots-1)
 		}
@@ -261,8 +263,8 @@ func (n *Node) recoverTask(ctx context.Context) error {
 // session with every other owner that began since.
 func (n *Node) metAll(since time.Time) bool {
 	v := n.members.View()
-	if v.Live == nil || len(v.Live.Members()) < 2 || !v.Live.Member(n.id.node) {
-		return false // it has not heard yet where it is an owner
+	if !n.owns(v) {
+		return false
 	}
 	for part := range v.Live.Units() {
 		if !v.Live.Owns(n.id.node, part) {
@@ -273,6 +275,11 @@ func (n *Node) metAll(since time.Time) bool {
 		}
 	}
 	return true
+}
+
+// owns reports whether this node has heard where it is an owner, beside others.
+func (n *Node) owns(v *membership.View) bool {
+	return v.Live != nil && len(v.Live.Members()) > 1 && v.Live.Member(n.id.node)
 }
 
 // awaited are the owners of a partition in any ring that may have what this node has
