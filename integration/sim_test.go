@@ -30,13 +30,14 @@ import (
 
 // simNode is one node with its host and disk.
 type simNode struct {
-	host string
-	disk *vfs.MemFS
-	wait atomic.Int64 // what a sync of the disk takes beyond its usual time
-	over *atomic.Bool // this life is being closed
-	node *node.Node
-	boot int
-	with func(*node.Config) // changes the configuration of its next starts
+	host  string
+	disk  *vfs.MemFS
+	wait  atomic.Int64 // what a sync of the disk takes beyond its usual time
+	over  *atomic.Bool // this life is being closed
+	node  *node.Node
+	boot  int
+	clock simClock
+	with  func(*node.Config) // changes the configuration of its next starts
 }
 
 // simCluster is a cluster in virtual time. It lives inside one synctest bubble.
@@ -106,12 +107,15 @@ func (c *simCluster) boot(i int) error {
 		return err
 	}
 	s.over = new(atomic.Bool)
+	if s.boot == 0 {
+		s.clock.since = time.Now()
+	}
 	rng := rand.New(rand.NewPCG(c.seed, uint64(100*s.boot+i)))
 	var mu sync.Mutex
 	cfg := node.Config{
 		DataDir: "/data", FS: slowDisk{s.disk, &s.wait, s.over}, Network: c.net.Host(s.host), GossipTransport: transport,
 		Advertise: s.host, AdminListen: "-", Expect: len(c.nodes), Zone: fmt.Sprintf("z%d", i%3),
-		MemTableBytes: 256 << 10, BlockCache: 1 << 20, RecordCache: 1 << 20,
+		MemTableBytes: 256 << 10, BlockCache: 1 << 20, RecordCache: 1 << 20, Now: s.clock.now,
 		Rand: func() uint64 {
 			mu.Lock()
 			defer mu.Unlock()

@@ -1,9 +1,7 @@
 package integration
 
 import (
-	"context"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"slices"
 	"sync"
@@ -32,7 +30,6 @@ import (
 const (
 	dropShort    = 7 * time.Minute  // of the rain
 	dropLong     = 14 * time.Minute // the same, if many seeds are asked for
-	dropEpoch    = 20 * time.Second // for which clients stay with some keys
 	dropKeys     = 4                // of each epoch
 	dropClients  = 5
 	dropWriters  = 2
@@ -61,7 +58,8 @@ func TestDeletesHoldWhileTombstonesAreDroppedInVirtualTime(t *testing.T) {
 			var counts map[string]int
 			synctest.Test(t, func(t *testing.T) {
 				start := time.Now()
-				counts = drops(t, uint64(seed), length)
+				counts = drops(t, uint64(seed), weather{length: length, gap: 6 * time.Second, epoch: 20 * time.Second, looks: 12, storm: 8, calm: 2 * time.Minute,
+					pace: pace{pause: 800 * time.Millisecond, looks: 100}})
 				took = time.Since(start)
 			})
 			virtual += took
@@ -69,6 +67,7 @@ func TestDeletesHoldWhileTombstonesAreDroppedInVirtualTime(t *testing.T) {
 				sum[what] += n
 			}
 			t.Logf("seed %d: %v of virtual time took %v: %v", seed, took, time.Since(begin), counts)
+			logTally(t, uint64(seed), took, counts)
 		})
 	}
 	t.Logf("%d seeds, %v of virtual time: %v", seeds, virtual, sum)
@@ -79,22 +78,30 @@ func TestDeletesHoldWhileTombstonesAreDroppedInVirtualTime(t *testing.T) {
 
 // dropKind is what is special about a run.
 type dropKind struct {
-	tight   bool // few hints are kept
-	lazy    bool // owners are compared rarely
-	wipe    bool // a disk is emptied
-	restore bool // a disk is put back as it was a while ago
+	faultKind
+	tight bool // few hints are kept
+	lazy  bool // owners are compared rarely
 }
 
 func dropKindOf(seed uint64) dropKind {
-	return dropKind{tight: seed%4 == 3, lazy: seed%8 == 3, wipe: seed%5 == 2, restore: seed%5 == 4}
+	return dropKind{faultKind: faultKindOf(seed), tight: seed%4 == 3, lazy: seed%8 == 3}
 }
 
-// loses reports whether a disk is lost, and with it what was on one node alone.
-func (k dropKind) loses() bool { return k.wipe || k.restore }
+// weather is how dense a run is.
+type weather struct {
+	length time.Duration // of the rain
+	gap    time.Duration // between two faults of a storm, at most
+	epoch  time.Duration // for which clients stay with some keys
+	looks  int           // after one fault of so many the disks are looked at
+	storm  int           // faults of a storm, mostly
+	calm   time.Duration // of the calm between two, up to twice as much
+	pace   pace          // of clients
+	shared int           // clients besides, of shared keys
+}
 
 // drops runs one seed and returns what was counted. Nothing in it may end the test
 // early: the nodes would go on for ever.
-func drops(t *testing.T, seed uint64, length time.Duration) map[string]int {
+func drops(t *testing.T, seed uint64, w weather) map[string]int {
 	kind := dropKindOf(seed)
 	c := newTunedSimCluster(t, seed, faultNodes, func(cfg *node.Config) {
 		reaping(cfg)
@@ -108,25 +115,31 @@ func drops(t *testing.T, seed uint64, length time.Duration) map[string]int {
 			cfg.RestoreWindow = copyWindow
 		}
 	})
-	c.burns = kind.loses()
-	h := newHistory(t, seed)
-	n := &dropNemesis{
-		nemesis: nemesis{c: c, h: h, rng: rand.New(rand.NewPCG(seed, 0x64726f70)), back: map[int]time.Time{}},
-		kind:    kind, victim: -1, reaped: map[*node.Node]int{},
-	}
+	h := newHistoryOf(t, seed, judge.Options{OneClock: !kind.clocks})
+	n := &dropNemesis{nemesis: newNemesis(c, h, kind.faultKind, 0x64726f70), w: w, reaped: map[*node.Node]int{}}
+	n.gap = w.gap
 	start := time.Now()
-	until := start.Add(length)
+	until := start.Add(w.length)
 	var clients sync.WaitGroup
+	client := func(id int) *session {
+		s := n.newSession(id)
+		s.pace, s.began, s.epoch = w.pace, start, w.epoch
+		return s
+	}
 	for id := range dropClients {
-		clients.Go(func() { newSession(c, h, id).leaveBehind(start, until) })
+		clients.Go(func() { client(id).leaveBehind(until) })
 	}
 	for i := range dropWriters {
-		clients.Go(func() { newSession(c, h, dropClients+i).setOrDelete(start, until) })
+		clients.Go(func() { client(dropClients + i).setOrDelete(until) })
+	}
+	for i := range w.shared {
+		clients.Go(func() { client(dropClients + dropWriters + i).share(until) })
 	}
 	n.run(until)
 	clients.Wait()
 	h.mu.counts["reaped in the rain"] = n.sample()
 	n.heal()
+	time.Sleep(fullMost)
 	c.awaitHome(h)
 	c.crossCheck(h, "all hints home")
 	keys := h.keys()
@@ -134,15 +147,13 @@ func drops(t *testing.T, seed uint64, length time.Duration) map[string]int {
 	c.crossCheck(h, "all owners equal")
 	shownAtDoors := c.readKeys(h, keys)
 	c.awaitGone(h, keys, shownAtDoors)
+	n.checkStrays(keys)
 	h.mu.counts["reaped"] = n.sample()
 	c.closeInTime()
 	n.ghosts.Wait()
 	time.Sleep(time.Minute) // memberlist's probes sit out their timeouts
 
-	rows, bound := c.openDisks(h, keys), all
-	if kind.loses() {
-		bound.W = 2
-	}
+	rows, bound := c.openDisks(h, keys), n.binds()
 	for _, key := range keys {
 		h.judge(key, "at the doors", shownAtDoors[key], bound)
 		h.judge(key, "on all disks", rows.join(key, -1), bound)
@@ -155,12 +166,8 @@ func drops(t *testing.T, seed uint64, length time.Duration) map[string]int {
 
 // dropNemesis lets storms and calm follow each other.
 type dropNemesis struct {
-	nemesis
-	kind   dropKind
-	victim int // whose disk is lost, or was; -1: none yet
-	copied time.Time
-	copy   *vfs.MemFS
-	lost   bool
+	*nemesis
+	w      weather
 	reaped map[*node.Node]int
 }
 
@@ -183,22 +190,20 @@ func (n *dropNemesis) sample() (sum int) {
 
 func (n *dropNemesis) run(until time.Time) {
 	for time.Now().Before(until) {
-		if n.rng.IntN(8) == 0 {
+		if n.rng.IntN(n.w.storm) == 0 {
 			n.calm(until)
 		}
-		n.pause(50*time.Millisecond, 6*time.Second)
-		n.restart(time.Now())
+		n.pause(50*time.Millisecond, n.gap)
+		n.tend()
 		switch n.rng.IntN(10) {
 		case 0, 1:
 			n.stall()
 		case 2:
 			n.fill()
-		case 3:
-			n.loseDisk()
 		default:
 			n.strike()
 		}
-		if n.rng.IntN(12) == 0 {
+		if n.rng.IntN(n.w.looks) == 0 {
 			n.c.crossCheck(n.h, "between two faults, "+clockText())
 		}
 	}
@@ -208,14 +213,17 @@ func (n *dropNemesis) run(until time.Time) {
 // dropped.
 func (n *dropNemesis) calm(until time.Time) {
 	n.h.count("calm")
+	n.note("calm")
 	if n.rng.IntN(5) > 0 {
 		n.mend()
 	}
-	end := time.Now().Add(time.Duration(120+n.rng.IntN(120)) * time.Second)
+	end := time.Now().Add(n.w.calm + time.Duration(n.rng.Int64N(int64(n.w.calm))))
 	for time.Now().Before(end) && time.Now().Before(until) {
 		time.Sleep(5 * time.Second)
-		n.restart(time.Now())
-		n.sample()
+		n.tend()
+		if n.rng.IntN(4) == 0 {
+			n.sample()
+		}
 		if n.rng.IntN(8) == 0 {
 			n.stall() // nobody notices for long
 		}
@@ -228,98 +236,27 @@ func (n *dropNemesis) calm(until time.Time) {
 // stall holds back what is under way between some hosts, while new connections get
 // through.
 func (n *dropNemesis) stall() {
-	n.h.count("fault stall")
 	hosts := n.hosts()
 	for _, to := range hosts[1 : 2+n.rng.IntN(3)] {
-		n.c.net.Stall(hosts[0], to, time.Duration(1+n.rng.Int64N(int64(stallMost))))
+		d := time.Duration(1 + n.rng.Int64N(int64(stallMost)))
+		n.struck("stall", "%v -> %v for %v", hosts[0], to, d)
+		n.c.net.Stall(hosts[0], to, d)
 	}
 }
 
 // fill leaves no room on a disk for a while. Its node refuses writes, and nobody
 // suspects it.
 func (n *dropNemesis) fill() {
-	n.h.count("fault full")
-	s := n.c.nodes[n.rng.IntN(len(n.c.nodes))]
+	i, d := n.rng.IntN(len(n.c.nodes)), time.Duration(n.rng.Int64N(int64(fullMost)))
+	n.struck("full", "is the disk of node %d for %v", i, d)
+	s := n.c.nodes[i]
 	room := func(free uint64) {
 		n.c.disks.Lock()
 		defer n.c.disks.Unlock()
 		s.disk.TestingSetDiskUsage(vfs.DiskUsage{AvailBytes: free, TotalBytes: 4 << 30})
 	}
 	room(1 << 20)
-	time.AfterFunc(time.Duration(n.rng.Int64N(int64(fullMost))), func() { room(3 << 30) })
-}
-
-// loseDisk empties the disk of one node, or puts an old copy of it back, once in a
-// run that has that.
-func (n *dropNemesis) loseDisk() {
-	if !n.kind.loses() || n.lost {
-		return
-	}
-	if n.victim < 0 {
-		n.victim = n.rng.IntN(len(n.c.nodes))
-	}
-	s := n.c.nodes[n.victim]
-	if n.kind.restore && n.copy == nil {
-		n.copy, n.copied = s.disk.CrashClone(vfs.CrashCloneCfg{}), time.Now()
-		return
-	}
-	if s.node == nil || n.kind.restore && time.Since(n.copied) > copyAge-time.Minute {
-		n.copy = nil // too old; there will be another
-		return
-	}
-	id, err := node.ParseNodeID(n.c.idOf(n.victim))
-	if err != nil {
-		n.h.errorf("node %d: %v", n.victim, err)
-		return
-	}
-	n.lost = true
-	n.end(n.victim, true, 0)
-	if n.kind.restore {
-		n.h.count("fault old copy")
-		s.disk = n.copy
-		n.back[n.victim] = time.Now().Add(time.Duration(n.rng.Int64N(int64(30 * time.Second))))
-		return
-	}
-	n.h.count("fault wiped")
-	s.disk = vfs.NewCrashableMem()
-	var join []string
-	for _, other := range n.c.nodes {
-		if other != s {
-			join = append(join, other.host+":7946")
-		}
-	}
-	s.with = func(cfg *node.Config) {
-		cfg.ReplaceLost, cfg.Join = id, join
-		s.with = nil // the directory says it from now on
-	}
-	n.back[n.victim] = time.Now().Add(20*time.Second + time.Duration(n.rng.Int64N(int64(time.Minute))))
-}
-
-// heal ends all faults and waits until every node is well.
-func (n *dropNemesis) heal() {
-	n.mend()
-	n.restart(time.Now().Add(time.Hour))
-	for i, s := range n.c.nodes {
-		if s.node == nil {
-			n.h.errorf("node %d does not run", i)
-			continue
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		if err := s.node.AwaitReady(ctx); err != nil {
-			n.h.errorf("node %d is not ready a minute after all is healed: %v", i, err)
-		}
-		cancel()
-		for began := time.Now(); ; time.Sleep(time.Second) {
-			if _, recovering := s.node.Recovering(); !recovering {
-				break
-			}
-			if time.Since(began) > recoverAtEnd {
-				n.h.errorf("node %d is still recovering %v after all is healed", i, recoverAtEnd)
-				break
-			}
-		}
-	}
-	time.Sleep(healTime + fullMost)
+	time.AfterFunc(d, func() { room(3 << 30) })
 }
 
 // awaitEqual waits until the owners of every key hold the same, all by themselves:
@@ -354,12 +291,12 @@ func (c *simCluster) awaitEqual(h *history, keys []string, kind dropKind) {
 }
 
 // rngNode is the node through which a key is inspected.
-func (c *simCluster) rngNode(key string) int { return (len(key) + int(key[len(key)-1])) % len(c.nodes) }
+func (c *simCluster) rngNode(key string) int { return c.upNode(len(key) + int(key[len(key)-1])) }
 
 // readKeys reads every key from all its owners.
 func (c *simCluster) readKeys(h *history, keys []string) map[string][]shown {
 	final := map[string][]shown{}
-	cl, err := c.dial(int(c.seed) % len(c.nodes))
+	cl, err := c.dial(c.upNode(int(c.seed)))
 	if err != nil {
 		h.errorf("dial, all healed: %v", err)
 		return final
@@ -388,7 +325,10 @@ func (c *simCluster) awaitGone(h *history, keys []string, final map[string][]sho
 	if rows, example := c.rowsLeft(gone); rows != 0 {
 		h.errorf("%d rows are left of %d keys without a value, such as %s", rows, len(gone), example)
 	}
-	for i := range c.nodes {
+	for i, s := range c.nodes {
+		if s.node == nil {
+			continue // no member
+		}
 		n, err := c.try(i, "DBSIZE")
 		if err != nil || n != int64(len(keys)-len(gone)) {
 			h.errorf("node %d counts %v keys, %v; %d have a value", i, n, err, len(keys)-len(gone))
@@ -400,8 +340,8 @@ func (c *simCluster) awaitGone(h *history, keys []string, final map[string][]sho
 
 // epochKey draws a key of the present epoch or the one before, or now and then one
 // that was left behind.
-func (s *session) epochKey(prefix string, start time.Time) string {
-	epoch := int(time.Since(start) / dropEpoch)
+func (s *session) epochKey(prefix string) string {
+	epoch := int(time.Since(s.began) / s.epoch)
 	switch p := s.rng.IntN(100); {
 	case p < 4:
 		epoch = s.rng.IntN(epoch + 1)
@@ -412,13 +352,13 @@ func (s *session) epochKey(prefix string, start time.Time) string {
 }
 
 // leaveBehind adds and deletes with contexts.
-func (s *session) leaveBehind(start, until time.Time) {
+func (s *session) leaveBehind(until time.Time) {
 	for time.Now().Before(until) {
 		s.rest()
 		if !s.connected() {
 			continue
 		}
-		key := s.epochKey("d", start)
+		key := s.epochKey("d")
 		switch p := s.rng.IntN(100); {
 		case p < 40:
 			s.read(key)
@@ -435,20 +375,20 @@ func (s *session) leaveBehind(start, until time.Time) {
 }
 
 func (s *session) rest() {
-	time.Sleep(time.Duration(s.rng.Int64N(int64(800 * time.Millisecond))))
+	time.Sleep(time.Duration(s.rng.Int64N(int64(s.pace.pause))))
 	if s.rng.IntN(20) == 0 {
 		s.leave()
 	}
 }
 
 // setOrDelete sets and deletes keys that nobody else writes, with plain commands.
-func (s *session) setOrDelete(start, until time.Time) {
+func (s *session) setOrDelete(until time.Time) {
 	for time.Now().Before(until) {
 		s.rest()
 		if !s.connected() {
 			continue
 		}
-		key := s.epochKey(fmt.Sprintf("p%d", s.id), start)
+		key := s.epochKey(fmt.Sprintf("p%d", s.id))
 		if s.rng.IntN(5) < 2 {
 			s.plainDelete(key)
 		} else {

@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -25,7 +23,8 @@ import (
 )
 
 // This file lets faults of all kinds rain on five whole nodes in virtual time
-// while clients read and write, and has a history judge what is left.
+// while clients read and write, and has a history judge what is left. In some runs
+// clocks differ, members come and go, or a disk is lost; see simnemesis_test.go.
 //
 //	REDYNAMO_SIM_SEEDS=200  runs that many seeds instead of a few
 //	REDYNAMO_SIM_SEED=17    begins with that seed
@@ -51,15 +50,16 @@ type pace struct {
 	keys   int           // shared ones
 	pause  time.Duration // of a client between two commands, at most
 	gap    time.Duration // between two faults, at most
+	looks  int           // after one write of so many the disks are looked at
 }
 
 // paceOf makes every third run a hot one: a few keys that everybody is at, and
 // faults that are not over when the next one comes.
 func paceOf(seed uint64) pace {
 	if seed%3 == 0 {
-		return pace{length: 2 * time.Minute, keys: 3, pause: 50 * time.Millisecond, gap: 2 * time.Second}
+		return pace{length: 2 * time.Minute, keys: 3, pause: 50 * time.Millisecond, gap: 2 * time.Second, looks: 100}
 	}
-	return pace{length: 5 * time.Minute, keys: 10, pause: 400 * time.Millisecond, gap: 8 * time.Second}
+	return pace{length: 5 * time.Minute, keys: 10, pause: 400 * time.Millisecond, gap: 8 * time.Second, looks: 100}
 }
 
 func TestFaultsLoseNoAcknowledgedWriteInVirtualTime(t *testing.T) {
@@ -76,6 +76,7 @@ func TestFaultsLoseNoAcknowledgedWriteInVirtualTime(t *testing.T) {
 				took = time.Since(start)
 			})
 			t.Logf("seed %d: %v of virtual time took %v: %v", seed, took, time.Since(begin), counts)
+			logTally(t, uint64(seed), took, counts)
 		})
 	}
 }
@@ -109,20 +110,22 @@ func envInt(t *testing.T, name string, byDefault int) int {
 // rain runs one seed and returns what was counted. Nothing in it may end the
 // test early: the nodes would go on for ever.
 func rain(t *testing.T, seed uint64) map[string]int {
+	kind := faultKindOf(seed)
 	c := newTunedSimCluster(t, seed, faultNodes, func(cfg *node.Config) {
 		if seed%4 == 1 {
 			cfg.HintBudget = tightBudget
 		}
 	})
-	h := newHistory(t, seed)
-	n := &nemesis{c: c, h: h, rng: rand.New(rand.NewPCG(seed, 0x6e656d)), back: map[int]time.Time{}}
+	h := newHistoryOf(t, seed, judge.Options{OneClock: !kind.clocks})
+	n := newNemesis(c, h, kind, 0x6e656d)
+	n.gap = paceOf(seed).gap
 	until := time.Now().Add(paceOf(seed).length)
 	var clients sync.WaitGroup
 	for id := range sharedClients {
-		clients.Go(func() { newSession(c, h, id).share(until) })
+		clients.Go(func() { n.newSession(id).share(until) })
 	}
 	for i := range soleWriters {
-		clients.Go(func() { newSession(c, h, sharedClients+i).writeAlone(until) })
+		clients.Go(func() { n.newSession(sharedClients + i).writeAlone(until) })
 	}
 	n.run(until)
 	clients.Wait()
@@ -131,194 +134,20 @@ func rain(t *testing.T, seed uint64) map[string]int {
 	c.awaitHome(h)
 	c.crossCheck(h, "all hints home")
 	shownAtDoors := c.readAll(h)
+	n.checkStrays(h.keys())
 	c.closeInTime()
 	n.ghosts.Wait()
 	time.Sleep(time.Minute) // memberlist's probes sit out their timeouts
 
-	rows := c.openDisks(h, h.keys())
+	rows, bound := c.openDisks(h, h.keys()), n.binds()
 	for _, key := range h.keys() {
-		h.judge(key, "at the doors", shownAtDoors[key], all)
-		h.judge(key, "on all disks", rows.join(key, -1), all)
+		h.judge(key, "at the doors", shownAtDoors[key], bound)
+		h.judge(key, "on all disks", rows.join(key, -1), bound)
 	}
 	if w := h.mu.counts["write acked"]; w < 100 {
 		h.errorf("only %d writes were acknowledged: the load was no load", w)
 	}
 	return h.mu.counts
-}
-
-// nemesis breaks things, and in the end mends them.
-type nemesis struct {
-	c      *simCluster
-	h      *history
-	rng    *rand.Rand
-	back   map[int]time.Time // when the nodes that are down return
-	ghosts sync.WaitGroup    // what is left of ended processes
-}
-
-func (n *nemesis) run(until time.Time) {
-	for time.Now().Before(until) {
-		n.pause(50*time.Millisecond, paceOf(n.c.seed).gap)
-		n.restart(time.Now())
-		n.strike()
-		if n.rng.IntN(8) == 0 {
-			n.c.crossCheck(n.h, "between two faults, "+clockText())
-		}
-	}
-}
-
-func (n *nemesis) pause(least, most time.Duration) {
-	time.Sleep(least + time.Duration(n.rng.Int64N(int64(most-least))))
-}
-
-func (n *nemesis) strike() {
-	hosts := n.hosts()
-	victim := n.rng.IntN(len(hosts))
-	what := []string{"crash", "crash", "crash", "kill", "kill", "stop", "halves", "isolate", "one way",
-		"slow", "slow disk", "loss", "mend", "mend", "mend", "blackout"}[n.rng.IntN(16)]
-	if what == "blackout" && n.rng.IntN(3) > 0 {
-		return
-	}
-	n.h.count("fault " + what)
-	switch what {
-	case "crash":
-		n.crash(victim)
-	case "kill":
-		n.end(victim, false, 100)
-	case "stop":
-		n.stop(victim)
-	case "halves":
-		at := 2 + n.rng.IntN(2)
-		n.c.net.Partition(hosts[:at], hosts[at:])
-	case "isolate":
-		n.c.net.Partition(hosts[:1], hosts[1:])
-	case "one way":
-		for _, from := range hosts[1 : 2+n.rng.IntN(3)] {
-			n.c.net.Cut(from, hosts[0])
-		}
-	case "slow":
-		n.c.net.Slow(hosts[0], time.Duration(20+n.rng.IntN(2000))*time.Millisecond)
-	case "slow disk":
-		n.c.nodes[victim].wait.Store(int64(n.rng.IntN(3000)) * int64(time.Millisecond))
-	case "loss":
-		n.c.net.SetLoss(n.rng.Float64() / 2)
-	case "mend":
-		n.mend()
-	case "blackout":
-		for i := range n.c.nodes {
-			n.crash(i)
-		}
-	}
-}
-
-// hosts returns all hosts, in random order.
-func (n *nemesis) hosts() []string {
-	var hosts []string
-	for _, s := range n.c.nodes {
-		hosts = append(hosts, s.host)
-	}
-	n.rng.Shuffle(len(hosts), func(i, j int) { hosts[i], hosts[j] = hosts[j], hosts[i] })
-	return hosts
-}
-
-// crash loses the power: of what was not synced nothing is left, or some
-// blocks are.
-func (n *nemesis) crash(i int) {
-	unsynced := 0
-	if n.rng.IntN(3) == 0 {
-		unsynced = n.rng.IntN(100)
-	}
-	n.end(i, true, unsynced)
-}
-
-// end ends the process of node i, and with it the host if it is to vanish; a
-// share of what was not synced stays on the disk.
-func (n *nemesis) end(i int, vanish bool, unsyncedPercent int) {
-	s := n.c.nodes[i]
-	if s.node == nil {
-		return
-	}
-	if vanish {
-		n.c.net.Crash(s.host)
-	} else {
-		n.c.net.Kill(s.host)
-	}
-	rest := s.disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: unsyncedPercent, RNG: n.rng})
-	ghost := s.node
-	s.over.Store(true)
-	n.ghosts.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-		_ = ghost.Close(ctx) // its listeners failed; what counts is that it ends
-	})
-	n.c.disks.Lock()
-	s.disk = rest
-	n.c.disks.Unlock()
-	s.node = nil
-	n.back[i] = n.wayBack()
-}
-
-// stop ends node i as an operator does.
-func (n *nemesis) stop(i int) {
-	s := n.c.nodes[i]
-	if s.node == nil {
-		return
-	}
-	n.c.closeNode(i, 50*time.Second)
-	s.node = nil
-	n.back[i] = n.wayBack()
-}
-
-// wayBack is when a node that goes down now returns: mostly soon.
-func (n *nemesis) wayBack() time.Time {
-	most := 3 * paceOf(n.c.seed).gap
-	if n.rng.IntN(6) == 0 {
-		most = 3 * time.Minute
-	}
-	return time.Now().Add(100*time.Millisecond + time.Duration(n.rng.Int64N(int64(most))))
-}
-
-// restart starts the nodes that are to be back by now.
-func (n *nemesis) restart(now time.Time) {
-	for _, i := range slices.Sorted(maps.Keys(n.back)) {
-		if n.back[i].After(now) {
-			continue
-		}
-		delete(n.back, i)
-		if err := n.c.boot(i); err != nil {
-			n.h.errorf("restart of node %d: %v", i, err)
-			n.c.nodes[i].node = nil
-		}
-	}
-}
-
-// mend heals network and disks; nodes that are down stay so.
-func (n *nemesis) mend() {
-	n.c.net.Heal()
-	n.c.net.SetLoss(0)
-	for _, s := range n.c.nodes {
-		n.c.net.Slow(s.host, 0)
-		s.wait.Store(0)
-	}
-}
-
-// heal ends all faults and gives the cluster a little to find itself.
-func (n *nemesis) heal() {
-	n.mend()
-	n.restart(time.Now().Add(time.Hour))
-	for i, s := range n.c.nodes {
-		if s.node == nil {
-			continue // told by restart
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		if err := s.node.AwaitReady(ctx); err != nil {
-			n.h.errorf("node %d is not ready a minute after all is healed: %v", i, err)
-		}
-		if _, recovering := s.node.Recovering(); recovering {
-			n.h.errorf("node %d is recovering, and no disk has lost what was synced", i)
-		}
-		cancel()
-	}
-	time.Sleep(healTime)
 }
 
 // closeNode stops a node in order. All that it does has a deadline, so a node
@@ -429,7 +258,7 @@ func (c *simCluster) readAll(h *history) map[string][]shown {
 	keys := h.keys()
 	final := map[string][]shown{}
 	for pass := range 2 {
-		cl, err := c.dial(int(c.seed+uint64(pass)) % len(c.nodes))
+		cl, err := c.dial(c.upNode(int(c.seed) + pass))
 		if err != nil {
 			h.errorf("dial, all healed: %v", err)
 			return final
@@ -572,13 +401,16 @@ type session struct {
 	sent  int
 	pick  func(rng *rand.Rand, not int) int // draws the next node; nil draws from all
 	fault error                             // of the last operation that failed
+	pace  pace
+	began time.Time     // of the run, and
+	epoch time.Duration // for which it stays with some keys, if it leaves keys behind
 }
 
 // view is what a session holds of a key: a token, and what it stands for.
 type view struct{ token string }
 
 func newSession(c *simCluster, h *history, id int) *session {
-	return &session{c: c, h: h, id: id, rng: rand.New(rand.NewPCG(c.seed, uint64(1000+id))), at: id % len(c.nodes), views: map[string]view{}}
+	return &session{c: c, h: h, id: id, rng: rand.New(rand.NewPCG(c.seed, uint64(1000+id))), at: id % len(c.nodes), views: map[string]view{}, pace: paceOf(c.seed)}
 }
 
 // leave gives the connection up for one to another node.
@@ -595,7 +427,7 @@ func (s *session) leave() {
 }
 
 func (s *session) pause() {
-	time.Sleep(time.Duration(s.rng.Int64N(int64(paceOf(s.c.seed).pause))))
+	time.Sleep(time.Duration(s.rng.Int64N(int64(s.pace.pause))))
 	if s.rng.IntN(20) == 0 {
 		s.leave()
 	}
@@ -647,7 +479,7 @@ func (s *session) share(until time.Time) {
 		if !s.connected() {
 			continue
 		}
-		key := fmt.Sprintf("shared:%d", s.rng.IntN(paceOf(s.c.seed).keys))
+		key := fmt.Sprintf("shared:%d", s.rng.IntN(s.pace.keys))
 		switch p := s.rng.IntN(100); {
 		case p < 45:
 			s.read(key)
@@ -728,7 +560,7 @@ func (s *session) put(key string) fate {
 	f, next := s.settle(i, reply, err)
 	if f == acked {
 		s.views[key] = view{token: next}
-		if s.rng.IntN(100) == 0 {
+		if s.rng.IntN(s.pace.looks) == 0 {
 			s.c.crossCheck(s.h, fmt.Sprintf("right after the write of %q to %s", o.Value, key))
 		}
 	}

@@ -29,8 +29,8 @@ var fateNames = map[fate]string{unknown: "unknown", acked: "acked", denied: "ref
 type shown = judge.Shown
 
 // history is what clients did and saw, judged as it happens. Values are unique, so
-// a value names its write. The clocks of the nodes agree, so plain writes of a
-// session are in order on all its connections.
+// a value names its write. Mostly the clocks of the nodes agree, and then plain writes
+// of a session are in order on all its connections.
 type history struct {
 	t    *testing.T
 	seed uint64
@@ -45,8 +45,12 @@ type history struct {
 }
 
 func newHistory(t *testing.T, seed uint64) *history {
+	return newHistoryOf(t, seed, judge.Options{OneClock: true})
+}
+
+func newHistoryOf(t *testing.T, seed uint64, opts judge.Options) *history {
 	h := &history{t: t, seed: seed}
-	h.mu.c = judge.New(judge.Options{OneClock: true})
+	h.mu.c = judge.New(opts)
 	h.mu.keys, h.mu.blamed, h.mu.counts = map[string]bool{}, map[string]bool{}, map[string]int{}
 	t.Cleanup(h.finish)
 	return h

@@ -93,7 +93,7 @@ func (c *simCluster) inspect(i int, key string) (copies []copyOf, err error) {
 // rowsLeft is how many rows owners and hint holders have of keys.
 func (c *simCluster) rowsLeft(keys []string) (rows int, example string) {
 	for k, key := range keys {
-		copies, err := c.inspect(k%len(c.nodes), key)
+		copies, err := c.inspect(c.upNode(k), key)
 		if err != nil {
 			return -1, err.Error()
 		}

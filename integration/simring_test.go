@@ -158,7 +158,7 @@ type ringClient struct {
 func (s *ringSim) newClient(id int) *ringClient {
 	// Not newSession: it would draw from all nodes.
 	return &ringClient{s: s, session: &session{c: s.simCluster, h: s.h, id: id, rng: rand.New(rand.NewPCG(s.seed, uint64(1000+id))),
-		at: id % 3, views: map[string]view{}, pick: s.doors.pick}}
+		at: id % 3, views: map[string]view{}, pick: s.doors.pick, pace: paceOf(s.seed)}}
 }
 
 func (r *ringClient) run() {
@@ -279,13 +279,6 @@ func (s *ringSim) kill(i int) {
 	defer cancel()
 	_ = n.node.Close(ctx) // behind the cut; whatever it still does is lost
 	n.node = nil
-}
-
-// swap gives node i another disk; a client may be looking at the disks.
-func (s *ringSim) swap(i int, disk *vfs.MemFS) {
-	s.disks.Lock()
-	defer s.disks.Unlock()
-	s.nodes[i].disk = disk
 }
 
 // leaves stops node i for good.

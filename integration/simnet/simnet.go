@@ -1,13 +1,15 @@
 // Package simnet is a network in memory: connections, listeners and gossip
-// packets between named hosts, with delay, jitter, packet loss, partitions,
-// slow hosts, processes that die and hosts that vanish.
+// packets between named hosts, with delay, jitter, packets that are lost, late or
+// come twice, partitions, slow hosts and links, processes that die and hosts that
+// vanish.
 //
 // All waiting is on timers, channels and condition variables, never under a
 // lock, so a whole cluster runs in one testing/synctest bubble, in virtual
 // time. Nothing is global; a Network is seeded, though what a run draws when
 // also hangs on the order in which goroutines come to draw.
 //
-// It keeps to what TCP shows a program. Bytes arrive in order or not at all. A
+// It keeps to what UDP and TCP show a program. A packet may come late, behind later
+// ones, and twice. Of a connection bytes arrive once and in order or not at all. A
 // partition delays them until it heals or the sender gives up; nobody is told.
 // A vanished host says nothing: whoever waits for it waits, until the host is
 // back and answers what it does not know with a reset. A dead process on a
@@ -51,6 +53,7 @@ type Network struct {
 		sync.Mutex
 		rnd       *rand.Rand
 		cut       map[link]bool
+		slowLinks map[link]time.Duration
 		down      map[string]bool
 		ends      map[string]int // how often what ran on a host was ended
 		slow      map[string]time.Duration
@@ -58,6 +61,7 @@ type Network struct {
 		names     map[string]string
 		listeners map[string]*listener
 		packets   map[string]*Transport
+		datagrams Datagrams
 		conns     map[*conn]struct{}
 		lastPort  int
 		stats     Stats
@@ -68,6 +72,7 @@ type Network struct {
 // Stats count what was sent since the network was made.
 type Stats struct {
 	Packets, PacketsLost, PacketBytes uint64
+	PacketsLate, PacketsTwice         uint64
 	Dials, Segments, StreamBytes      uint64
 }
 
@@ -84,6 +89,8 @@ func New(cfg Config) *Network {
 	n := &Network{cfg: cfg}
 	n.mu.rnd = rand.New(rand.NewPCG(cfg.Seed, 0x73696d6e6574))
 	n.mu.cut = map[link]bool{}
+	n.mu.slowLinks = map[link]time.Duration{}
+	n.mu.datagrams = Datagrams{Loss: cfg.Loss}
 	n.mu.down = map[string]bool{}
 	n.mu.ends = map[string]int{}
 	n.mu.slow = map[string]time.Duration{}
@@ -94,35 +101,6 @@ func New(cfg Config) *Network {
 	n.mu.conns = map[*conn]struct{}{}
 	n.mu.lastPort = 40000
 	return n
-}
-
-// Partition cuts every link between hosts of different groups. Hosts in no
-// group keep all their links. Earlier cuts stay.
-func (n *Network) Partition(groups ...[]string) {
-	for i, a := range groups {
-		for _, b := range groups[i+1:] {
-			for _, x := range a {
-				for _, y := range b {
-					n.Cut(x, y)
-					n.Cut(y, x)
-				}
-			}
-		}
-	}
-}
-
-// Cut stops everything from one host to another; the way back is not touched.
-func (n *Network) Cut(from, to string) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.mu.cut[link{from, to}] = true
-}
-
-// Heal undoes every cut.
-func (n *Network) Heal() {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	clear(n.mu.cut)
 }
 
 // Slow adds a delay to everything from and to a host; zero undoes it.
@@ -155,13 +133,6 @@ func (n *Network) Stall(from, to string, d time.Duration) {
 	for _, p := range stuck {
 		p.stall(time.Now().Add(d))
 	}
-}
-
-// SetLoss changes the share of packets lost.
-func (n *Network) SetLoss(share float64) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.cfg.Loss = share
 }
 
 // Name lets a name stand for a host, in Dial and Resolve, until it is changed.
@@ -294,7 +265,7 @@ func (n *Network) delay(from, to string) time.Duration {
 }
 
 func (n *Network) delayLocked(from, to string) time.Duration {
-	d := n.cfg.Delay + n.mu.slow[from] + n.mu.slow[to]
+	d := n.cfg.Delay + n.mu.slow[from] + n.mu.slow[to] + n.mu.slowLinks[link{from, to}]
 	if n.cfg.Jitter > 0 {
 		d += time.Duration(n.mu.rnd.Int64N(int64(n.cfg.Jitter)))
 	}

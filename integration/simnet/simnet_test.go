@@ -332,7 +332,7 @@ func TestPacketsAreLostAtTheRateAskedFor(t *testing.T) {
 		if got := len(b.PacketCh()); got < 700 || got > 800 {
 			t.Errorf("%d of %d arrived with a loss of a quarter", got, sent)
 		}
-		n.SetLoss(0)
+		n.SetDatagrams(Datagrams{})
 		n.Cut(hostB, hostA)
 		_, _ = b.WriteTo([]byte("ping"), hostA+":7946")
 		time.Sleep(time.Second)
@@ -372,5 +372,138 @@ func TestTransportCarriesStreamsAndShutsDownCleanly(t *testing.T) {
 		if time.Since(start) > time.Second {
 			t.Errorf("shutdown left a dial waiting for %v", time.Since(start))
 		}
+	})
+}
+
+// TestPacketsComeLateAndTwiceAndStreamsDoNot sends numbered packets and bytes.
+func TestPacketsComeLateAndTwiceAndStreamsDoNot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := New(Config{Seed: 7})
+		a, err := n.Transport(hostA, 7946)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := n.Transport(hostB, 7946)
+		if err != nil {
+			t.Fatal(err)
+		}
+		near, far := pair(t, n)
+		const sent = 250
+		n.SetDatagrams(Datagrams{Twice: 0.2, Late: 0.3, Delay: 10 * time.Second})
+		stream := make([]byte, sent)
+		for i := range sent {
+			stream[i] = byte(i)
+			if _, err := a.WriteTo([]byte{byte(i)}, hostB+":7946"); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := near.Write(stream[i : i+1]); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Millisecond)
+		}
+		if got := readAll(t, far, sent); !bytes.Equal(got, stream) {
+			t.Error("a stream was touched")
+		}
+		time.Sleep(11 * time.Second)
+		times, overtaken, last := map[byte]int{}, 0, byte(0)
+		for range len(b.PacketCh()) {
+			p := <-b.PacketCh()
+			times[p.Buf[0]]++
+			if p.Buf[0] < last {
+				overtaken++
+			}
+			last = p.Buf[0]
+		}
+		twice := 0
+		for _, k := range times {
+			if k > 1 {
+				twice++
+			}
+		}
+		if len(times) != sent || twice < sent/10 || twice > sent*3/10 || overtaken < sent/10 {
+			t.Errorf("of %d packets %d came, %d twice, %d behind a later one", sent, len(times), twice, overtaken)
+		}
+		if st := n.Stats(); int(st.PacketsTwice) != twice || st.PacketsLate == 0 {
+			t.Errorf("counted %d twice, %d late", st.PacketsTwice, st.PacketsLate)
+		}
+		_, _ = a.Shutdown(), b.Shutdown()
+	})
+}
+
+// TestShapesOfPartitions counts whom each host reaches.
+func TestShapesOfPartitions(t *testing.T) {
+	for hosts := 4; hosts <= 9; hosts++ {
+		names := []string{"a", "b", "c", "d", "e", "f", "g", "h", "i"}[:hosts]
+		sees := func(n *Network) map[string]string {
+			views := map[string]string{}
+			for _, from := range names {
+				for _, to := range names {
+					if n.passes(from, to) != n.passes(to, from) {
+						t.Errorf("%d hosts: a cut from %s to %s is one way", hosts, from, to)
+					}
+					if n.passes(from, to) {
+						views[from] += to
+					}
+				}
+			}
+			return views
+		}
+		n := New(Config{})
+		n.Ring(names...)
+		views, once := sees(n), map[string]bool{}
+		for _, v := range views {
+			once[v] = true
+			if len(v) <= hosts/2 {
+				t.Errorf("%d hosts: a view of a ring is %s, no majority", hosts, v)
+			}
+			if hosts > 4 && len(v) == hosts {
+				t.Errorf("%d hosts: a view of a ring is %s, all", hosts, v)
+			}
+		}
+		if hosts > 4 && len(once) != hosts {
+			t.Errorf("%d hosts: a ring has the views %v", hosts, views)
+		}
+		n = New(Config{})
+		n.Bridge(names...)
+		views = sees(n)
+		if all := views[names[0]]; len(all) != hosts {
+			t.Errorf("%d hosts: the bridge sees %s", hosts, all)
+		}
+		for _, from := range names[1:] {
+			if v := views[from]; len(v) > hosts/2+1 || v[0] != names[0][0] {
+				t.Errorf("%d hosts: at a bridge %s sees %s", hosts, from, v)
+			}
+		}
+	}
+}
+
+// TestASlowLinkIsSlowOneWay sends packets both ways.
+func TestASlowLinkIsSlowOneWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := New(Config{})
+		a, err := n.Transport(hostA, 7946)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := n.Transport(hostB, 7946)
+		if err != nil {
+			t.Fatal(err)
+		}
+		took := func(from, to *Transport) time.Duration {
+			begin := time.Now()
+			if _, err := from.WriteTo([]byte("ping"), to.addr.String()); err != nil {
+				t.Fatal(err)
+			}
+			return (<-to.PacketCh()).Timestamp.Sub(begin)
+		}
+		n.SlowLink(hostA, hostB, time.Second)
+		if there, back := took(a, b), took(b, a); there < time.Second || back > time.Millisecond {
+			t.Errorf("a slow link took %v, the way back %v", there, back)
+		}
+		n.HealSlow()
+		if there := took(a, b); there > time.Millisecond {
+			t.Errorf("a healed link took %v", there)
+		}
+		_, _ = a.Shutdown(), b.Shutdown()
 	})
 }

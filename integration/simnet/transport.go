@@ -80,7 +80,7 @@ func (t *Transport) FinalAdvertiseAddr(ip string, port int) (net.IP, int, error)
 	return given, port, nil
 }
 
-// WriteTo sends a packet, which may be lost.
+// WriteTo sends a packet, which may be lost, late, or come twice.
 func (t *Transport) WriteTo(b []byte, addr string) (time.Time, error) {
 	now := time.Now()
 	if t.closing.Err() != nil {
@@ -95,18 +95,21 @@ func (t *Transport) WriteTo(b []byte, addr string) (time.Time, error) {
 	n.mu.stats.Packets++
 	n.mu.trace.add(t.host, to, b)
 	n.mu.stats.PacketBytes += uint64(len(b))
-	lost := t.process.overLocked() || !n.gossipsLocked(t.host, to) || n.mu.rnd.Float64() < n.cfg.Loss
-	if lost {
+	down := t.process.overLocked()
+	var after []time.Duration
+	if !down && n.gossipsLocked(t.host, to) {
+		after = n.fateLocked(t.host, to)
+	}
+	if len(after) == 0 {
 		n.mu.stats.PacketsLost++
 	}
-	down, delay := t.process.overLocked(), n.delayLocked(t.host, to)
 	n.mu.Unlock()
 	if down {
 		return now, &net.OpError{Op: "write", Net: "udp", Addr: t.addr, Err: syscall.ENETDOWN}
 	}
-	if !lost {
-		copied := append([]byte(nil), b...)
-		time.AfterFunc(delay, func() { n.arrive(t.addr, to, addr, copied) })
+	for _, d := range after {
+		copied := append([]byte(nil), b...) // of its own: who receives it may write to it
+		time.AfterFunc(d, func() { n.arrive(t.addr, to, addr, copied) })
 	}
 	return now, nil
 }
