@@ -44,8 +44,10 @@ var layers = map[string][]string{
 	"integration":          {"*"},
 	"integration/sim":      {"*"},
 	"integration/compare":  {"cmd/redynamo/loadgen"},
-	// replay runs the tests of integration, as a binary.
-	"integration/replay": {},
+	// These run the tests of integration, and kernelsim, as binaries.
+	"integration/rerun":  {},
+	"integration/replay": {"integration/rerun"},
+	"integration/soak":   {"integration/rerun"},
 	// kernelsim has glue of its own around the kernels, and nothing else.
 	"integration/kernelsim": {"replica/version", "membership/ring", "membership/epoch", "antientropy/merkle", "coordinator/quorum"},
 	// scorecard knows the program only as a binary, as users do, but for its judge.

@@ -8,7 +8,7 @@
 // as one likes. Schedule 0 takes goroutines as they come; every other one draws the
 // order in which those that are ready run.
 //
-// The runtime is the installed one, with a few lines edited (see edits). If they do
+// The runtime is the installed one, with a few lines edited (package rerun). If they do
 // not fit, nothing is run, and the exit status is 3. Every run is a process of its own,
 // with one processor and no garbage collection, so memory grows with the length of a run.
 package main
@@ -19,21 +19,13 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
-	"path/filepath"
-	"regexp"
 	"runtime"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
-)
 
-// Names in the environment of a run.
-const (
-	seedEnv     = "REDYNAMO_SIM_SEED"
-	scheduleEnv = "REDYNAMO_REPLAY_SCHEDULE"
+	"github.com/redynamo/redynamo/integration/rerun"
 )
 
 // tailBytes is how much of the output of a run that failed is shown.
@@ -47,7 +39,7 @@ const (
 )
 
 func main() {
-	r := &runner{dir: "integration"}
+	r := &runner{}
 	flag.StringVar(&r.test, "run", "^TestFaultsLoseNoAcknowledgedWriteInVirtualTime$", "tests to run, as go test takes it")
 	flag.IntVar(&r.seed, "seed", 1, "first seed")
 	flag.IntVar(&r.seeds, "seeds", 1, "number of seeds")
@@ -61,7 +53,7 @@ func main() {
 	defer stop()
 	bad, err := r.run(ctx)
 	switch {
-	case errors.Is(err, errMisfit):
+	case errors.Is(err, rerun.ErrMisfit):
 		fmt.Fprintf(os.Stderr, "replay: NOTHING WAS RUN: %v\n", err)
 		os.Exit(exitMisfit)
 	case err != nil:
@@ -78,8 +70,7 @@ type runner struct {
 	seed, seeds, schedule, schedules int
 	times, parallel                  int
 	timeout                          time.Duration
-	binary                           string // of the tests
-	dir                              string // that it runs in
+	binary                           *rerun.Binary
 }
 
 // task is one seed under one schedule.
@@ -101,7 +92,7 @@ func (r *runner) run(ctx context.Context) (bad int, err error) {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if err := r.build(ctx, dir); err != nil {
+	if r.binary, err = rerun.Build(ctx, dir); err != nil {
 		return 0, err
 	}
 	tasks, outcomes := make(chan task), make(chan outcome)
@@ -136,61 +127,22 @@ func (r *runner) run(ctx context.Context) (bad int, err error) {
 	return bad, ctx.Err()
 }
 
-// build makes the test binary with the edited runtime.
-func (r *runner) build(ctx context.Context, dir string) error {
-	root, err := exec.CommandContext(ctx, "go", "env", "GOROOT").Output()
-	if err != nil {
-		return fmt.Errorf("go env GOROOT: %w", err)
-	}
-	list, err := overlay(strings.TrimSpace(string(root)), dir)
-	if err != nil {
-		return err
-	}
-	r.binary = filepath.Join(dir, "integration.test")
-	cmd := exec.CommandContext(ctx, "go", "test", "-c", "-overlay", list, "-ldflags=-checklinkname=0", "-o", r.binary, "./integration")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build: %w\n%s", err, out)
-	}
-	return nil
-}
-
 // repeat runs a task as often as asked for.
 func (r *runner) repeat(ctx context.Context, t task) outcome {
 	o := outcome{task: t}
 	began := time.Now()
 	for i := range max(1, r.times) {
-		trace, tail, err := r.once(ctx, t)
+		got := r.binary.Run(ctx, rerun.Run{Test: r.test, Seed: t.seed, Schedule: t.schedule, Timeout: r.timeout})
 		switch {
 		case i == 0:
-			o.trace = trace
-		case trace != o.trace && o.fault == "":
-			o.fault = "NOT REPEATED: " + trace + " instead"
+			o.trace = got.Trace
+		case got.Trace != o.trace && o.fault == "":
+			o.fault = "NOT REPEATED: " + got.Trace + " instead"
 		}
-		if err != nil && o.fault == "" {
-			o.fault, o.tail = "FAILED: "+err.Error(), tail
+		if got.Err != nil && o.fault == "" {
+			o.fault, o.tail = "FAILED: "+got.Err.Error(), got.Output[max(0, len(got.Output)-tailBytes):]
 		}
 	}
 	o.took = time.Since(began)
 	return o
-}
-
-// traceLine is what a simulated cluster says at its end.
-var traceLine = regexp.MustCompile(`trace [0-9a-f]{16} of [0-9]+ events`)
-
-// once runs a task, and returns what it said of its trace, and the end of what it said.
-func (r *runner) once(ctx context.Context, t task) (trace, tail string, err error) {
-	cmd := exec.CommandContext(ctx, r.binary, "-test.run", r.test, "-test.v", "-test.timeout", r.timeout.String())
-	cmd.Dir = r.dir
-	cmd.Env = append(os.Environ(), "GOMAXPROCS=1", "GOGC=off",
-		fmt.Sprintf("%s=%d", seedEnv, t.seed), fmt.Sprintf("%s=%d", scheduleEnv, t.schedule))
-	out, err := cmd.CombinedOutput()
-	trace = strings.Join(traceLine.FindAllString(string(out), -1), "; ")
-	if trace == "" {
-		trace = "no trace"
-		if err == nil {
-			err = errors.New("it ran no simulated cluster")
-		}
-	}
-	return trace, string(out[max(0, len(out)-tailBytes):]), err
 }

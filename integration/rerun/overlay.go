@@ -1,4 +1,4 @@
-package main
+package rerun
 
 import (
 	"encoding/json"
@@ -10,9 +10,9 @@ import (
 	"strings"
 )
 
-// errMisfit is a standard library that the edits do not fit: another release of Go,
+// ErrMisfit is a standard library that the edits do not fit: another release of Go,
 // for which they have to be looked through again.
-var errMisfit = errors.New("the installed Go is not the one that the replay tier was written for")
+var ErrMisfit = errors.New("the installed Go is not the one that the replay tier was written for")
 
 // An edit replaces one piece of text of a file of the runtime, which must be there
 // exactly once. Nothing of Go is kept here: the files are read from the installed
@@ -167,7 +167,7 @@ func randinit() {
 func apply(file, text string, edits []edit) (string, error) {
 	for _, e := range edits {
 		if n := strings.Count(text, e.old); n != 1 {
-			return "", fmt.Errorf("%w: %s has %q %d times instead of once", errMisfit, file, strings.TrimSpace(e.old), n)
+			return "", fmt.Errorf("%w: %s has %q %d times instead of once", ErrMisfit, file, strings.TrimSpace(e.old), n)
 		}
 		text = strings.Replace(text, e.old, e.new, 1)
 	}
@@ -182,7 +182,7 @@ func overlay(root, dir string) (string, error) {
 		from := filepath.Join(root, "src", "runtime", file)
 		b, err := os.ReadFile(from)
 		if err != nil {
-			return "", fmt.Errorf("%w: %w", errMisfit, err)
+			return "", fmt.Errorf("%w: %w", ErrMisfit, err)
 		}
 		text, err := apply(file, string(b), editsOf(file))
 		if err != nil {

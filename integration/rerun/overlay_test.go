@@ -1,4 +1,4 @@
-package main
+package rerun
 
 import (
 	"encoding/json"
@@ -18,7 +18,7 @@ func TestEditsFitTheInstalledGo(t *testing.T) {
 	}
 	root := strings.TrimSpace(string(out))
 	list, err := overlay(root, t.TempDir())
-	if errors.Is(err, errMisfit) && os.Getenv("REDYNAMO_REQUIRE") == "" {
+	if errors.Is(err, ErrMisfit) && os.Getenv("REDYNAMO_REQUIRE") == "" {
 		t.Skip(err)
 	}
 	if err != nil {
@@ -67,38 +67,12 @@ func TestAnotherGoIsNotEdited(t *testing.T) {
 		switch {
 		case fits && (err != nil || got != "one\nnew\ntwo\n"):
 			t.Errorf("apply(%q) = %q, %v", text, got, err)
-		case !fits && !errors.Is(err, errMisfit):
+		case !fits && !errors.Is(err, ErrMisfit):
 			t.Errorf("apply(%q) = %q, %v, want a misfit", text, got, err)
 		}
 	}
 	root := t.TempDir()
-	if _, err := overlay(root, t.TempDir()); !errors.Is(err, errMisfit) {
+	if _, err := overlay(root, t.TempDir()); !errors.Is(err, ErrMisfit) {
 		t.Errorf("overlay of no Go: %v, want a misfit", err)
-	}
-}
-
-// TestRunsAreCompared has a program in place of the simulated cluster say what it likes.
-func TestRunsAreCompared(t *testing.T) {
-	const one, other = "trace 0123456789abcdef of 7 events", "trace 0123456789abcdee of 7 events"
-	for name, c := range map[string]struct {
-		script, want string
-	}{
-		"the same twice": {"echo '" + one + "'", ""},
-		"another run":    {"if [ -e again ]; then echo '" + other + "'; else touch again; echo '" + one + "'; fi", "NOT REPEATED"},
-		"a failure":      {"echo '" + one + "'; exit 1", "FAILED"},
-		"no cluster":     {"echo PASS", "FAILED: it ran no simulated cluster"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
-			program := filepath.Join(dir, "program")
-			if err := os.WriteFile(program, []byte("#!/bin/sh\n"+c.script+"\n"), 0o700); err != nil {
-				t.Fatal(err)
-			}
-			r := &runner{binary: program, dir: dir, times: 2}
-			o := r.repeat(t.Context(), task{seed: 1})
-			if c.want == "" && o.fault != "" || !strings.HasPrefix(o.fault, c.want) {
-				t.Errorf("fault %q, want %q", o.fault, c.want)
-			}
-		})
 	}
 }
