@@ -60,12 +60,16 @@ func NewView(version, epoch uint64, self ring.NodeID, members []Member, owners f
 		return v
 	}
 	var order []int
+	var before []ring.NodeID // the owners of the slot before: slots of one partition have the same
 	for slot := range uint16(ring.Slots) {
-		order = v.order(order[:0], owners(slot), index)
 		last := len(v.Runs) - 1
-		if last < 0 || !slices.Equal(v.Runs[last].Owners, order) {
-			v.Runs = append(v.Runs, SlotRun{First: slot, Owners: slices.Clone(order)})
-			last++
+		if of := owners(slot); last < 0 || !slices.Equal(of, before) {
+			before = append(before[:0], of...)
+			order = v.order(order[:0], of, index)
+			if last < 0 || !slices.Equal(v.Runs[last].Owners, order) {
+				v.Runs = append(v.Runs, SlotRun{First: slot, Owners: slices.Clone(order)})
+				last++
+			}
 		}
 		v.Runs[last].Last = slot
 		v.runOf[slot] = uint16(last)
