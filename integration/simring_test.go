@@ -39,6 +39,7 @@ const (
 	ringChange  = 150 * time.Second      // in which a change is over, once nothing is broken: lost messages count for a minute
 	ringDrop    = 30 * time.Second       // after that, until nobody holds what others own
 	ringPoll    = 20 * time.Millisecond
+	ringListed  = 25 // a client lists all keys about once in so many operations
 )
 
 // ringSim is a cluster whose ring changes.
@@ -167,6 +168,10 @@ func (r *ringClient) run() {
 		if r.rng.IntN(5) == 0 || !r.s.doors.has(r.at) {
 			r.leave()
 		}
+		if r.rng.IntN(ringListed) == 0 {
+			r.listOld()
+			continue
+		}
 		key := fmt.Sprintf("shared:%d", r.rng.IntN(ringShared))
 		switch p := r.rng.IntN(100); {
 		case p < 35:
@@ -230,6 +235,39 @@ func (r *ringClient) readOld() error {
 		r.h.errorf("I1 lost: %s: a read of k%d shows %v", where, k, got)
 	}
 	return nil
+}
+
+// listOld lists the old keys, and counts all keys: each of the old ones is on all its
+// owners, so none may be left out, whoever is asked for it. A listing that fails is
+// repeated by clients, and says nothing.
+func (r *ringClient) listOld() {
+	lenient, wave := r.s.lenient.Load(), r.s.waves.Load()
+	if !r.connected() {
+		return
+	}
+	where := r.where()
+	keys, err := r.cl.do("KEYS", "k*")
+	if r.fateOf(err) != acked {
+		return
+	}
+	count, err := r.cl.do("DBSIZE")
+	if r.fateOf(err) != acked || lenient || r.s.waves.Load() != wave {
+		return
+	}
+	r.h.count("listed")
+	listed := map[string]bool{}
+	for _, key := range keys.([]any) {
+		listed[fmt.Sprint(key)] = true
+	}
+	for k := range ringKeys {
+		if key := fmt.Sprintf("k%d", k); !listed[key] {
+			r.h.errorf("I1 lost: %s: KEYS lists %d of %d old keys, and not %s", where, len(listed), ringKeys, key)
+			break
+		}
+	}
+	if count.(int64) < ringKeys {
+		r.h.errorf("I1 lost: %s: DBSIZE is %d, and there are %d old keys", where, count, ringKeys)
+	}
 }
 
 // readShared reads a shared key and judges what it shows.
@@ -445,8 +483,8 @@ func (s *ringSim) judgeEnd() {
 		s.checkEqual(cl, key)
 	}
 	s.within(ringDrop, "nobody holds what others own", func() string { return s.strays(cl, keys) })
-	if w := s.h.mu.counts["write acked"]; w < 100 {
-		s.h.errorf("only %d writes were acknowledged: the load was no load", w)
+	if w, l := s.h.mu.counts["write acked"], s.h.mu.counts["listed"]; w < 100 || l == 0 {
+		s.h.errorf("only %d writes were acknowledged, and keys were listed %d times: the load was no load", w, l)
 	}
 }
 
