@@ -48,6 +48,8 @@ var layers = map[string][]string{
 	"integration/rerun":  {},
 	"integration/replay": {"integration/rerun"},
 	"integration/soak":   {"integration/rerun"},
+	// mutants edits production code, and runs tests of it, as binaries.
+	"integration/mutants": {},
 	// kernelsim has glue of its own around the kernels, and nothing else.
 	"integration/kernelsim": {"replica/version", "membership/ring", "membership/epoch", "antientropy/merkle", "coordinator/quorum"},
 	// scorecard knows the program only as a binary, as users do, but for its judge.
