@@ -324,6 +324,9 @@ func TestSessionOfAnotherRingOrWithoutBeginningProvesNothing(t *testing.T) {
 	end(Session{Epoch: r.Epoch() + 1, Last: s.Last})
 	begin(a.id, Session{Epoch: r.Epoch(), First: 5, Last: s.Last})
 	end(s)
+	if n := len(b.x.ledger.mu.opened); n != 1 {
+		t.Errorf("%d sessions are open after the late end of another", n)
+	}
 	end(Session{Epoch: r.Epoch(), First: 5, Last: s.Last}.givenUp())
 	begin(77, s) // no member
 	if _, ok := b.x.Session(0, a.id); ok || !ended {

@@ -525,6 +525,24 @@ func first(n int) (list []int) {
 	return list
 }
 
+// Nodes that join while others hand partitions over make them begin anew, again and
+// again. No session that is given up so may hold up the others.
+func TestAClusterWhoseNodesJoinOneAfterTheOtherIsSoonAtRestInVirtualTime(t *testing.T) {
+	from, seeds := simSeeds(t, 5)
+	for seed := from; seed < from+seeds; seed++ {
+		synctest.Test(t, func(t *testing.T) {
+			s := newRingSim(t, uint64(seed), 1, 5)
+			defer s.close()
+			rng := rand.New(rand.NewPCG(uint64(seed), 9))
+			for i := 1; i < 6; i++ {
+				s.join(i, false)
+				time.Sleep(time.Duration(rng.Int64N(int64(400 * time.Millisecond))))
+			}
+			s.awaitRing(15*time.Second, first(6)...)
+		})
+	}
+}
+
 func TestARingGrowsUnderLoadInVirtualTime(t *testing.T) {
 	changeRing(t, 1, 3, 2, func(s *ringSim) {
 		s.join(3, false)
