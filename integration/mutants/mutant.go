@@ -22,6 +22,8 @@ type mutant struct {
 	name   string
 	breaks string // what goes wrong, and which promise that breaks, in a line
 	edits  []edit
+	// apart: kernelsim has nothing of what is broken.
+	apart bool
 	// sims names the tests of clusters in virtual time that are tried, in their order:
 	// see sims.
 	sims string
