@@ -209,7 +209,7 @@ type played struct {
 // run plays, for so much processor time at most: what else the machine does then says
 // nothing of a mutant. Something that waits and does nothing is given up, too.
 func (p play) run(ctx context.Context, limit time.Duration) (played, error) {
-	const idle = 20 // real time for processor time, at most
+	const idle = 100 // real time for processor time, at most
 	ctx, cancel := context.WithTimeout(ctx, idle*max(limit, time.Second))
 	defer cancel()
 	seconds := strconv.Itoa(int(max(limit, time.Second) / time.Second))
