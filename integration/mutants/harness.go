@@ -96,16 +96,6 @@ type result struct {
 	broken   error // it is not worth anything
 }
 
-// of returns what a harness said, if it was asked.
-func (r *result) of(harness string) (finding, bool) {
-	for _, f := range r.findings {
-		if f.harness == harness {
-			return f, true
-		}
-	}
-	return finding{}, false
-}
-
 // caughtBy reports whether one of some harnesses caught it.
 func (r *result) caughtBy(harnesses ...string) bool {
 	return slices.ContainsFunc(r.findings, func(f finding) bool { return f.caught && slices.Contains(harnesses, f.harness) })
