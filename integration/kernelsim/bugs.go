@@ -22,6 +22,7 @@ type bugs struct {
 	leafKept        bool // a merge does not change its leaf of the tree
 	tokenWhole      bool // the token of a write covers siblings that its client has not seen
 	barrierSkipped  bool // a session proves what is not synced
+	leavesProve     bool // a recovery or a hand-over compares leaves, and not contexts
 	dropUnfenced    bool // a partition is dropped while a change of the ring begins
 	sloppyForgotten bool // a fallback takes a row for its own
 }

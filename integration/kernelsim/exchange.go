@@ -179,7 +179,7 @@ func (s *session) roots() {
 		back(func() {
 			var differing []int
 			for _, part := range s.parts {
-				if s.whole || s.n.root(part) != theirs[part] {
+				if s.lists() || s.n.root(part) != theirs[part] {
 					differing = append(differing, part)
 				}
 			}
@@ -204,7 +204,7 @@ func (s *session) descend(parts []int) {
 // level asks for the next hashes of a tree.
 func (s *session) level(t *merkle.Tree, level int, differing, parts []int) {
 	if level == t.Depth() || len(differing) == 0 {
-		if s.whole {
+		if s.lists() {
 			differing = t.Filled(differing)
 			slices.Sort(differing)
 			differing = slices.Compact(differing)
@@ -231,6 +231,9 @@ func (s *session) level(t *merkle.Tree, level int, differing, parts []int) {
 	})
 }
 
+// lists reports whether contexts are compared too.
+func (s *session) lists() bool { return s.whole && !s.n.w.bugs.leavesProve }
+
 // states lists the states of a node's own rows in some cells; it has none to tell of a
 // partition that is fenced (replica.Reader).
 func (n *node) states(cells []cellRef, whole bool) (states [maxKeys]uint64, ok bool) {
@@ -254,9 +257,9 @@ func (n *node) states(cells []cellRef, whole bool) (states [maxKeys]uint64, ok b
 func (s *session) list() {
 	s.ask(func(p *node, back func(func())) {
 		p.heard(s.n.id)
-		theirs, ok := p.states(s.cells, s.whole)
+		theirs, ok := p.states(s.cells, s.lists())
 		back(func() {
-			ours, mine := s.n.states(s.cells, s.whole)
+			ours, mine := s.n.states(s.cells, s.lists())
 			if !ok || !mine {
 				s.end(false)
 				return

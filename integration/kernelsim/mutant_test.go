@@ -33,7 +33,7 @@ var mutants = []mutant{
 	{"an error is taken for not found", func(b *bugs) { b.errorIsAbsent = true }, 1, 20_000, 8},
 	{"not found is taken for an error", func(b *bugs) { b.absentIsError = true }, 1, 200, 4},
 	{"rows are confirmed before they are synced", func(b *bugs) { b.confirmEarly = true }, 1, 20_000, 8},
-	{"writes go to the owners of the base alone", func(b *bugs) { b.baseOnly = true }, 1, 20_000, 8},
+	{"writes go to the owners of the base alone", func(b *bugs) { b.baseOnly = true }, 48_001, 20_000, 8},
 	{"nothing is handed over", func(b *bugs) { b.moveNothing = true }, 1, 20_000, 8},
 	{"a merge leaves its leaf of the tree", func(b *bugs) { b.leafKept = true }, 1, 2_000, 6},
 	{"a token covers unseen siblings", func(b *bugs) { b.tokenWhole = true }, 1, 2_000, 6},
@@ -47,6 +47,7 @@ var rare = []mutant{
 	{"requests by old rings are carried out", func(b *bugs) { b.noStale = true }, 1, 100_000, 8},
 	{"hints are not handed over", func(b *bugs) { b.moveNoHints = true }, 1, 100_000, 8},
 	{"a session proves what is not synced", func(b *bugs) { b.barrierSkipped = true }, 1, 100_000, 10},
+	{"leaves prove that contexts are equal", func(b *bugs) { b.leavesProve = true }, 1, 100_000, 10},
 }
 
 func TestMutantsAreFound(t *testing.T) {

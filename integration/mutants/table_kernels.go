@@ -157,7 +157,7 @@ var epochMutants = []mutant{
 	{
 		name:   "old-writes-not-refused",
 		breaks: "a write by rings that are over is taken: it is not where others read (acked)",
-		edits:  []edit{{"membership/epoch/view.go", "if !slices.Contains(v.known, st.Target) && st.Target.Sum <= v.Stamp.Base.Sum {\n\t\treturn true", "if !slices.Contains(v.known, st.Target) && st.Target.Sum <= v.Stamp.Base.Sum {\n\t\treturn false"}},
+		edits:  []edit{{"membership/epoch/view.go", "if !slices.Contains(v.known, st.Target) && !v.Behind(st) {\n\t\treturn true", "if !slices.Contains(v.known, st.Target) && !v.Behind(st) {\n\t\treturn false"}},
 		sims:   "delayed grows shrinks",
 	},
 	{

@@ -74,7 +74,7 @@ var nodeMutants = []mutant{
 			{"cmd/redynamo/node/drop.go", "if v.Settled && !d.close(v) {", "if !d.close(v) {"},
 			{"cmd/redynamo/node/drop.go", "if v.Settled {\n\t\tif err := d.dropClosed(ctx, v)", "if v.Number > 0 {\n\t\tif err := d.dropClosed(ctx, v)"},
 			{"cmd/redynamo/node/drop.go", "if !v.Holds(p) {\n\t\t\td.rows.Fence(p, true)", "if !v.Target().Owns(v.Self, p) {\n\t\t\td.rows.Fence(p, true)"},
-			{"cmd/redynamo/node/drop.go", "if d.empty[p] && v.Holds(p) {", "if d.empty[p] && v.Target().Owns(v.Self, p) {"},
+			{"cmd/redynamo/node/drop.go", "if d.mu.empty[p] && v.Holds(p) {", "if d.mu.empty[p] && v.Target().Owns(v.Self, p) {"},
 		},
 		sims: "grows replaced",
 	},

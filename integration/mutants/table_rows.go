@@ -149,7 +149,7 @@ var exchangeMutants = []mutant{
 	{
 		name:   "session-without-its-end",
 		breaks: "a session is entered without its end: what it brought need not be on any disk, and the other side proves nothing (acked)",
-		edits:  []edit{{"antientropy/exchanger.go", "return x.end(ctx, e.peer, s)", "return nil"}},
+		edits:  []edit{{"antientropy/exchanger.go", "err = x.end(ctx, e.peer, s)", "err = nil"}},
 		sims:   "reap deletes grows",
 	},
 	{
