@@ -53,6 +53,18 @@ func TestNamedFatesAreTheSameHistory(t *testing.T) {
 	}
 }
 
+// TestTheScheduleOfAForgottenDeleteHasTeeth: what it shows is too rare to be found among
+// histories that are drawn.
+func TestTheScheduleOfAForgottenDeleteHasTeeth(t *testing.T) {
+	s, err := loadSchedule("testdata/delete-forgotten-by-recovery.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f := play(s, bugs{leavesProve: true}, newShared()).failure; f == nil || f.Kind != "resurrected" {
+		t.Errorf("where leaves prove contexts it shows %v, want a deleted version back", f)
+	}
+}
+
 // TestKnownSchedules plays the schedules that once broke a promise.
 func TestKnownSchedules(t *testing.T) {
 	names, err := filepath.Glob("testdata/*.json")
