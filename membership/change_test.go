@@ -133,7 +133,7 @@ func TestANodeHearsWhatIsBroughtToItAsItHearsGossip(t *testing.T) {
 		if heard := b.m.View().Epoch; heard.Stamp.Target == target || !heard.Behind(a.View().Epoch.Stamp) {
 			t.Fatal("it was heard of without gossip")
 		}
-		saves := b.store.saves
+		saves := b.store.saved()
 		for what, state := range map[string][]byte{"nothing": nil, "a cut state": a.State()[1:], "nonsense": []byte("nonsense")} {
 			if err := b.m.Hear(t.Context(), state); !errors.Is(err, ErrCorrupt) {
 				t.Errorf("%s: %v", what, err)
@@ -142,10 +142,10 @@ func TestANodeHearsWhatIsBroughtToItAsItHearsGossip(t *testing.T) {
 		if err := b.m.Hear(t.Context(), other.m.State()); err != nil || b.m.View().Epoch.Stamp.Target == target {
 			t.Errorf("of another cluster: %v", err)
 		}
-		if b.store.saves != saves || b.m.metrics.unreadable.Get() != 3 || w.log.count("a node was refused") == 0 {
-			t.Errorf("%d saves, %d unreadable, %d refused", b.store.saves-saves, b.m.metrics.unreadable.Get(), w.log.count("a node was refused"))
+		if b.store.saved() != saves || b.m.metrics.unreadable.Get() != 3 || w.log.count("a node was refused") == 0 {
+			t.Errorf("%d saves, %d unreadable, %d refused", b.store.saved()-saves, b.m.metrics.unreadable.Get(), w.log.count("a node was refused"))
 		}
-		if err := b.m.Hear(t.Context(), a.State()); err != nil || b.m.View().Epoch.Stamp.Target != target || b.store.saves == saves {
+		if err := b.m.Hear(t.Context(), a.State()); err != nil || b.m.View().Epoch.Stamp.Target != target || b.store.saved() == saves {
 			t.Errorf("%v: it goes by %v, wanted %v", err, b.m.View().Epoch.Stamp.Target, target)
 		}
 		gone, cancel := context.WithCancel(t.Context())

@@ -42,6 +42,13 @@ func (s *memStore) Save(b []byte) error {
 	return nil
 }
 
+// saved is how often something was saved.
+func (s *memStore) saved() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.saves
+}
+
 // world is a network with nodes on it.
 type world struct {
 	t     *testing.T
