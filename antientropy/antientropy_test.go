@@ -119,6 +119,9 @@ func TestOnlyWholeSessionsTellOfContexts(t *testing.T) {
 		}
 		began := time.Now()
 		tally := exchangeAll(t, a, b)
+		if took := time.Since(began); took >= 2*a.x.cfg.Settle {
+			t.Errorf("a whole session waits %v for writes under way", took)
+		}
 		if n := differing(); n != 0 || tally.Pulled > int64(before) || tally.Pushed > int64(before) {
 			t.Errorf("after a whole session %d rows of %d differ; %+v", n, before, tally)
 		}
@@ -519,7 +522,7 @@ func TestPeerInAnotherSessionIsAskedAgainSoon(t *testing.T) {
 			t.Fatal(err)
 		}
 		stop := w.run(t)
-		if err := w.hosts[1].x.Repair(0, ring.Slots-1); err != nil {
+		if err := w.hosts[1].x.Repair(0, ring.Slots-1, false); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(lease + 5*time.Second)
@@ -600,10 +603,10 @@ func TestRepairComparesSomeSlotsNowAndTellsHowFarItIs(t *testing.T) {
 		a.put("=outside", 1)
 		stop := a.world.run(t)
 		// Also the side that does not begin by itself can be told to.
-		if err := b.x.Repair(0, 7); err != nil {
+		if err := b.x.Repair(0, 7, true); err != nil {
 			t.Fatal(err)
 		}
-		if err := b.x.Repair(0, 7); !errors.Is(err, ErrRepairing) {
+		if err := b.x.Repair(0, 7, true); !errors.Is(err, ErrRepairing) {
 			t.Errorf("a second repair: %v", err)
 		}
 		if s := b.x.RepairStatus(); s.Peers != 1 || s.Done != 0 || !s.Ended.IsZero() {
@@ -618,7 +621,7 @@ func TestRepairComparesSomeSlotsNowAndTellsHowFarItIs(t *testing.T) {
 			t.Errorf("differ: %v, want only what was not asked for", bad)
 		}
 		a.world.down.Store(a.id, true)
-		if err := b.x.Repair(0, ring.Slots-1); err != nil {
+		if err := b.x.Repair(0, ring.Slots-1, false); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(5 * time.Second)

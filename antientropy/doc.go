@@ -42,9 +42,9 @@
 // has forgotten of the past is no difference to another for ever. But such a context may
 // be all that is left of a delete: it knows a version that must not come back. As long
 // as each owner keeps what it has acknowledged, that is known to W of them. An owner that
-// has lost rows, or that comes in the place of another, has to be told: so Exchange and
-// Repair are whole. They list every cell that has rows, not only those that differ, by
-// hashes of whole records. Only a session of that kind proves that nothing is lost.
+// has lost rows, or that comes in the place of another, has to be told: so Exchange is
+// whole, and Repair on demand. They list every cell that has rows, not only those that
+// differ, by hashes of whole records. Only a session of that kind proves that nothing is lost.
 //
 // # What a session proves
 //

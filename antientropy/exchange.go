@@ -19,6 +19,7 @@ type exchange struct {
 	forest *forest
 	parts  []int // the partitions to compare, ascending
 	whole  bool  // contexts are compared too
+	waited bool  // for writes under way
 	cells  int   // of the next question for states
 	tally  Tally
 }
@@ -56,11 +57,14 @@ func (e *exchange) run(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("roots: %w", err)
 		}
-		if e.whole {
-			differing = parts
-		}
-		for _, p := range differing {
-			if cells, err = e.descend(ctx, cells, p); err != nil {
+		for _, p := range parts {
+			_, differs := slices.BinarySearch(differing, p)
+			if differs {
+				cells, err = e.descend(ctx, cells, p)
+			} else if e.whole {
+				cells = e.filled(cells, p, nil)
+			}
+			if err != nil {
 				return fmt.Errorf("partition %d: %w", p, err)
 			}
 			if len(cells) >= e.x.cfg.CellBatch {
@@ -97,6 +101,16 @@ func (e *exchange) roots(ctx context.Context, parts []int) (differing []int, err
 	return differing, nil
 }
 
+// filled appends the cells of a partition that have rows here, and some leaves.
+func (e *exchange) filled(cells []merkle.Cell, partition int, leaves []int) []merkle.Cell {
+	leaves = e.forest.tree(partition).Filled(leaves)
+	slices.Sort(leaves)
+	for _, leaf := range slices.Compact(leaves) {
+		cells = append(cells, e.forest.cellOf(partition, leaf))
+	}
+	return cells
+}
+
 // descend appends the cells of a partition that differ, or that may in a whole session:
 // where there is nothing on this side, the tree tells whether there is on the other.
 func (e *exchange) descend(ctx context.Context, cells []merkle.Cell, partition int) ([]merkle.Cell, error) {
@@ -123,9 +137,7 @@ func (e *exchange) descend(ctx context.Context, cells []merkle.Cell, partition i
 		level = next
 	}
 	if e.whole {
-		differing = tree.Filled(differing)
-		slices.Sort(differing)
-		differing = slices.Compact(differing)
+		return e.filled(cells, partition, differing), nil
 	}
 	for _, leaf := range differing {
 		cells = append(cells, e.forest.cellOf(partition, leaf))
@@ -144,11 +156,15 @@ func (e *exchange) nodes(ctx context.Context, q NodesQuery) ([]uint64, error) {
 	return hashes, err
 }
 
-// settle waits for writes under way and then makes the cells equal.
+// settle waits for writes under way and then makes the cells equal. A whole session
+// waits once: it comes to all cells there are, and few of them differ.
 func (e *exchange) settle(ctx context.Context, cells []merkle.Cell) error {
-	if err := sleep(ctx, e.x.cfg.Settle); err != nil {
-		return err
+	if !e.whole || !e.waited {
+		if err := sleep(ctx, e.x.cfg.Settle); err != nil {
+			return err
+		}
 	}
+	e.waited = true
 	for from := uint32(0); len(cells) > 0; {
 		q := ListQuery{Cells: cells[:min(len(cells), e.cells)], From: from, Limit: e.x.cfg.ListKeys, Whole: e.whole}
 		theirs, diffs, err := e.differing(ctx, q)

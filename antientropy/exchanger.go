@@ -205,6 +205,11 @@ func (x *Exchanger) turnOf(ctx context.Context, node ring.NodeID) (Tally, error)
 // live ring, now, contexts included, and answers what it came to. It waits while this node is in another
 // session; ErrBusy means that the peer is.
 func (x *Exchanger) Exchange(ctx context.Context, node ring.NodeID, first, last ring.Slot) (Tally, error) {
+	return x.exchange(ctx, node, first, last, true)
+}
+
+// exchange is Exchange, with contexts or without.
+func (x *Exchanger) exchange(ctx context.Context, node ring.NodeID, first, last ring.Slot, whole bool) (Tally, error) {
 	if err := x.awaitOwn(ctx, node); err != nil {
 		return Tally{}, err
 	}
@@ -213,7 +218,7 @@ func (x *Exchanger) Exchange(ctx context.Context, node ring.NodeID, first, last 
 	if r.Live == nil {
 		return Tally{}, errNoPeer
 	}
-	return x.compare(ctx, node, r, first, last, true)
+	return x.compare(ctx, node, r, first, last, whole)
 }
 
 // compare runs one exchange with a peer over some slots of the partitions that both
@@ -325,8 +330,8 @@ func (x *Exchanger) Session(partition int, node ring.NodeID) (began time.Time, o
 	return began, !began.IsZero()
 }
 
-// WholeSession is Session for those by Exchange and Repair of this node. Only they prove
-// that it has all that the other owner had.
+// WholeSession is Session for those by Exchange and whole repairs of this node. Only they
+// prove that it has all that the other owner had.
 func (x *Exchanger) WholeSession(partition int, node ring.NodeID) (began time.Time, ok bool) {
 	began = x.ledger.last(partition, node).whole
 	return began, !began.IsZero()

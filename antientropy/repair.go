@@ -24,6 +24,7 @@ type jobs struct {
 // Repair is the state of the pass that Exchanger.Repair began last.
 type Repair struct {
 	First, Last ring.Slot
+	Whole       bool      // contexts are compared too
 	Began       time.Time // zero: there was none in this run
 	Ended       time.Time // zero: it is under way
 	Peers       int       // to exchange with
@@ -34,9 +35,10 @@ type Repair struct {
 }
 
 // Repair begins a pass over the partitions that the slots are in, with every other
-// owner, ahead of the usual
-// turns. One runs at a time; RepairStatus tells how far it is.
-func (x *Exchanger) Repair(first, last ring.Slot) error {
+// owner, ahead of the usual turns. If whole, contexts are compared too: that brings back
+// what this node has lost, and reads all rows. One pass runs at a time; RepairStatus
+// tells how far it is.
+func (x *Exchanger) Repair(first, last ring.Slot, whole bool) error {
 	j := &x.jobs
 	peers := x.peers()
 	j.mu.Lock()
@@ -44,7 +46,7 @@ func (x *Exchanger) Repair(first, last ring.Slot) error {
 	if !j.mu.now.Began.IsZero() && j.mu.now.Ended.IsZero() {
 		return ErrRepairing
 	}
-	j.mu.now = Repair{First: first, Last: last, Began: x.cfg.Now(), Peers: len(peers)}
+	j.mu.now = Repair{First: first, Last: last, Whole: whole, Began: x.cfg.Now(), Peers: len(peers)}
 	j.mu.ask = peers
 	if len(peers) == 0 {
 		j.mu.now.Ended = j.mu.now.Began
@@ -74,14 +76,14 @@ func (x *Exchanger) work(ctx context.Context) bool {
 		return false
 	}
 	node := j.mu.ask[0]
-	first, last := j.mu.now.First, j.mu.now.Last
+	first, last, whole := j.mu.now.First, j.mu.now.Last, j.mu.now.Whole
 	j.mu.Unlock()
-	tally, err := x.Exchange(ctx, node, first, last)
+	tally, err := x.exchange(ctx, node, first, last, whole)
 	for tries := 0; errors.Is(err, ErrBusy) && tries < repairTries; tries++ {
 		if sleep(ctx, x.cfg.Settle) != nil {
 			return false
 		}
-		tally, err = x.Exchange(ctx, node, first, last)
+		tally, err = x.exchange(ctx, node, first, last, whole)
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -269,7 +269,7 @@ func (h handler) ServeSession(m rpc.SessionRequest, meta rpc.Meta, reply func(er
 
 // Repair begins a comparison of some slots with their other owners.
 func (p *publisher) Repair(first, last ring.Slot) error {
-	err := p.n.exchange.Repair(first, last)
+	err := p.n.exchange.Repair(first, last, false)
 	if errors.Is(err, antientropy.ErrRepairing) {
 		return resp.ErrRepairing
 	}

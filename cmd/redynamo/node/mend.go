@@ -15,7 +15,7 @@ type mendOwners struct{ n *Node }
 
 // Exchange is replica.Owners. A repair that is under way is no obstacle: the mender
 // asks again.
-func (o mendOwners) Exchange(first, last ring.Slot) { _ = o.n.exchange.Repair(first, last) }
+func (o mendOwners) Exchange(first, last ring.Slot) { _ = o.n.exchange.Repair(first, last, true) }
 
 // lacksTimeout bounds the question what another owner lacks.
 const lacksTimeout = 2 * time.Second

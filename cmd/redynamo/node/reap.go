@@ -254,7 +254,7 @@ func (n *Node) recoverTask(ctx context.Context) error {
 		// the change waits until it has handed over what it has.
 		if s := n.exchange.RepairStatus(); n.owns(n.members.View()) && (s.Began.IsZero() || !s.Ended.IsZero()) {
 			// Refused only while one is under way.
-			_ = n.exchange.Repair(0, ring.Slots-1)
+			_ = n.exchange.Repair(0, ring.Slots-1, true)
 		}
 	}
 }
