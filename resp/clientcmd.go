@@ -1,6 +1,7 @@
 package resp
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -24,7 +25,7 @@ func clientSubcommands() []command {
 		sub("list", -2, admin, "2.4.0", "Describes all connections of this door.", clientList),
 		sub("no-evict", 3, admin, "7.0.0", "Accepted; clients are never evicted.", clientNoEvict, onOff),
 		sub("no-touch", 3, plain, "7.2.0", "Accepted; reads never touch.", clientNoTouch, onOff),
-		sub("pause", -3, admin, "3.0.0", "Refused: clients cannot be paused.", clientPause),
+		sub("pause", -3, admin, "2.9.50", "Refused: clients cannot be paused.", clientPause),
 		sub("reply", 3, plain, "3.2.0", "Says whether the connection wants replies.", clientReply),
 		sub("setinfo", 4, plain, "7.2.0", "Notes the client's library.", clientSetInfo),
 		sub("setname", 3, plain, "2.6.9", "Names the connection.", clientSetName, arguments("connection-name string")...),
@@ -61,6 +62,11 @@ func helper(name string, rows []command) handler {
 			w.Simple(line)
 		}
 	}
+}
+
+// subcommandText refuses too many words for a subcommand.
+func subcommandText(sub, container string) string {
+	return "ERR unknown subcommand or wrong number of arguments for '" + sub + "'. Try " + container + " HELP."
 }
 
 // validLabel reports whether a name may stand in CLIENT LIST.
@@ -135,8 +141,11 @@ func clientCaching(_ *session, _ [][]byte, w *Reply) {
 
 func clientGetRedir(_ *session, _ [][]byte, w *Reply) { w.Int(-1) }
 
-func clientTracking(_ *session, args [][]byte, w *Reply) {
+func clientTracking(s *session, args [][]byte, w *Reply) {
+	refused := s.trackingFault(args[3:])
 	switch {
+	case refused != "":
+		w.Error(refused)
 	case equalFold(args[2], "off"):
 		w.Simple("OK")
 	case equalFold(args[2], "on"):
@@ -146,6 +155,35 @@ func clientTracking(_ *session, args [][]byte, w *Reply) {
 	default:
 		w.Error(errSyntax)
 	}
+}
+
+// trackingFault checks the options of CLIENT TRACKING and returns the text of an
+// error, if any.
+func (s *session) trackingFault(options [][]byte) string {
+	redirect := int64(0)
+	for i := 0; i < len(options); i++ {
+		word, more := options[i], i+1 < len(options)
+		switch {
+		case equalFold(word, "redirect") && more:
+			i++
+			id, ok := parseInt(options[i])
+			switch {
+			case redirect != 0:
+				return "ERR A client can only redirect to a single other client"
+			case !ok:
+				return errNotInteger
+			case !slices.ContainsFunc(s.srv.clients(), func(c *client) bool { return c.id == id }):
+				return "ERR The client ID you want redirect to does not exist"
+			}
+			redirect = id
+		case equalFold(word, "prefix") && more:
+			i++
+		case equalFold(word, "bcast"), equalFold(word, "optin"), equalFold(word, "optout"), equalFold(word, "noloop"):
+		default:
+			return errSyntax
+		}
+	}
+	return ""
 }
 
 func clientTrackingInfo(_ *session, _ [][]byte, w *Reply) {
@@ -162,6 +200,10 @@ func clientTrackingInfo(_ *session, _ [][]byte, w *Reply) {
 func clientPause(_ *session, args [][]byte, w *Reply) {
 	ms, ok := parseInt(args[2])
 	switch {
+	case len(args) > 4:
+		w.Error(subcommandText(clip(args[1], shownBytes), "CLIENT"))
+	case len(args) == 4 && !equalFold(args[3], "write") && !equalFold(args[3], "all"):
+		w.Error("ERR CLIENT PAUSE mode must be WRITE or ALL")
 	case !ok:
 		w.Error("ERR timeout is not an integer or out of range")
 	case ms < 0:
@@ -174,7 +216,9 @@ func clientPause(_ *session, args [][]byte, w *Reply) {
 func clientUnblock(_ *session, args [][]byte, w *Reply) {
 	_, ok := parseInt(args[2])
 	switch {
-	case len(args) > 4, len(args) == 4 && !equalFold(args[3], "timeout") && !equalFold(args[3], "error"):
+	case len(args) > 4:
+		w.Error(subcommandText(clip(args[1], shownBytes), "CLIENT"))
+	case len(args) == 4 && !equalFold(args[3], "timeout") && !equalFold(args[3], "error"):
 		w.Error("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")
 	case !ok:
 		w.Error(errNotInteger)

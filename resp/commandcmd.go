@@ -216,12 +216,16 @@ func commandGetKeysAndFlags(s *session, args [][]byte, w *Reply) {
 		w.Error(refused)
 		return
 	}
+	flags := row.keySpec
+	if row.keyFlags != nil {
+		flags = row.keyFlags(args[2:])
+	}
 	w.Array(len(at))
 	for _, i := range at {
 		w.Array(2)
 		w.Bulk(args[2+i])
-		w.Set(len(row.keySpec))
-		for _, f := range row.keySpec {
+		w.Set(len(flags))
+		for _, f := range flags {
 			w.Simple(f)
 		}
 	}

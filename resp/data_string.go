@@ -10,7 +10,8 @@ func stringCommands() []command {
 		{name: "get", arity: 2, flags: words("readonly fast"), keySpec: words("RO access"), since: "1.0.0", start: startGet,
 			summary: "Get the value of a key", args: arguments("key key")},
 		{name: "set", arity: -3, flags: words("write denyoom"), keySpec: words("RW access update variable_flags"), since: "1.0.0", start: startSet,
-			summary: "Set the value of a key, with conditions and an expiry", args: setArguments()},
+			keyFlags: setKeyFlags,
+			summary:  "Set the value of a key, with conditions and an expiry", args: setArguments()},
 		{name: "setex", arity: 4, flags: words("write denyoom"), keySpec: words("OW update"), since: "2.0.0", start: startSetEX,
 			summary: "Set a value that expires after some seconds", args: arguments("key key", "seconds integer", "value string")},
 		{name: "psetex", arity: 4, flags: words("write denyoom"), keySpec: words("OW update"), since: "2.6.0", start: startPSetEX,
@@ -87,6 +88,17 @@ func startSet(s *session, args [][]byte) pending {
 	op := version.Op{Kind: version.OpSet, Value: args[2], Cond: o.cond, ReturnOld: o.get}
 	o.expiry.apply(&op, at)
 	return s.beginSet(args, op, showSet)
+}
+
+// setKeyFlags is what SET does with its key: it looks at what was there only with
+// GET. That the rest are options is not judged here, as in Redis.
+func setKeyFlags(args [][]byte) []string {
+	for _, word := range args[min(len(args), 3):] {
+		if foldEqual(word, "GET") {
+			return words("RW access update")
+		}
+	}
+	return words("OW update")
 }
 
 // beginSet starts a write of a whole value.

@@ -47,6 +47,9 @@ func vctxCommands() []command {
 			sub.run = func(s *session, args [][]byte, w *Reply) { run(s, args[1:], w) }
 		}
 	}
+	subs = append(subs, command{name: "help", arity: 2, flags: words("loading stale"), group: "vctx", since: "0.1.0",
+		complexity: "O(1)", summary: "List the subcommands"})
+	subs[len(subs)-1].run = helper("vctx", subs)
 	return append(rows, command{
 		name: "vctx", arity: -2, categories: words("slow"), group: "vctx", since: "0.1.0",
 		complexity: "Depends on subcommand.", summary: "Read and write with contexts and siblings",

@@ -274,7 +274,7 @@ func (g *guard) count() step {
 
 func (g *guard) length() step {
 	if c := g.buf[g.pos]; c != '$' {
-		return g.fail(protocolError("expected '$', got '" + string(rune(c)) + "'"))
+		return g.fail(protocolError("expected '$', got '" + string([]byte{c}) + "'"))
 	}
 	n, size, st := headerNumber(g.buf[g.pos:g.end])
 	switch {

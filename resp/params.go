@@ -1,7 +1,9 @@
 package resp
 
 import (
+	"bytes"
 	"crypto/sha256"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -63,7 +65,7 @@ func (p *params) load(cfg *Config) {
 	slices.SortStableFunc(p.fixed, func(a, b Field) int { return strings.Compare(a.Name, b.Name) })
 }
 
-func (p *params) maxClients() int { return int(p.clients.Load()) }
+func (p *params) maxClients() int { return int(min(p.clients.Load(), math.MaxInt)) }
 
 // locked reports whether a password is needed.
 func (p *params) locked() bool { return p.pass.Load() != nil }
@@ -88,22 +90,20 @@ func (p *params) list() []Field {
 	return all
 }
 
-// set changes one parameter and returns the reason for a refusal, or "".
+// refusal returns the reason why a parameter cannot be set to value, or "".
 // Setting a parameter to the value it has is always allowed.
-func (p *params) set(name, value string) string {
+func (p *params) refusal(name, value string) string {
 	switch name {
 	case "maxclients":
-		n, err := strconv.ParseInt(value, 10, 32)
-		if err != nil {
+		n, ok := parseInt([]byte(value))
+		if !ok {
 			return "argument couldn't be parsed into an integer"
 		}
-		if n < 1 {
+		if n < 1 || n > math.MaxUint32 {
 			return "argument must be between 1 and 4294967295 inclusive"
 		}
-		p.clients.Store(n)
 		return ""
 	case "requirepass":
-		p.setPassword(value)
 		return ""
 	}
 	for _, f := range p.list() {
@@ -112,6 +112,17 @@ func (p *params) set(name, value string) string {
 		}
 	}
 	return ""
+}
+
+// set changes one parameter. Requires: refusal has no reason against it.
+func (p *params) set(name, value string) {
+	switch name {
+	case "maxclients":
+		n, _ := parseInt([]byte(value))
+		p.clients.Store(n)
+	case "requirepass":
+		p.setPassword(value)
+	}
 }
 
 func (p *params) known(name string) bool {
@@ -140,11 +151,21 @@ func configGet(s *session, args [][]byte, w *Reply) {
 	var found []Field
 	all := s.srv.params.list()
 	for _, arg := range args[2:] {
+		literal := !bytes.ContainsAny(arg, "[*?")
 		pattern := compileGlob(fold256(arg))
 		for _, f := range all {
-			if ok, err := pattern.match([]byte(f.Name)); err == nil && ok && !slices.Contains(found, f) {
-				found = append(found, f)
+			match := literal && equalFold(arg, f.Name)
+			if !literal {
+				ok, err := pattern.match([]byte(f.Name))
+				match = ok && err == nil
 			}
+			if !match || slices.ContainsFunc(found, func(g Field) bool { return strings.EqualFold(f.Name, g.Name) }) {
+				continue
+			}
+			if literal { // the name is shown as it was typed
+				f.Name = string(arg)
+			}
+			found = append(found, f)
 		}
 	}
 	w.Map(len(found))
@@ -173,16 +194,19 @@ func configSet(s *session, args [][]byte, w *Reply) {
 			w.Error("ERR Unknown option or number of arguments for CONFIG SET - '" + clip(pairs[i], shownBytes) + "'")
 			return
 		case slices.Contains(names, name):
-			w.Error("ERR CONFIG SET failed (possibly related to argument '" + name + "') - duplicate parameter")
+			w.Error("ERR CONFIG SET failed (possibly related to argument '" + clip(pairs[i], shownBytes) + "') - duplicate parameter")
 			return
 		}
 		names = append(names, name)
 	}
 	for i, name := range names {
-		if refused := s.srv.params.set(name, string(pairs[2*i+1])); refused != "" {
+		if refused := s.srv.params.refusal(name, string(pairs[2*i+1])); refused != "" {
 			w.Error("ERR CONFIG SET failed (possibly related to argument '" + name + "') - " + refused)
 			return
 		}
+	}
+	for i, name := range names {
+		s.srv.params.set(name, string(pairs[2*i+1]))
 	}
 	w.Simple("OK")
 }

@@ -41,7 +41,9 @@ func serverCommands() []command {
 // what Redis answers when the feature is unused.
 func strangerCommands() []command {
 	admin := words("admin noscript loading stale")
-	container := func(name, group, since string, rows ...command) command {
+	container := func(name, group, since, helpSince string, rows ...command) command {
+		rows = append(rows, command{name: "help", arity: 2, flags: words("loading stale"), since: helpSince, summary: "Lists the subcommands."})
+		rows[len(rows)-1].run = helper(name, rows)
 		for i := range rows {
 			orDefault(&rows[i].group, group)
 			orDefault(&rows[i].complexity, "O(1)")
@@ -62,33 +64,33 @@ func strangerCommands() []command {
 			tips:  words("request_policy:all_shards response_policy:agg_min"),
 			since: "3.0.0", complexity: "O(1)", summary: "Answers at once how many further nodes have every write this connection had acknowledged.",
 			args: arguments("numreplicas integer", "timeout integer")},
-		container("acl", "server", "6.0.0",
+		container("acl", "server", "6.0.0", "6.0.0",
 			command{name: "list", arity: 2, flags: admin, run: aclList, summary: "Lists the one user."},
 			command{name: "users", arity: 2, flags: admin, run: aclUsers, summary: "Names the one user."},
 			command{name: "whoami", arity: 2, flags: words("noscript loading stale"), run: aclWhoAmI, summary: "Names the user of the connection."}),
-		container("function", "scripting", "7.0.0",
-			command{name: "flush", arity: -2, flags: words("write noscript"), run: okay, summary: "Accepted; there are no functions.",
+		container("function", "scripting", "7.0.0", "7.0.0",
+			command{name: "flush", arity: -2, flags: words("write noscript"), run: functionFlush, summary: "Accepted; there are no functions.",
 				tips: words("request_policy:all_shards response_policy:all_succeeded")},
-			command{name: "list", arity: -2, flags: words("noscript"), run: empty, summary: "Answers none.",
+			command{name: "list", arity: -2, flags: words("noscript"), run: functionList, summary: "Answers none.",
 				tips: words("nondeterministic_output_order")}),
-		container("latency", "server", "2.8.13",
+		container("latency", "server", "2.8.13", "2.8.13",
 			command{name: "history", arity: 3, flags: admin, run: empty, tips: special, summary: "Answers none: see the metrics."},
 			command{name: "latest", arity: 2, flags: admin, run: empty, tips: special, summary: "Answers none: see the metrics."},
 			command{name: "reset", arity: -2, flags: admin, run: none, tips: nodes, summary: "Answers 0."}),
-		container("memory", "server", "4.0.0",
+		container("memory", "server", "4.0.0", "4.0.0",
 			command{name: "doctor", arity: 2, run: memoryDoctor, summary: "Points to the metrics.",
 				tips: words("nondeterministic_output request_policy:all_shards response_policy:special")},
 			command{name: "purge", arity: 2, run: okay, summary: "Accepted; does nothing.",
 				tips: words("request_policy:all_shards response_policy:all_succeeded")}),
-		container("module", "server", "4.0.0",
+		container("module", "server", "4.0.0", "5.0.0",
 			command{name: "list", arity: 2, flags: words("admin noscript"), run: empty, summary: "Answers none.",
 				tips: words("nondeterministic_output_order")}),
-		container("script", "scripting", "2.6.0",
+		container("script", "scripting", "2.6.0", "5.0.0",
 			command{name: "exists", arity: -3, flags: words("noscript"), run: scriptExists, summary: "Answers 0 for each.",
 				tips: words("request_policy:all_shards response_policy:agg_logical_and")},
-			command{name: "flush", arity: -2, flags: words("noscript"), run: okay, summary: "Accepted; there are no scripts.", tips: nodes}),
-		container("slowlog", "server", "2.2.12",
-			command{name: "get", arity: -2, flags: words("admin loading stale"), run: empty, summary: "Answers none: see the metrics.",
+			command{name: "flush", arity: -2, flags: words("noscript"), run: scriptFlush, summary: "Accepted; there are no scripts.", tips: nodes}),
+		container("slowlog", "server", "2.2.12", "6.2.0",
+			command{name: "get", arity: -2, flags: words("admin loading stale"), run: slowlogGet, summary: "Answers none: see the metrics.",
 				tips: words("request_policy:all_nodes nondeterministic_output")},
 			command{name: "len", arity: 2, flags: words("admin loading stale"), run: none, summary: "Answers 0.",
 				tips: words("request_policy:all_nodes response_policy:agg_sum nondeterministic_output")},
@@ -184,6 +186,64 @@ func scriptExists(_ *session, args [][]byte, w *Reply) {
 	for range args[2:] {
 		w.Int(0)
 	}
+}
+
+// flushMode reports whether words are at most one of ASYNC and SYNC.
+func flushMode(args [][]byte) bool {
+	return len(args) == 0 || len(args) == 1 && (equalFold(args[0], "async") || equalFold(args[0], "sync"))
+}
+
+func scriptFlush(_ *session, args [][]byte, w *Reply) {
+	if !flushMode(args[2:]) {
+		w.Error("ERR SCRIPT FLUSH only support SYNC|ASYNC option")
+		return
+	}
+	w.Simple("OK")
+}
+
+func functionFlush(_ *session, args [][]byte, w *Reply) {
+	switch {
+	case len(args) > 3:
+		w.Error(subcommandText(clip(args[1], shownBytes), "FUNCTION"))
+	case !flushMode(args[2:]):
+		w.Error("ERR FUNCTION FLUSH only supports SYNC|ASYNC option")
+	default:
+		w.Simple("OK")
+	}
+}
+
+func functionList(_ *session, args [][]byte, w *Reply) {
+	withCode, named := false, false
+	for i := 2; i < len(args); i++ {
+		switch {
+		case equalFold(args[i], "withcode") && !withCode:
+			withCode = true
+		case equalFold(args[i], "libraryname") && !named:
+			if i++; i == len(args) {
+				w.Error("ERR library name argument was not given")
+				return
+			}
+			named = true
+		default:
+			w.Error("ERR Unknown argument " + clip(args[i], shownBytes))
+			return
+		}
+	}
+	w.Array(0)
+}
+
+func slowlogGet(_ *session, args [][]byte, w *Reply) {
+	if len(args) > 3 {
+		w.Error(subcommandText(clip(args[1], shownBytes), "SLOWLOG"))
+		return
+	}
+	if len(args) == 3 {
+		if n, ok := parseInt(args[2]); !ok || n < -1 {
+			w.Error("ERR count should be greater than or equal to -1")
+			return
+		}
+	}
+	w.Array(0)
 }
 
 func memoryDoctor(_ *session, _ [][]byte, w *Reply) {

@@ -45,6 +45,10 @@ type command struct {
 	run        handler
 	start      starter
 
+	// keyFlags says what the command does with its key when that hangs on its
+	// options. Nil for ordinary commands: keySpec says it.
+	keyFlags func(args [][]byte) []string
+
 	// keys finds the key arguments when first/last/step cannot say it: the
 	// positions in args. Nil for ordinary commands.
 	keys func(args [][]byte) []int
