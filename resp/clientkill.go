@@ -29,10 +29,10 @@ func clientKill(s *session, args [][]byte, w *Reply) {
 
 func parseKill(args [][]byte) (f killFilter, refused string) {
 	f.keepSelf = true
-	if len(args)%2 != 0 {
-		return f, errSyntax
-	}
 	for ; len(args) > 0; args = args[2:] {
+		if len(args) == 1 { // only now: what stands before it is judged first
+			return f, errSyntax
+		}
 		value := args[1]
 		switch {
 		case equalFold(args[0], "id"):

@@ -60,7 +60,7 @@ func parseExpireFlags(args [][]byte) (f expireFlags, fault string) {
 		case foldEqual(a, "LT"):
 			f.lt = true
 		default:
-			return f, "ERR Unsupported option " + string(a)
+			return f, "ERR Unsupported option " + clip(a, len(a))
 		}
 	}
 	switch {
