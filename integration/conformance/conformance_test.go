@@ -32,14 +32,14 @@
 package conformance
 
 import (
-	"errors"
 	"flag"
+	"fmt"
 	"maps"
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
+	"testing/synctest"
 
 	"github.com/redynamo/redynamo/resp"
 )
@@ -53,16 +53,13 @@ var doors = []string{"plain", "cluster"}
 
 func TestAnswersAreThoseOfRedis(t *testing.T) {
 	needRedis(t)
-	servers := startServers(t)
+	played := map[string][]scenario{}
 	var corpus []scenario
-	replies := [3]map[string]string{{}, {}, {}}
 	for _, door := range doors {
-		part := readCorpus(t, door)
-		corpus = append(corpus, part...)
-		for i, got := range playAll(t, servers[door], part) {
-			maps.Copy(replies[i], got)
-		}
+		played[door] = readCorpus(t, door)
+		corpus = append(corpus, played[door]...)
 	}
+	replies := playAll(t, played)
 	found, err := compare(corpus, replies[0], replies[1], replies[2])
 	if err != nil {
 		t.Error(err)
@@ -95,37 +92,36 @@ func TestAnswersAreThoseOfRedis(t *testing.T) {
 	}
 }
 
-// startServers brings up what is compared: by door, Redis first.
-func startServers(t *testing.T) map[string][3]server {
+// playAll plays what is for each door to Redis, to a lone node and to three.
+func playAll(t *testing.T, played map[string][]scenario) (replies [3]map[string]string) {
 	t.Helper()
-	redis := startRedis(t)
-	redisCluster := startRedis(t, "--cluster-enabled", "yes")
-	formSlots(t, redisCluster)
-	onePlain, oneCluster := startNodes(t, 1)
-	threePlain, threeCluster := startNodes(t, 3)
-	return map[string][3]server{
-		"plain":   {{"redis", redis, redis}, {"one", onePlain, onePlain}, {"three", threePlain, threePlain}},
-		"cluster": {{"redis", redisCluster, redisCluster}, {"one", oneCluster, onePlain}, {"three", threeCluster, threePlain}},
+	replies[0] = map[string]string{}
+	for door, corpus := range played {
+		var flags []string
+		if door == "cluster" {
+			flags = []string{"--cluster-enabled", "yes"}
+		}
+		dial := startRedis(t, flags...)
+		if door == "cluster" {
+			formSlots(t, dial)
+		}
+		p := player{server: server{"redis", dial, dial}}
+		if err := p.play(corpus, replies[0]); err != nil {
+			t.Fatal(err)
+		}
 	}
-}
-
-// playAll plays a corpus to all servers at once.
-func playAll(t *testing.T, servers [3]server, corpus []scenario) (replies [3]map[string]string) {
-	t.Helper()
-	var wg sync.WaitGroup
-	var errs [3]error
-	for i, s := range servers {
-		wg.Go(func() {
-			p, err := newPlayer(s)
-			if err == nil {
-				replies[i], err = p.play(corpus)
+	for i, nodes := range []int{1, 3} {
+		replies[i+1] = map[string]string{}
+		synctest.Test(t, func(t *testing.T) {
+			c := startCluster(t, nodes)
+			defer c.close()
+			for door, corpus := range played {
+				p := player{server: server{fmt.Sprintf("%d nodes", nodes), c.dialer(door), c.dialer("plain")}}
+				if err := p.play(corpus, replies[i+1]); err != nil {
+					t.Error(err)
+				}
 			}
-			errs[i] = err
 		})
-	}
-	wg.Wait()
-	if err := errors.Join(errs[:]...); err != nil {
-		t.Fatal(err)
 	}
 	return replies
 }

@@ -15,7 +15,7 @@ import (
 
 // A server is one of those whose answers are compared.
 type server struct {
-	name  string                   // "redis", "one" or "three"
+	name  string
 	dial  func() (net.Conn, error) // the door that the corpus is for
 	plain func() (net.Conn, error) // the door on which everything can be deleted
 }
@@ -141,31 +141,36 @@ func (w *wire) state() string {
 // A player plays scenarios to one server.
 type player struct {
 	server server
-	broom  *wire // deletes everything between scenarios
 	wires  [2]*wire
 }
 
-func newPlayer(s server) (*player, error) {
-	broom, err := newWire(s.plain)
-	return &player{server: s, broom: broom}, err
-}
-
-// play returns the reply to every step of the corpus by the step's key.
-func (p *player) play(corpus []scenario) (replies map[string]string, err error) {
-	defer p.broom.Close()
-	replies = map[string]string{}
+// play notes the reply to every step of the corpus by the step's key.
+func (p *player) play(corpus []scenario, replies map[string]string) error {
 	for i := range corpus {
 		if err := p.scenario(&corpus[i], replies); err != nil {
-			return nil, fmt.Errorf("%s: %s: %w", p.server.name, corpus[i].name, err)
+			return fmt.Errorf("%s: %s: %w", p.server.name, corpus[i].name, err)
 		}
 	}
-	return replies, nil
+	return nil
+}
+
+// sweep deletes everything.
+func (p *player) sweep() error {
+	w, err := newWire(p.server.plain)
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	w.send(encode([]string{"FLUSHALL"}))
+	if got := w.reply(false); got != "+OK\r\n" {
+		return fmt.Errorf("FLUSHALL before it: %q", got)
+	}
+	return nil
 }
 
 func (p *player) scenario(sc *scenario, replies map[string]string) error {
-	p.broom.send(encode([]string{"FLUSHALL"}))
-	if got := p.broom.reply(false); got != "+OK\r\n" {
-		return fmt.Errorf("FLUSHALL before it: %q", got)
+	if err := p.sweep(); err != nil {
+		return err
 	}
 	defer p.hangUp()
 	var asked []*step // pipelined, not yet answered

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -107,59 +108,80 @@ func freePorts(t *testing.T) int {
 	return 0
 }
 
-// startNodes runs a cluster of n nodes in this process, on a network and disks in
-// memory, and returns the dialers of the two doors of its last node.
+// cluster is n nodes in this process, on a network and disks in memory. It lives in
+// one synctest bubble, in virtual time: however busy the machine is, no node takes
+// another for dead.
+type cluster struct {
+	t     *testing.T
+	net   *simnet.Network
+	nodes []*node.Node
+}
+
+func (c *cluster) host(i int) string { return fmt.Sprintf("10.0.0.%d", i+1) }
+
+// startCluster starts n nodes and waits until they are ready and the ring is at rest.
 //
 // All owners of a key acknowledge a write here, so that what counts keys on one of
 // them (DBSIZE) or walks over them answers the same in every run.
-func startNodes(t *testing.T, n int) (plain, cluster func() (net.Conn, error)) {
+func startCluster(t *testing.T, n int) *cluster {
 	t.Helper()
-	network := simnet.New(simnet.Config{Seed: uint64(n), Delay: time.Nanosecond})
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
-	defer cancel()
-	host := func(i int) string { return fmt.Sprintf("10.0.%d.%d", n, i+1) }
-	var nodes []*node.Node
-	t.Cleanup(func() {
-		for _, nd := range nodes {
-			_ = nd.Close(context.Background()) // nothing of it is needed any more
-		}
-	})
+	c := &cluster{t: t, net: simnet.New(simnet.Config{Seed: uint64(n)})}
 	for i := range n {
-		network.Start(host(i))
-		gossip, err := network.Transport(host(i), 7946)
+		c.net.Start(c.host(i))
+		gossip, err := c.net.Transport(c.host(i), 7946)
 		if err != nil {
 			t.Fatal(err)
 		}
 		cfg := node.Config{
-			DataDir: "/data", FS: vfs.NewMem(), Network: network.Host(host(i)), GossipTransport: gossip, FastGossip: true,
-			Advertise: host(i), AdminListen: "-", Expect: n, Zone: strconv.Itoa(i), W: 3, RequestTimeout: 20 * time.Second,
+			DataDir: "/data", FS: vfs.NewMem(), Network: c.net.Host(c.host(i)), GossipTransport: gossip, FastGossip: true,
+			Advertise: c.host(i), AdminListen: "-", Expect: n, Zone: strconv.Itoa(i), W: 3,
 			MemTableBytes: 1 << 20, BlockCache: 1 << 20, RecordCache: 1 << 20,
 		}
 		if i > 0 {
-			cfg.Join = []string{host(0) + ":7946"}
+			cfg.Join = []string{c.host(0) + ":7946"}
 		}
-		nd, err := node.Start(ctx, cfg)
+		nd, err := node.Start(t.Context(), cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
-		nodes = append(nodes, nd)
+		c.nodes = append(c.nodes, nd)
 	}
-	for _, nd := range nodes {
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	for _, nd := range c.nodes {
 		if err := nd.AwaitReady(ctx); err != nil {
 			t.Fatal(err)
 		}
 	}
-	dial := func(port int) func() (net.Conn, error) {
-		return func() (net.Conn, error) {
-			ctx, cancel := context.WithTimeout(context.Background(), patience)
-			defer cancel()
-			return network.Dial(ctx, "10.9.9.9", net.JoinHostPort(host(n-1), strconv.Itoa(port)))
-		}
+	awaitRest(ctx, t, c.dialer("plain"))
+	return c
+}
+
+// dialer connects to a door of the last node, as a client on a host of its own.
+func (c *cluster) dialer(door string) func() (net.Conn, error) {
+	at := net.JoinHostPort(c.host(len(c.nodes)-1), map[string]string{"plain": "6379", "cluster": "6380"}[door])
+	return func() (net.Conn, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		return c.net.Dial(ctx, "10.0.9.9", at)
 	}
-	network.Start("10.9.9.9")
-	plain, cluster = dial(6379), dial(6380)
-	awaitRest(ctx, t, plain)
-	return plain, cluster
+}
+
+// close stops all nodes; goroutines left behind fail the bubble.
+func (c *cluster) close() {
+	var wg sync.WaitGroup
+	for i, nd := range c.nodes {
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			defer cancel()
+			if err := nd.Close(ctx); err != nil {
+				c.t.Errorf("close node %d: %v", i, err)
+			}
+		})
+	}
+	wg.Wait()
+	// memberlist's probes sit out their timeouts after a shutdown.
+	time.Sleep(time.Minute)
 }
 
 // awaitRest waits until the ring is at rest.
