@@ -19,7 +19,7 @@ type exchange struct {
 	forest *forest
 	parts  []int // the partitions to compare, ascending
 	whole  bool  // contexts are compared too
-	waited bool  // for writes under way
+	waits  bool  // for writes under way, before cells are compared
 	cells  int   // of the next question for states
 	tally  Tally
 }
@@ -57,6 +57,7 @@ func (e *exchange) run(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("roots: %w", err)
 		}
+		e.waits = e.waits || len(differing) > 0
 		for _, p := range parts {
 			_, differs := slices.BinarySearch(differing, p)
 			if differs {
@@ -157,14 +158,15 @@ func (e *exchange) nodes(ctx context.Context, q NodesQuery) ([]uint64, error) {
 }
 
 // settle waits for writes under way and then makes the cells equal. A whole session
-// waits once: it comes to all cells there are, and few of them differ.
+// waits once, and only if a root differs: it comes to all cells there are, and few of
+// them differ.
 func (e *exchange) settle(ctx context.Context, cells []merkle.Cell) error {
-	if !e.whole || !e.waited {
+	if e.waits {
 		if err := sleep(ctx, e.x.cfg.Settle); err != nil {
 			return err
 		}
 	}
-	e.waited = true
+	e.waits = !e.whole
 	for from := uint32(0); len(cells) > 0; {
 		q := ListQuery{Cells: cells[:min(len(cells), e.cells)], From: from, Limit: e.x.cfg.ListKeys, Whole: e.whole}
 		theirs, diffs, err := e.differing(ctx, q)

@@ -63,9 +63,9 @@ func (x *Exchanger) RepairStatus() Repair {
 	return j.mu.now
 }
 
-// repairTries is how often a repair asks a peer that is in another session, a
-// Settle apart, before it goes on with the next.
-const repairTries = 30
+// repairTries is how often a repair asks a peer that is in another session, a tenth of
+// a Settle apart, before it goes on with the next.
+const repairTries = 300
 
 // work does the next part of a repair and reports whether there was any.
 func (x *Exchanger) work(ctx context.Context) bool {
@@ -80,7 +80,7 @@ func (x *Exchanger) work(ctx context.Context) bool {
 	j.mu.Unlock()
 	tally, err := x.exchange(ctx, node, first, last, whole)
 	for tries := 0; errors.Is(err, ErrBusy) && tries < repairTries; tries++ {
-		if sleep(ctx, x.cfg.Settle) != nil {
+		if sleep(ctx, x.cfg.Settle/10) != nil {
 			return false
 		}
 		tally, err = x.exchange(ctx, node, first, last, whole)
