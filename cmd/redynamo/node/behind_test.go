@@ -1,9 +1,7 @@
 package node
 
 import (
-	"context"
 	"errors"
-	"net"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -155,19 +153,7 @@ func (s *slowLearner) ServeState(m rpc.StateRequest, _ rpc.Meta, reply func(erro
 func TestANodeThatIsBehindIsAskedAgainOnceItHasBeenToldWhy(t *testing.T) {
 	for _, takes := range []bool{true, false} {
 		learner := &slowLearner{takes: takes}
-		pool, err := rpc.NewPool(rpc.PoolConfig{
-			Node: 1, ClusterID: func() [16]byte { return [16]byte{1} }, State: func() []byte { return []byte("state") },
-			Dial: func(ctx context.Context, addr string) (net.Conn, error) {
-				return new(net.Dialer).DialContext(ctx, "tcp", addr)
-			},
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(context.Background())
-		ended := make(chan error, 1)
-		go func() { ended <- pool.Run(ctx) }()
-		t.Cleanup(func() { cancel(); <-ended })
+		pool := runPool(t, rpc.PoolConfig{State: func() []byte { return []byte("state") }})
 		peer := remotePeer{pool.Peer(2, serveAs(t, rpc.ServerConfig{Node: 2, Handler: learner}))}
 		merged := make(chan error, 1)
 		peer.Merge(coordinator.MergeRequest{Key: []byte("k"), Deadline: time.Now().Add(patience)}, func(err error) { merged <- err })

@@ -206,15 +206,14 @@ func (g given) Peer(id nodeID) coordinator.Peer {
 	return remotePeer{g.pool.Get(id)}
 }
 
-func TestARequestThatIsStaleElsewhereFailsAndTheNodeHearsWhy(t *testing.T) {
-	n := start(t, lone(vfs.NewMem()))
-	heard := newHearing()
-	pool, err := rpc.NewPool(rpc.PoolConfig{
-		Node: 1, ClusterID: func() [16]byte { return [16]byte{1} }, OnStale: heard.take,
-		Dial: func(ctx context.Context, addr string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "tcp", addr)
-		},
-	})
+// runPool runs the pool of node 1 until the test has ended.
+func runPool(t *testing.T, cfg rpc.PoolConfig) *rpc.Pool {
+	t.Helper()
+	cfg.Node, cfg.ClusterID = 1, func() [16]byte { return [16]byte{1} }
+	cfg.Dial = func(ctx context.Context, addr string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "tcp", addr)
+	}
+	pool, err := rpc.NewPool(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -222,6 +221,13 @@ func TestARequestThatIsStaleElsewhereFailsAndTheNodeHearsWhy(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- pool.Run(ctx) }()
 	t.Cleanup(func() { cancel(); <-ended })
+	return pool
+}
+
+func TestARequestThatIsStaleElsewhereFailsAndTheNodeHearsWhy(t *testing.T) {
+	n := start(t, lone(vfs.NewMem()))
+	heard := newHearing()
+	pool := runPool(t, rpc.PoolConfig{OnStale: heard.take})
 	var members []ring.Member
 	for id := nodeID(1); id <= 3; id++ {
 		members = append(members, ring.Member{ID: id, Weight: 100})

@@ -74,22 +74,22 @@ type servedMerge struct {
 
 // end answers, and gives s back. It is called once for each merge.
 func (s *servedMerge) end(err error) {
-	h, reply := s.h, s.reply
+	h, reply, behind := s.h, s.reply, false
 	if errors.Is(err, replica.ErrFenced) {
-		behind := h.n.behind(s.meta.Epochs) // before the look at the fence: the ring may come between them
+		behind = h.n.behind(s.meta.Epochs) // before the look at the fence: the ring may come between them
 		if !s.again && h.n.opened(s.req.Key) {
 			s.again = true
 			h.n.local.merge(s.req, writer(s.meta), s.done)
 			return
 		}
-		if err = h.n.local.judge(err); behind {
-			err = rpc.Behind(toWire(err))
-		}
 	}
 	h.ended(s.began)
 	s.reply, s.req = nil, coordinator.MergeRequest{}
 	h.n.local.merges.Put(s)
-	reply(toWire(h.n.local.judge(err)))
+	if err = toWire(h.n.local.judge(err)); behind {
+		err = rpc.Behind(err)
+	}
+	reply(err)
 }
 
 // opened reports whether the partition of a key is open, by the newest view.
