@@ -31,13 +31,6 @@ import (
 // tailBytes is how much of the output of a run that failed is shown.
 const tailBytes = 8 << 10
 
-// Exit statuses.
-const (
-	exitFailed = 1
-	exitBroken = 2
-	exitMisfit = 3
-)
-
 func main() {
 	r := &runner{}
 	flag.StringVar(&r.test, "run", "^TestFaultsLoseNoAcknowledgedWriteInVirtualTime$", "tests to run, as go test takes it")
@@ -50,18 +43,9 @@ func main() {
 	flag.DurationVar(&r.timeout, "timeout", 10*time.Minute, "of real time, for one run")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	bad, err := r.run(ctx)
-	switch {
-	case errors.Is(err, rerun.ErrMisfit):
-		fmt.Fprintf(os.Stderr, "replay: NOTHING WAS RUN: %v\n", err)
-		os.Exit(exitMisfit)
-	case err != nil:
-		fmt.Fprintln(os.Stderr, "replay:", err)
-		os.Exit(exitBroken)
-	case bad > 0:
-		os.Exit(exitFailed)
-	}
+	stop()
+	os.Exit(rerun.Status("replay", bad, err))
 }
 
 // runner is one call of the command.

@@ -11,6 +11,7 @@ package rerun
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -94,4 +95,26 @@ func (b *Binary) Run(ctx context.Context, r Run) (o Outcome) {
 		}
 	}
 	return o
+}
+
+// Exit statuses of commands that run tests again.
+const (
+	exitFailed = 1 // some of what was run
+	exitBroken = 2 // nothing can be said
+	exitMisfit = 3 // the edits do not fit the Go that is installed
+)
+
+// Status is what a command exits with after so many bad runs, or an error, which it says.
+func Status(command string, bad int, err error) int {
+	switch {
+	case errors.Is(err, ErrMisfit):
+		fmt.Fprintf(os.Stderr, "%s: NOTHING WAS RUN: %v\n", command, err)
+		return exitMisfit
+	case err != nil:
+		fmt.Fprintf(os.Stderr, "%s: %v\n", command, err)
+		return exitBroken
+	case bad > 0:
+		return exitFailed
+	}
+	return 0
 }

@@ -18,7 +18,6 @@ import (
 	"context"
 	"errors"
 	"flag"
-	"fmt"
 	"os"
 	"os/signal"
 	"runtime"
@@ -26,13 +25,6 @@ import (
 	"time"
 
 	"github.com/redynamo/redynamo/integration/rerun"
-)
-
-// Exit statuses.
-const (
-	exitFailed = 1
-	exitBroken = 2
-	exitMisfit = 3
 )
 
 // config is what the flags say.
@@ -59,18 +51,9 @@ func main() {
 	flag.StringVar(&c.dir, "dir", "soak-broken", "directory for what broke a promise")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	bad, err := run(ctx, c)
-	switch {
-	case errors.Is(err, rerun.ErrMisfit):
-		fmt.Fprintf(os.Stderr, "soak: NOTHING WAS RUN: %v\n", err)
-		os.Exit(exitMisfit)
-	case err != nil:
-		fmt.Fprintln(os.Stderr, "soak:", err)
-		os.Exit(exitBroken)
-	case bad > 0:
-		os.Exit(exitFailed)
-	}
+	stop()
+	os.Exit(rerun.Status("soak", bad, err))
 }
 
 // run builds the programs, lets them run, and counts what broke a promise.
