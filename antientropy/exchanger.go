@@ -202,8 +202,8 @@ func (x *Exchanger) turnOf(ctx context.Context, node ring.NodeID) (Tally, error)
 }
 
 // Exchange compares the partitions that the slots are in with another owner in any
-// live ring, now, contexts included, and answers what it came to. It waits while this node is in another
-// session; ErrBusy means that the peer is.
+// live ring, now, contexts included, and answers what it came to. It waits while this
+// node is in another session; ErrBusy means that the peer is.
 func (x *Exchanger) Exchange(ctx context.Context, node ring.NodeID, first, last ring.Slot) (Tally, error) {
 	return x.exchange(ctx, node, first, last, true)
 }

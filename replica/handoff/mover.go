@@ -358,8 +358,8 @@ func (m *Mover) moveRows(ctx context.Context, j *job) bool {
 	}
 }
 
-// prove takes the partitions off a lane whose exchanges are proven, whoever began
-// them, and answers how many are left.
+// prove takes the partitions off a lane whose exchanges are proven, and answers how many
+// are left.
 func (m *Mover) prove(j *job, l *lane) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
