@@ -3,7 +3,6 @@ package resp
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"math"
 	"math/rand/v2"
@@ -91,7 +90,7 @@ func (f *framer) next() ([][]byte, error) {
 			return nil, io.EOF
 		}
 		if f.rest[0] != '$' {
-			return nil, protocolError(fmt.Sprintf("expected '$', got '%c'", rune(f.rest[0])))
+			return nil, protocolError("expected '$', got '" + string(f.rest[:1]) + "'")
 		}
 		size, err := f.number(errLength, 0, int64(f.l.MaxBulk))
 		if err != nil {
@@ -185,7 +184,7 @@ var scraps = []string{
 	"*1\r\n$4\r\nPING\r\n", "*2\r\n$3\r\nGET\r\n$1\r\nk\r\n", "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$0\r\n\r\n", "*0\r\n", "*-1\r\n",
 	"*-5\r\n", "\r\n", "\n", "PING\r\n", "GET k\n", `SET k "a b\x41\n"` + "\r\n", "SET 'k\\'' v\r\n", "*", "$", "1", "\r", "-1",
 	"*1\r\n$-1\r\n", "*1\r\n$01\r\n", "*1\r\n$9223372036854775807\r\n", "*9223372036854775807\r\n", "*1\r\n$18446744073709551619\r\n",
-	"*1\r\n$1\r\nab\r\n", "*+1\r\n", "* 1\r\n", "*1\n", "\"a\"b\r\n", "'a\r\n", "host: x\r\n", "\x00", "*401\r\n", "*1\r\n$6001\r\n",
+	"*1\r\n$1\r\nab\r\n", "*+1\r\n", "* 1\r\n", "*1\n", "\"a\"b\r\n", "'a\r\n", "host: x\r\n", "\x00", "*1\r\n\x80", "*401\r\n", "*1\r\n$6001\r\n",
 	"*2\r\n$5000\r\n" + strings.Repeat("x", 5000) + "\r\n$5000\r\n" + strings.Repeat("y", 5000) + "\r\n",
 }
 

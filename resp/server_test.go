@@ -231,6 +231,7 @@ var hostile = []struct{ name, data, want string }{
 	{"count max int64", "*9223372036854775807\r\n", "-ERR Protocol error: invalid multibulk length\r\n"},
 	{"count 2e9", "*2000000000\r\n", "-ERR Protocol error: invalid multibulk length\r\n"},
 	{"count not a number", "*x\r\n", "-ERR Protocol error: invalid multibulk length\r\n"},
+	{"no dollar, no character", "*1\r\n\x80", "-ERR Protocol error: expected '$', got '\x80'\r\n"},
 	{"no dollar", "*1\r\n:1\r\n", "-ERR Protocol error: expected '$', got ':'\r\n"},
 	{"missing CRLF", "*1\r\n$4\r\nPINGxx", "-ERR Protocol error: invalid bulk length\r\n"},
 	{"inline without end", strings.Repeat("a", 80_000), "-ERR Protocol error: too big inline request\r\n"},

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"errors"
+	"net"
 	"slices"
 	"sync"
 	"testing"
@@ -178,10 +179,12 @@ func TestAStateThatNoFrameHoldsIsLeftOut(t *testing.T) {
 func TestEpochsStayWithARequestThatWaitsForItsConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := &judge{}
-		r := newRigWith(t, PoolConfig{}, func(*rig) {})
+		var ln net.Listener // nobody accepts yet: the connection is not refused, it waits
+		r := newRigWith(t, PoolConfig{}, func(r *rig) { ln = r.net.listen("two") })
 		ended := make(chan error, 1)
 		r.peer.Merge(MergeRequest{Key: []byte("k")}, Options{Epochs: testEpochs}, func(err error) { ended <- err })
-		r.serve(echoHandler(), ServerConfig{Stale: j.judge})
+		synctest.Wait()
+		r.serveOn(ln, echoHandler(), ServerConfig{Stale: j.judge})
 		if err := <-ended; err != nil || !slices.Equal(j.asked, []bool{false}) {
 			t.Errorf("%v, judged %v", err, j.asked)
 		}
