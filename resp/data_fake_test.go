@@ -221,6 +221,7 @@ type dataAdmin struct{}
 
 func (dataAdmin) Identity() Identity          { return Identity{ID: 1} }
 func (dataAdmin) Ready() bool                 { return true }
+func (dataAdmin) Level() uint16               { return 2 }
 func (dataAdmin) View() *View                 { return &View{} }
 func (dataAdmin) Owners([]byte) []Owner       { return nil }
 func (dataAdmin) RingStatus() RingStatus      { return RingStatus{} }

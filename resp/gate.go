@@ -12,11 +12,14 @@ func (s *session) gate(row *command, args [][]byte) string {
 	if !s.guard.trust && !row.noAuth {
 		return errNoAuth
 	}
+	if row.data && !s.admin().Ready() {
+		return errLoading
+	}
+	if row.level > 0 && s.admin().Level() < row.level {
+		return "ERR '" + row.full + "' is not served before every node runs a release that has it and RING FINALISE was asked for"
+	}
 	if !row.data {
 		return ""
-	}
-	if !s.admin().Ready() {
-		return errLoading
 	}
 	if row.keys != nil {
 		return s.gateKeys(row.keys(args), args)

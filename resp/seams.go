@@ -28,6 +28,9 @@ type Admin interface {
 	Identity() Identity
 	// Ready reports whether data commands may be served. Once true it stays true.
 	Ready() bool
+	// Level is what all programs of the cluster can read (package membership): 0 as
+	// long as nobody knows.
+	Level() uint16
 	// View is the published map; the same pointer until something changed.
 	View() *View
 	// Owners lists the owners of key in ring order, then the present fallbacks.

@@ -2,6 +2,7 @@ package resp
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -28,6 +29,7 @@ type fakeAdmin struct {
 	identity Identity
 	loading  atomic.Bool
 	view     atomic.Pointer[View]
+	level    uint16      // 2 if not set
 	repaired []ring.Slot // the slots of the first repair, which never ends
 	stats    atomic.Pointer[Stats]
 }
@@ -41,6 +43,7 @@ func (a *fakeAdmin) Stats() Stats {
 func (a *fakeAdmin) Identity() Identity { return a.identity }
 func (a *fakeAdmin) Ready() bool        { return !a.loading.Load() }
 func (a *fakeAdmin) View() *View        { return a.view.Load() }
+func (a *fakeAdmin) Level() uint16      { return cmp.Or(a.level, 2) }
 func (a *fakeAdmin) Repair(first, last ring.Slot) error {
 	if a.repaired != nil {
 		return ErrRepairing

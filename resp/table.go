@@ -53,6 +53,10 @@ type command struct {
 	// positions in args. Nil for ordinary commands.
 	keys func(args [][]byte) []int
 
+	// level is the level of the cluster from which on the command is served: what it
+	// writes or sends no program of an earlier one can read. 0: always.
+	level uint16
+
 	subcommands []command
 
 	// Filled when the table is built.

@@ -229,6 +229,9 @@ func (p *publisher) Ready() bool {
 	}
 }
 
+// Level is that in force.
+func (p *publisher) Level() uint16 { return p.n.members.View().Level }
+
 // View is the published map.
 func (p *publisher) View() *resp.View { return p.view.Load() }
 
