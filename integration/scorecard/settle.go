@@ -76,8 +76,8 @@ func (b *bed) explainLost() {
 	b.res.found.split(hinted)
 }
 
-// converge waits until all owners of every key hold the same and returns what
-// the owners of the others hold.
+// converge waits until all owners of every key hold the same and no node has still
+// to get back what it lost, and returns what the owners of the others hold.
 func (b *bed) converge(keys []string) map[string][]copied {
 	b.res.convergedLooked = true
 	left := map[string][]copied{}
@@ -89,11 +89,11 @@ func (b *bed) converge(keys []string) map[string][]copied {
 		before := len(left)
 		hinted := b.inspectAll(left)
 		now := time.Now()
-		if len(left) == 0 {
+		if len(left) == 0 && !b.recovering() {
 			b.res.converged = now.Sub(b.healedAt)
 			return left
 		}
-		if len(left) < before {
+		if len(left) < before || len(left) == 0 {
 			progress = now
 		}
 		if now.After(deadline) || b.short && now.Sub(progress) > stalledShort {
@@ -103,6 +103,20 @@ func (b *bed) converge(keys []string) map[string][]copied {
 		}
 		b.pause(200 * time.Millisecond)
 	}
+}
+
+// recovering reports whether some node says that it has lost writes and does not have
+// them back: it is no owner to a read then.
+func (b *bed) recovering() bool {
+	for _, p := range b.c.nodes {
+		members, _ := b.ringStatus(p)["members"].([]any)
+		for _, m := range members {
+			if state, _ := fieldsOf(m)["state"].(string); strings.Contains(state, "recovering") {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // owners is how many copies a key has.
