@@ -334,13 +334,7 @@ func (w *write) forwardDone(res WriteResult, err error) {
 // write, and not a refusal or a failure to hear of it.
 func isAnswer(err error) bool {
 	var uncertain *UncertainError
-	return errors.As(err, &uncertain) || refusesOp(err)
-}
-
-// refusesOp reports whether an error is about the operation: no owner would
-// take it.
-func refusesOp(err error) bool {
-	return errors.Is(err, version.ErrTooManySiblings) || errors.Is(err, version.ErrTooLarge)
+	return errors.As(err, &uncertain) || version.Refused(err)
 }
 
 // retry looks for another coordinator; every round rules out one node.
@@ -454,7 +448,7 @@ func (w *write) promisesNothing(out version.Outcome) bool {
 // stored, so another owner may try unless the operation itself is refused.
 func (w *write) mintFailed(err error) {
 	switch {
-	case refusesOp(err), errors.Is(err, ErrOverloaded):
+	case version.Refused(err), errors.Is(err, ErrOverloaded):
 		w.finish(WriteResult{}, err)
 		return
 	case errors.Is(err, version.ErrDotReused):

@@ -42,6 +42,8 @@ const (
 	sharedClients = 6
 	soleWriters   = 2
 	soleKeys      = 10
+
+	countingClients = 2
 )
 
 // pace is how dense a run is.
@@ -127,19 +129,28 @@ func rain(t *testing.T, seed uint64) map[string]int {
 	for i := range soleWriters {
 		clients.Go(func() { n.newSession(sharedClients + i).writeAlone(until) })
 	}
+	counted := newCounters()
+	for i := range countingClients {
+		clients.Go(func() { n.newSession(sharedClients+soleWriters+i).countOn(counted, until) })
+	}
 	n.run(until)
 	clients.Wait()
 	n.heal()
 	c.checkServing()
 	c.awaitHome(h)
 	c.crossCheck(h, "all hints home")
-	shownAtDoors := c.readAll(h)
+	keys := append(h.keys(), counted.keys()...)
+	shownAtDoors := c.readAll(h, keys)
 	n.checkStrays(h.keys())
 	c.closeInTime()
 	n.ghosts.Wait()
 	time.Sleep(time.Minute) // memberlist's probes sit out their timeouts
 
-	rows, bound := c.openDisks(h, h.keys()), n.binds()
+	rows, bound := c.openDisks(h, keys), n.binds()
+	for _, key := range counted.keys() {
+		counted.judge(h, key, "at the doors", shownAtDoors[key])
+		counted.judge(h, key, "on all disks", rows.join(key, -1))
+	}
 	for _, key := range h.keys() {
 		h.judge(key, "at the doors", shownAtDoors[key], bound)
 		h.judge(key, "on all disks", rows.join(key, -1), bound)
@@ -252,10 +263,9 @@ func (c *simCluster) hintRows() (rows, delivered int64, err error) {
 	return rows, delivered, nil
 }
 
-// readAll reads every key twice from all its owners, which repairs the stale
+// readAll reads each of these keys twice from all its owners, which repairs the stale
 // ones, checks that they agree then, and returns what was shown.
-func (c *simCluster) readAll(h *history) map[string][]shown {
-	keys := h.keys()
+func (c *simCluster) readAll(h *history, keys []string) map[string][]shown {
 	final := map[string][]shown{}
 	for pass := range 2 {
 		cl, err := c.dial(c.upNode(int(c.seed) + pass))

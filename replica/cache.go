@@ -210,7 +210,7 @@ func (r *Replica) unreadable(slot ring.Slot, keyHash uint32, err error) error {
 
 // chargeLocked brings the charge of e up to date and makes room for it.
 func (r *Replica) chargeLocked(st *stripe, e *entry) {
-	size := int64(entryOverhead + len(e.key) + 24*len(e.rec.Context) + 96*len(e.rec.Versions))
+	size := int64(entryOverhead + len(e.key) + 24*len(e.rec.Context) + 96*len(e.rec.Versions) + 80*len(e.rec.Counter.Addends))
 	for i := range e.rec.Versions {
 		size += int64(len(e.rec.Versions[i].Value))
 	}

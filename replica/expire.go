@@ -18,17 +18,17 @@ const sweepBatch = 256
 
 // appendIndexOps appends what the expiry index needs when e's record becomes
 // next, and returns by how many entries the index grows. The index has an entry
-// for each time at which some version of the record has a payload to drop.
+// for each time at which the record has a payload to drop.
 func appendIndexOps(ops []storage.RowOp, e *entry, next version.Record) ([]storage.RowOp, int) {
 	grown := 0
-	for i := range e.rec.Versions {
-		if at := dueMS(&e.rec.Versions[i]); at != 0 && first(e.rec, i) && !due(next, at) {
+	for i := range dues(&e.rec) {
+		if at := dueMS(&e.rec, i); at != 0 && first(&e.rec, i) && !due(&next, at) {
 			ops = append(ops, storage.RowOp{Key: e.appendExpiryKey(at), Delete: true})
 			grown--
 		}
 	}
-	for i := range next.Versions {
-		if at := dueMS(&next.Versions[i]); at != 0 && first(next, i) && !due(e.rec, at) {
+	for i := range dues(&next) {
+		if at := dueMS(&next, i); at != 0 && first(&next, i) && !due(&e.rec, at) {
 			ops = append(ops, storage.RowOp{Key: e.appendExpiryKey(at)})
 			grown++
 		}
@@ -41,8 +41,20 @@ func (e *entry) appendExpiryKey(atMS int64) []byte {
 	return storage.AppendExpiryKey(nil, atMS, e.slot, e.keyPos, e.key)
 }
 
-// dueMS is the time at which the payload of v is to be dropped, 0 for never.
-func dueMS(v *version.Version) int64 {
+// dues is how many payloads a record may have: of its versions, and of its counter.
+func dues(rec *version.Record) int {
+	if len(rec.Counter.Addends) == 0 {
+		return len(rec.Versions)
+	}
+	return len(rec.Versions) + 1
+}
+
+// dueMS is the time at which the i-th payload is to be dropped, 0 for never.
+func dueMS(rec *version.Record, i int) int64 {
+	if i == len(rec.Versions) {
+		return rec.CounterDueMS()
+	}
+	v := &rec.Versions[i]
 	if v.Stub || v.Expiry.AtMS <= 0 {
 		return 0
 	}
@@ -50,19 +62,19 @@ func dueMS(v *version.Version) int64 {
 }
 
 // due reports whether some payload of rec is to be dropped at that time.
-func due(rec version.Record, atMS int64) bool {
-	for i := range rec.Versions {
-		if dueMS(&rec.Versions[i]) == atMS {
+func due(rec *version.Record, atMS int64) bool {
+	for i := range dues(rec) {
+		if dueMS(rec, i) == atMS {
 			return true
 		}
 	}
 	return false
 }
 
-// first reports whether no version before the i-th is due at the same time.
-func first(rec version.Record, i int) bool {
+// first reports whether no payload before the i-th is due at the same time.
+func first(rec *version.Record, i int) bool {
 	for j := range i {
-		if dueMS(&rec.Versions[j]) == dueMS(&rec.Versions[i]) {
+		if dueMS(rec, j) == dueMS(rec, i) {
 			return false
 		}
 	}
@@ -131,14 +143,19 @@ func (r *Replica) expire(x indexEntry, cutoffMS int64) error {
 		return err
 	}
 	next, dropped := e.rec, 0
-	for i := range e.rec.Versions {
-		if at := dueMS(&e.rec.Versions[i]); at != 0 && at <= cutoffMS {
+	for i := range dues(&e.rec) {
+		switch at := dueMS(&e.rec, i); {
+		case at == 0 || at > cutoffMS:
+			continue
+		case i == len(e.rec.Versions):
+			next = next.DropCounter()
+		default:
 			next = next.DropPayload(e.rec.Versions[i].Dot)
-			dropped++
 		}
+		dropped++
 	}
 	if dropped == 0 {
-		if due(e.rec, x.atMS) {
+		if due(&e.rec, x.atMS) {
 			return nil
 		}
 		_, err := r.store.Enqueue([]storage.RowOp{{Key: x.row, Delete: true}}, false, nil)

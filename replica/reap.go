@@ -455,7 +455,7 @@ func (r *Replica) reap(key string, g grave) error {
 func bare(rec version.Record) bool { return !rec.Absent() && !rec.HasLive() }
 
 // reapable reports whether a record may be dropped once that is proven: it holds no
-// payload, and no version of it has time left.
+// payload, and nothing of it has time left.
 func reapable(rec version.Record, nowMS int64) bool {
 	if !bare(rec) {
 		return false
@@ -465,7 +465,7 @@ func reapable(rec version.Record, nowMS int64) bool {
 			return false // extended after the payload was dropped here
 		}
 	}
-	return true
+	return !rec.Counter.Live(nowMS)
 }
 
 // appendGraveOp appends what the index of graves needs when e's record becomes

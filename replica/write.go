@@ -161,7 +161,8 @@ func (r *Replica) mustRewrite(e *entry) bool { return !e.rec.Absent() && r.inHol
 func sameAsSent(merged, in version.Record) bool {
 	return merged.Amnesia == in.Amnesia && merged.AllAcked == in.AllAcked && merged.LWW == in.LWW &&
 		len(merged.Context) == len(in.Context) && len(in.Context) > 0 && &merged.Context[0] == &in.Context[0] &&
-		len(merged.Versions) == len(in.Versions) && (len(in.Versions) == 0 || &merged.Versions[0] == &in.Versions[0])
+		len(merged.Versions) == len(in.Versions) && (len(in.Versions) == 0 || &merged.Versions[0] == &in.Versions[0]) &&
+		merged.Counter.Same(&in.Counter)
 }
 
 // scratchBytes bounds what a stripe keeps for the next encoding.
@@ -239,15 +240,15 @@ func (r *Replica) mutate(deadline time.Time, key []byte, target ring.NodeID, bas
 		return enc, out, settled, err
 	}
 	row := enc
-	if next.Amnesia || next.AllAcked {
-		row = version.EncodeRecord(nil, next) // rare: a mutation clears both, mostly
+	if next.Amnesia || next.AllAcked || next.Counter.Own != 0 {
+		row = version.EncodeRecord(nil, next) // rare but of counters: a mutation clears the others, mostly
 	}
 	return enc, out, false, r.storeLocked(st, e, next, row, durable, done)
 }
 
 // encodedRoom is about what rec takes encoded, rather more than less.
 func encodedRoom(rec version.Record) int {
-	n := 16 + 24*len(rec.Context)
+	n := 16 + 24*len(rec.Context) + 64*len(rec.Counter.Addends)
 	for i := range rec.Versions {
 		n += 32 + len(rec.Versions[i].Value)
 	}

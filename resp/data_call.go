@@ -101,7 +101,7 @@ func (s *session) beginRead(key []byte, args [][]byte, show func(c *call, w *Rep
 func (s *session) beginWrite(key []byte, args [][]byte, op version.Op, show func(c *call, w *Reply)) *call {
 	c := s.newCall(key, args, show)
 	c.withOld = op.ReturnOld
-	op.Context = s.implicit(key)
+	overwriting(&op, s.implicit(key))
 	op.MinHLC = s.hlc()
 	op.MaxValue = s.limits().MaxValue
 	s.store().Write(key, op, s.writeOptions(), c.onWrite)
@@ -122,7 +122,7 @@ func (c *call) winner() (version.Version, bool) {
 // read all siblings, not only the one shown, or the losers would never be
 // collapsed by the write that follows.
 func (c *call) shown() (version.Version, bool) {
-	c.s.remember(c.key, c.read.Record.Context)
+	c.s.remember(c.key, c.read.Record.ReadToken())
 	return c.winner()
 }
 
@@ -131,7 +131,7 @@ func (c *call) noteWrite() *coordinator.WriteResult {
 	r := &c.wrote
 	c.s.observe(r.HLC)
 	if r.Applied || c.withOld {
-		c.s.remember(c.key, r.Token.Context)
+		c.s.remember(c.key, r.Token)
 	}
 	return r
 }
@@ -227,12 +227,12 @@ func (f *fan) refuse(w *Reply) {
 
 // unwritten reports whether a failed write certainly left nothing behind.
 func unwritten(err error) bool {
-	for _, e := range []error{coordinator.ErrDiskFull, coordinator.ErrNoReplicas, coordinator.ErrNoReadQuorum, coordinator.ErrOverloaded, version.ErrTooLarge, version.ErrTooManySiblings} {
+	for _, e := range []error{coordinator.ErrDiskFull, coordinator.ErrNoReplicas, coordinator.ErrNoReadQuorum, coordinator.ErrOverloaded} {
 		if errors.Is(err, e) {
 			return true
 		}
 	}
-	return false
+	return version.Refused(err)
 }
 
 // distinct returns the keys in order without repeats.

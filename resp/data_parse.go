@@ -13,36 +13,8 @@ const (
 	errExpireGTLT  = "ERR GT and LT options at the same time are not compatible"
 )
 
-// parseInt reads a signed 64-bit integer as Redis does: only the canonical
-// decimal form, no space, no plus, no leading zero, no "-0".
-func parseInt(b []byte) (int64, bool) {
-	negative := len(b) > 0 && b[0] == '-'
-	digits := b
-	if negative {
-		digits = b[1:]
-	}
-	switch {
-	case len(digits) == 0 || len(digits) > 19:
-		return 0, false
-	case digits[0] == '0':
-		return 0, len(b) == 1
-	}
-	var v uint64
-	for _, c := range digits {
-		if c < '0' || c > '9' {
-			return 0, false
-		}
-		// 19 digits stay below 2^64, so v cannot wrap.
-		v = v*10 + uint64(c-'0')
-	}
-	if negative {
-		if v > 1<<63 {
-			return 0, false
-		}
-		return -int64(v), true // -(1<<63) wraps to itself
-	}
-	return int64(v), v <= math.MaxInt64
-}
+// parseInt reads a signed 64-bit integer as Redis does.
+func parseInt(b []byte) (int64, bool) { return version.ParseWhole(b) }
 
 // parseCursor reads a SCAN cursor: unlike other integers it may carry leading
 // zeros, since clients treat it as opaque text, and an empty one is the start.

@@ -33,7 +33,7 @@ func stringCommands() []command {
 			summary: "Set the values of several keys, each on its own",
 			args:    []argument{{name: "key_value", kind: "block", multiple: true, args: arguments("key key", "value string")}}},
 	}
-	return completed("string", "string", append(rows, rangeCommands()...))
+	return completed("string", "string", append(append(rows, rangeCommands()...), counterCommands()...))
 }
 
 // rangeCommands are those over parts of a value.

@@ -204,13 +204,21 @@ func TestReadModifyWritesAskForTheOldValueAndNothingElse(t *testing.T) {
 		{"PEXPIREAT k 99 GT", version.Op{Kind: version.OpExpire, ExpireAtMS: 99, Cond: version.CondGreater}},
 		{"APPEND k v", version.Op{Kind: version.OpAppend}},
 		{"SETRANGE k 7 v", version.Op{Kind: version.OpSetRange, Offset: 7}},
+		{"INCR k", version.Op{Kind: version.OpCount, Value: []byte("1")}},
+		{"DECR k", version.Op{Kind: version.OpCount, Value: []byte("-1")}},
+		{"INCRBY k -9223372036854775808", version.Op{Kind: version.OpCount, Value: []byte("-9223372036854775808")}},
+		{"DECRBY k 9223372036854775807", version.Op{Kind: version.OpCount, Value: []byte("-9223372036854775807")}},
+		{"INCRBYFLOAT k 1e3", version.Op{Kind: version.OpCountFloat, Value: []byte("1e3")}},
 	} {
 		c.line(want.command)
 		got := d.store.lastOp(t)
 		if got.MaxValue != mib || got.Explicit || got.MaxSiblings != 0 {
 			t.Errorf("%s: limits %+v", want.command, got)
 		}
-		got.Value, got.Context, got.MinHLC, got.MaxValue = nil, nil, 0, 0
+		if got.Kind != version.OpCount && got.Kind != version.OpCountFloat {
+			got.Value = nil
+		}
+		got.Context, got.MinHLC, got.MaxValue = nil, 0, 0
 		if fmt.Sprint(got) != fmt.Sprint(want.op) {
 			t.Errorf("%s: got %+v, want %+v", want.command, got, want.op)
 		}

@@ -143,7 +143,7 @@ func startVGet(s *session, args [][]byte) pending {
 // replyToken seals a token, writes it, and keeps it as the connection's "+".
 func (c *call) replyToken(w *Reply, t version.Token) {
 	c.s.setLastToken(c.key, t)
-	c.s.remember(c.key, t.Context)
+	c.s.remember(c.key, t)
 	c.s.observe(t.HLC)
 	w.Bulk(version.SealToken(nil, c.key, t, c.s.mac()))
 }
@@ -249,13 +249,14 @@ func (s *session) beginVersioned(args [][]byte, tok []byte, op version.Op, o coo
 	key := args[1]
 	op.MinHLC, op.MaxValue = s.hlc(), s.limits().MaxValue
 	if string(tok) == "*" {
-		op.Context = s.implicit(key)
+		overwriting(&op, s.implicit(key))
 	} else {
 		t, err := s.seenToken(key, tok)
 		if err != nil {
 			return failedWith(err)
 		}
-		op.Explicit, op.Context = true, t.Context
+		overwriting(&op, t)
+		op.Explicit = true
 		op.MinHLC = max(op.MinHLC, t.HLC)
 	}
 	c := s.newCall(key, args, showVersioned)
@@ -313,9 +314,10 @@ func writeInspection(w *Reply, in *coordinator.Inspection, nowMS int64) {
 	} else {
 		w.BulkString(ring.NodeID(in.Hash).String())
 	}
-	w.Array(len(in.Record.Versions))
-	for i := range in.Record.Versions {
-		w.BulkString(dotText(in.Record.Versions[i].Dot))
+	dots := in.Record.Dots()
+	w.Array(len(dots))
+	for _, d := range dots {
+		w.BulkString(dotText(d))
 	}
 	w.Array(len(in.Record.Context))
 	for _, span := range in.Record.Context {

@@ -26,7 +26,7 @@ type seen struct {
 type seenEntry struct {
 	key        []byte
 	hash       uint64
-	context    version.Context
+	past       version.Token // what it has read of the key
 	token      version.Token
 	hasToken   bool
 	newer, old int32
@@ -69,7 +69,7 @@ func (c *seen) touch(key []byte) *seenEntry {
 	if !ok || !bytes.Equal(e.key, key) {
 		c.index[hash] = i
 		e.key, e.hash = append(e.key[:0], key...), hash
-		e.context, e.token, e.hasToken = nil, version.Token{}, false
+		e.past, e.token, e.hasToken = version.Token{}, version.Token{}, false
 	}
 	return e
 }

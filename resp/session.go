@@ -105,29 +105,29 @@ func (s *session) writeOptions() coordinator.WriteOptions {
 	return coordinator.WriteOptions{R: s.r, W: s.w, Timeout: s.limits().RequestTimeout}
 }
 
-// remember adds ctx to what this connection has read of key. It does nothing
-// under SESSION CONTEXT OFF.
-func (s *session) remember(key []byte, ctx version.Context) {
-	if s.noContext || len(ctx) == 0 {
+// remember adds t to what this connection has read of key. It does nothing under
+// SESSION CONTEXT OFF.
+func (s *session) remember(key []byte, t version.Token) {
+	if s.noContext || len(t.Context) == 0 {
 		return
 	}
 	e := s.seen.touch(key)
-	if !ctx.Covers(e.context) {
-		ctx = ctx.Union(e.context)
-	}
-	e.context = ctx
+	e.past = t.Join(e.past)
 }
 
 // implicit is what this connection has read of key, if it still knows.
-func (s *session) implicit(key []byte) version.Context {
+func (s *session) implicit(key []byte) version.Token {
 	if s.noContext {
-		return nil
+		return version.Token{}
 	}
 	if e := s.seen.find(key); e != nil {
-		return e.context
+		return e.past
 	}
-	return nil
+	return version.Token{}
 }
+
+// overwriting has op overwrite what t has seen.
+func overwriting(op *version.Op, t version.Token) { op.Context, op.Addends = t.Context, t.Addends }
 
 // setLastToken notes the token a VCTX command returned for key.
 func (s *session) setLastToken(key []byte, t version.Token) {

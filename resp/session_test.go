@@ -70,17 +70,18 @@ func TestSessionRemembersTheUnionOfWhatItRead(t *testing.T) {
 	s.seen.seed = maphash.MakeSeed()
 	a, b := version.Context{{Actor: 1, Lo: 1, Hi: 3}}, version.Context{{Actor: 2, Lo: 5, Hi: 5}}
 	key := []byte("k")
-	s.remember(key, a)
-	s.remember(key, b)
-	if got := s.implicit(key); !got.Equal(a.Union(b)) {
+	counted := []version.Addend{{Actor: 3, Start: 1, Top: 2}}
+	s.remember(key, version.Token{Context: a, Addends: counted})
+	s.remember(key, version.Token{Context: b})
+	if got := s.implicit(key); !got.Context.Equal(a.Union(b)) || !slices.Equal(got.Addends, counted) {
 		t.Errorf("remembers %v", got)
 	}
 	s.noContext = true
-	if got := s.implicit(key); got != nil {
+	if got := s.implicit(key); got.Context != nil {
 		t.Errorf("CONTEXT OFF still gives %v", got)
 	}
 	s.resetSettings()
-	if got := s.implicit(key); got != nil {
+	if got := s.implicit(key); got.Context != nil {
 		t.Errorf("after a reset: %v", got)
 	}
 	s.observe(7)

@@ -34,6 +34,10 @@ var (
 	ErrDiskFull        = errors.New("rpc: disk of the peer is almost full")
 	ErrUnsupported     = errors.New("rpc: request not supported")
 	ErrHintBudget      = errors.New("rpc: too much is kept for that owner")
+	ErrNotInteger      = errors.New("rpc: not an integer")
+	ErrNotFloat        = errors.New("rpc: not a number")
+	ErrOverflow        = errors.New("rpc: count beyond 64 bits")
+	ErrNotFinite       = errors.New("rpc: count out of range")
 	// ErrStaleEpoch: nothing was done, because the request goes by epochs that are
 	// over, or its sender is no member any more. PoolConfig.OnStale has been told what
 	// it is to merge before it tries again.
@@ -83,7 +87,13 @@ const (
 	codeHintBudget      code = 14
 	codeDiskFull        code = 15
 	codeStaleEpoch      code = 16
-	codeBehind          code = 17 // since version 5
+	codeBehind          code = 17 // since version 5, as those below
+
+	codeNotInteger code = 18
+	codeNotFloat   code = 19
+	codeOverflow   code = 20
+	codeNotFinite  code = 21
+	codeEnd        code = 22
 )
 
 // sentinel maps a code to the error a caller branches on. A code of a newer
@@ -120,6 +130,14 @@ func (c code) sentinel() error {
 		return ErrDiskFull
 	case codeStaleEpoch:
 		return ErrStaleEpoch
+	case codeNotInteger:
+		return ErrNotInteger
+	case codeNotFloat:
+		return ErrNotFloat
+	case codeOverflow:
+		return ErrOverflow
+	case codeNotFinite:
+		return ErrNotFinite
 	default:
 		return ErrInternal
 	}
@@ -127,13 +145,13 @@ func (c code) sentinel() error {
 
 // plain reports whether a code is an error of one byte that this version knows.
 func (c code) plain() bool {
-	return c >= codeInternal && c < codeStaleEpoch && c != codeUncertain
+	return c >= codeInternal && c < codeEnd && c != codeUncertain && c != codeStaleEpoch && c != codeBehind
 }
 
 // codeOf is the inverse of sentinel; what it does not know is internal.
 func codeOf(err error) code {
-	for c := codeOverloaded; c <= codeStaleEpoch; c++ {
-		if errors.Is(err, c.sentinel()) {
+	for c := codeOverloaded; c < codeEnd; c++ {
+		if c != codeBehind && errors.Is(err, c.sentinel()) {
 			return c
 		}
 	}

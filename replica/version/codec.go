@@ -18,6 +18,8 @@ const (
 	tokenFormat   = 1
 	opFormat      = 1
 	outcomeFormat = 1
+
+	tokenWithAddends = 2
 )
 
 const (
@@ -36,6 +38,7 @@ const (
 	flagAmnesia  = 1 << 0
 	flagAllAcked = 1 << 1
 	flagLWW      = 1 << 2
+	flagCounter  = 1 << 3
 
 	flagStub = 1 << 0
 	flagCell = 1 << 1
@@ -50,15 +53,19 @@ func EncodeRecord(dst []byte, r Record) []byte {
 	if r.AllAcked {
 		flags |= flagAllAcked
 	}
-	return encodeRecord(dst, r, flags)
+	return encodeRecord(dst, r, flags, true)
 }
 
 // EncodeWire appends the record without its local flags: the form sent to peers.
-func EncodeWire(dst []byte, r Record) []byte { return encodeRecord(dst, r, 0) }
+func EncodeWire(dst []byte, r Record) []byte { return encodeRecord(dst, r, 0, false) }
 
-func encodeRecord(dst []byte, r Record, flags byte) []byte {
+// encodeRecord appends the record, with what is local of its counter if disk.
+func encodeRecord(dst []byte, r Record, flags byte, disk bool) []byte {
 	if r.LWW {
 		flags |= flagLWW
+	}
+	if len(r.Counter.Addends) > 0 {
+		flags |= flagCounter
 	}
 	start := len(dst)
 	dst = append(dst, recordFormat, flags)
@@ -73,6 +80,9 @@ func encodeRecord(dst []byte, r Record, flags byte) []byte {
 		dst = binary.AppendUvarint(dst, uint64(walk.index))
 		dst = binary.AppendUvarint(dst, walk.top()-v.Dot.Counter)
 		dst = appendVersion(dst, v)
+	}
+	if flags&flagCounter != 0 {
+		dst = appendCounter(dst, &r.Counter, disk)
 	}
 	return binary.LittleEndian.AppendUint32(dst, crc32.Checksum(dst[start:], castagnoli()))
 }
@@ -110,7 +120,7 @@ func DecodeRecord(b []byte) (Record, error) {
 	d := decoder{b: b[:body:body]}
 	mem := &piece{}
 	d.format(recordFormat)
-	flags := d.flags(flagAmnesia | flagAllAcked | flagLWW)
+	flags := d.flags(flagAmnesia | flagAllAcked | flagLWW | flagCounter)
 	r := Record{
 		Amnesia:  flags&flagAmnesia != 0,
 		AllAcked: flags&flagAllAcked != 0,
@@ -118,6 +128,9 @@ func DecodeRecord(b []byte) (Record, error) {
 		Context:  d.context(mem.spans[:0]),
 	}
 	r.Versions = d.versions(mem.versions[:], r.Context)
+	if flags&flagCounter != 0 {
+		r.Counter = d.counter(r.Context)
+	}
 	if !d.done() {
 		return Record{}, ErrCorrupt
 	}

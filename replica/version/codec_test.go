@@ -73,6 +73,8 @@ func TestFormatsAreFrozen(t *testing.T) {
 			func(b []byte) (any, error) { return DecodeRecord(b) }, sampleRecord()},
 		"token.hex": {SealToken(nil, key, sampleToken(), mac),
 			func(b []byte) (any, error) { return OpenToken(key, b, mac) }, sampleToken()},
+		"counter.hex": {EncodeRecord(nil, sampleCounter()),
+			func(b []byte) (any, error) { return DecodeRecord(b) }, sampleCounter()},
 		"op.hex":      {AppendOp(nil, sampleOp()), func(b []byte) (any, error) { return DecodeOp(b) }, sampleOp()},
 		"outcome.hex": {AppendOutcome(nil, sampleOutcome()), func(b []byte) (any, error) { return DecodeOutcome(b) }, sampleOutcome()},
 	} {
@@ -157,7 +159,8 @@ func TestOnlyTheCanonicalFormIsARecord(t *testing.T) {
 	ones := bytes.Repeat([]byte{0xff}, 9)
 	for name, b := range map[string][]byte{
 		"unknown format":          join([]byte{2, 0}, []byte{0, 0}),
-		"unknown flag":            join([]byte{recordFormat, 8}, []byte{0, 0}),
+		"unknown flag":            join([]byte{recordFormat, 16}, []byte{0, 0}),
+		"counter of nothing":      join([]byte{recordFormat, 8}, []byte{0, 0}, []byte{0, 0}),
 		"long varint":             join(head, []byte{0x80, 0}, []byte{0}),
 		"version outside context": join(head, []byte{1}, actor(1, 1, 4, 0), []byte{1}, version(0, 1)),
 		"version in a gap":        join(head, []byte{1}, actor(1, 2, 0, 0, 0, 0), []byte{1}, version(0, 1)),
@@ -215,7 +218,7 @@ func checkDecoder(t *testing.T, b []byte, decode func([]byte) ([]byte, error)) {
 
 func FuzzDecodeRecord(f *testing.F) {
 	f.Add(EncodeRecord(nil, Record{})[:4])
-	for _, r := range []Record{sampleRecord(), {Context: sampleToken().Context}} {
+	for _, r := range []Record{sampleRecord(), sampleCounter(), {Context: sampleToken().Context}} {
 		b := EncodeRecord(nil, r)
 		f.Add(b[:len(b)-crcBytes])
 	}
@@ -260,13 +263,14 @@ func sharesDots(a, b Record) bool {
 func FuzzDecodeOp(f *testing.F) {
 	f.Add(AppendOp(nil, sampleOp()))
 	f.Add(AppendOp(nil, Op{Kind: OpDelete}))
+	f.Add(AppendOp(nil, Op{Kind: OpCountFloat, Value: []byte("-1.5"), Addends: sampleAddends()}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		checkDecoder(t, b, func(b []byte) ([]byte, error) {
 			op, err := DecodeOp(b)
 			return AppendOp(nil, op), err
 		})
 		if op, err := DecodeOp(b); err == nil && op.Offset < 1<<16 {
-			_, _, _ = Apply(sampleRecord(), op, Mint{NowMS: testNowMS, HLC: 1, Dot: Dot{0xee, 1}})
+			_, _, _ = Apply(sampleCounter(), op, Mint{NowMS: testNowMS, HLC: 1, Dot: Dot{0xee, 1}})
 		}
 	})
 }
@@ -274,6 +278,7 @@ func FuzzDecodeOp(f *testing.F) {
 func FuzzDecodeOutcome(f *testing.F) {
 	f.Add(AppendOutcome(nil, sampleOutcome()))
 	f.Add(AppendOutcome(nil, Outcome{}))
+	f.Add(AppendOutcome(nil, Outcome{Now: []byte("7"), Token: Token{Addends: sampleAddends()}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		checkDecoder(t, b, func(b []byte) ([]byte, error) {
 			o, err := DecodeOutcome(b)
@@ -285,6 +290,8 @@ func FuzzDecodeOutcome(f *testing.F) {
 func FuzzOpenToken(f *testing.F) {
 	key, mac := []byte("k"), MACKey{7}
 	tok := SealToken(nil, key, sampleToken(), mac)
+	f.Add(tok[:len(tok)-macBytes])
+	tok = SealToken(nil, key, Token{Context: sampleToken().Context, Addends: sampleAddends()}, mac)
 	f.Add(tok[:len(tok)-macBytes])
 	f.Fuzz(func(t *testing.T, body []byte) {
 		_, _ = OpenToken(key, body, mac) // as it came
@@ -309,7 +316,11 @@ func FuzzRecordRoundTrip(f *testing.F) {
 			case 1:
 				r.Amnesia = true
 			}
-			r = r.Put(w)
+			if b[1]%8 == 6 {
+				r = r.Count(w, wholeAmount(int64(b[3])-100))
+			} else {
+				r = r.Put(w)
+			}
 			if b[2]%8 == 0 {
 				r = r.DropPayload(w.Dot)
 			}

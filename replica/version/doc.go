@@ -38,6 +38,23 @@
 // version with the highest (HLC, dot); the others stay until a write that saw
 // them replaces them. An expiry is a Cell bound to a dot and joined by HLC.
 //
+// # Counters
+//
+// What INCR adds must not be lost to a concurrent INCR, so it is no version. Each row
+// keeps one running total, its Addend, and the addends of the others as it has heard
+// of them; they are joined by taking the newer, and summed up when a client looks.
+// A write that replaces the key's value says of each addend how much of it it has
+// seen, and that much is subtracted from then on; what was added beside it still
+// counts. So a DEL by somebody who saw 41, beside an INCRBY 20, leaves 20. Expiry is a
+// Cell like any other. Addends stay until the record is dropped: whoever folded two
+// of them into one would count one twice when they come from elsewhere.
+//
+// A total must grow in one place only. A row that was created by replication may
+// have had an earlier life that went further, and a process that crashed may have
+// lost increments that others have; so an addend is extended only by the process and
+// the life of the row that began it (Counter.Own, and the actor), as a context's span
+// is.
+//
 // # Callers
 //
 // The replica package stores records and calls Merge and Apply. The coordinator
@@ -64,7 +81,7 @@
 // Record:
 //
 //	1        format = 1
-//	1        flags: 1 amnesia (local), 2 all-acked (local), 4 lww
+//	1        flags: 1 amnesia (local), 2 all-acked (local), 4 lww, 8 counter
 //	...      context
 //	uv       number of versions, ascending by dot
 //	  uv     index of the actor in the context
@@ -73,35 +90,59 @@
 //	  8      HLC
 //	  8 uv   HLC and Unix ms of the expiry cell, if flagged
 //	  uv ... length and bytes of the value, unless a stub
+//	         of a counter:
+//	  1      flags: 1 stub (local), 2 expiry cell, 4 own (local)
+//	  8 uv   HLC and Unix ms of the expiry cell, if flagged
+//	  uv     Start of the own addend, if flagged
+//	  ...    addends
 //	4        CRC32C of all the above, little-endian
+//
+// Addends:
+//
+//	uv       number of addends, at least 1, ascending by actor and Start
+//	  8      actor
+//	  uv uv  Start, Top - Start
+//	  8      HLC
+//	  ...    total
+//	  1      flags: 1 some were overwritten
+//	  uv ... Top - Seen and the base, if flagged
+//
+// Amount:
+//
+//	1        0: a whole number; 1: any other
+//	uv       the whole number, zigzag
+//	16       else units of 10^-17, two's complement
 //
 // Token, opaque to clients and bound to its key:
 //
-//	1        format = 1
+//	1        format = 1, or 2 with addends
 //	8        HLC
 //	...      context
+//	...      addends, in format 2
 //	8        SipHash-2-4 of (key length as 8 bytes, key, all the above)
 //
 // Op:
 //
 //	1        format = 1
 //	1 1 1    kind, condition, expiry mode
-//	1        flags: 1 return old, 2 explicit
+//	1        flags: 1 return old, 2 explicit, 4 addends
 //	8        expire-at, Unix ms, two's complement
 //	uv       offset
 //	8        minimum HLC
 //	uv uv uv limits: value bytes, siblings, sibling bytes
 //	...      context
+//	...      addends, if flagged
 //	uv ...   length and bytes of the value
 //
 // Outcome:
 //
 //	1        format = 1
-//	1        flags: 1 applied, 2 had old, 4 old value present
+//	1        flags: 1 applied, 2 had old, 4 old value, 8 value now, 16 addends
 //	8        HLC
 //	8 uv     dot
 //	8        old expire-at, Unix ms, two's complement
 //	uv uv    length, live versions
-//	8 ...    token: HLC, context
+//	8 ...    token: HLC, context, addends if flagged
 //	uv ...   length and bytes of the old value, if flagged
+//	uv ...   and of the value now
 package version

@@ -9,7 +9,8 @@ const (
 
 // StateHash is the leaf of this record in a Merkle tree and the "have" of a
 // conditional read. It covers dots and expiry cells, and for a tombstone its
-// context. The context of a live record is left out: replicas may differ in it
+// context. Of a counter it covers which increments there are, and which of them were
+// overwritten. The context of a live record is left out: replicas may differ in it
 // for ever and still hold the same versions, and hashing it makes trees that
 // never agree. Payloads are named by their dots. Stubs count as versions, since
 // replicas drop payloads at different times. An absent record hashes to 0 and
@@ -30,6 +31,13 @@ func (r Record) StateHash() uint64 {
 		v := &r.Versions[i]
 		h = mix(mix(h, uint64(v.Dot.Actor)), v.Dot.Counter)
 		h = mix(mix(h, uint64(v.Expiry.HLC)), uint64(v.Expiry.AtMS))
+	}
+	if c := &r.Counter; len(c.Addends) > 0 {
+		h = mix(mix(h, uint64(c.Expiry.HLC)), uint64(c.Expiry.AtMS))
+		for i := range c.Addends {
+			a := &c.Addends[i]
+			h = mix(mix(mix(mix(h, uint64(a.Actor)), a.Start), a.Top), a.Seen)
+		}
 	}
 	return max(h, 1)
 }

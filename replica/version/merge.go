@@ -15,16 +15,19 @@ func Merge(local, in Record) Record {
 	}
 	if local.Absent() {
 		// This replica may have dropped this key before, own dots included.
-		return Record{Context: in.Context, Versions: in.Versions, Amnesia: true, LWW: local.LWW || in.LWW}
+		in.Counter.Own = 0
+		return Record{Context: in.Context, Versions: in.Versions, Counter: in.Counter, Amnesia: true, LWW: local.LWW || in.LWW}
 	}
 	out := Record{
 		Context:  local.Context.Union(in.Context),
 		Versions: mergeVersions(local, in),
+		Counter:  local.Counter.join(in.Counter),
 		Amnesia:  local.Amnesia,
 		LWW:      local.LWW || in.LWW,
 	}
 	out.AllAcked = local.AllAcked && out.LWW == local.LWW &&
-		sameContext(out.Context, local.Context) && sameVersions(out.Versions, local.Versions)
+		sameContext(out.Context, local.Context) && sameVersions(out.Versions, local.Versions) &&
+		out.Counter.Same(&local.Counter)
 	return out
 }
 
@@ -118,8 +121,9 @@ type Write struct {
 	HLC    HLC
 	Value  []byte
 	Expiry Cell
-	Cover  Context // the past that the writer has seen
-	Floor  uint64  // as in Mint
+	Cover  Context  // the past that the writer has seen
+	Seen   []Addend // the counter that it has seen
+	Floor  uint64   // as in Mint
 }
 
 // Put drops the versions that w covers and adds w. The new dot extends the
@@ -131,18 +135,10 @@ type Write struct {
 //
 // Requires: w.Dot is above every counter of its actor in r and in w.Cover.
 func (r Record) Put(w Write) Record {
-	own := Span{w.Dot.Actor, w.Dot.Counter, w.Dot.Counter}
-	if top, ok := r.Context.Top(own.Actor); ok {
-		if top.Hi >= own.Hi {
-			panic(fmt.Sprintf("version: dot %v minted twice, context reaches %d", w.Dot, top.Hi))
-		}
-		if !r.Amnesia && top.Hi >= w.Floor {
-			own.Lo = top.Lo
-		}
-	}
 	out := Record{
-		Context:  r.Context.Union(w.Cover).with(own),
+		Context:  r.Context.Union(w.Cover).with(r.ownSpan(w.Dot, w.Floor)),
 		Versions: make([]Version, 0, 1+uncovered(r.Versions, w.Cover)),
+		Counter:  r.Counter.overwrite(w.Seen, w.HLC),
 		LWW:      r.LWW,
 	}
 	added := Version{Dot: w.Dot, HLC: w.HLC, Value: w.Value, Expiry: w.Expiry}
@@ -161,6 +157,35 @@ func (r Record) Put(w Write) Record {
 		out.Versions = append(out.Versions, added)
 	}
 	return out
+}
+
+// ownSpan is the span that a new dot makes of what this record holds of its actor.
+func (r *Record) ownSpan(d Dot, floor uint64) Span {
+	own := Span{d.Actor, d.Counter, d.Counter}
+	if top, ok := r.Context.Top(own.Actor); ok {
+		if top.Hi >= own.Hi {
+			panic(fmt.Sprintf("version: dot %v minted twice, context reaches %d", d, top.Hi))
+		}
+		if !r.Amnesia && top.Hi >= floor {
+			own.Lo = top.Lo
+		}
+	}
+	return own
+}
+
+// Count adds d to the record's counter, at w.HLC. It drops and overwrites what w does,
+// as Put does, and adds no version.
+//
+// Requires: w.Dot is above every counter of its actor in r and in w.Cover.
+func (r Record) Count(w Write, d Amount) Record {
+	own := r.ownSpan(w.Dot, w.Floor)
+	out := r.Delete(w.Cover)
+	return Record{
+		Context:  out.Context.with(own),
+		Versions: out.Versions,
+		Counter:  r.Counter.overwrite(w.Seen, w.HLC).add(w.Dot, d, w.HLC),
+		LWW:      r.LWW,
+	}
 }
 
 func uncovered(versions []Version, cover Context) int {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"slices"
+	"strconv"
 	"testing"
 )
 
@@ -12,15 +14,20 @@ type events map[Dot]bool
 
 // exact is the slow obvious model of a record: the live writes with their
 // cells, and every write in their past by name. It has no intervals, so it
-// cannot claim what it has not seen.
+// cannot claim what it has not seen. Increments are known, and overwritten, one by
+// one; it has no totals.
 type exact struct {
 	live map[Dot]Cell
 	past events
+	incs events // increments known
+	over events // those of them that were overwritten
 }
 
-func (e exact) clone() exact { return exact{maps.Clone(e.live), maps.Clone(e.past)} }
+func (e exact) clone() exact {
+	return exact{maps.Clone(e.live), maps.Clone(e.past), maps.Clone(e.incs), maps.Clone(e.over)}
+}
 
-func newExact() exact { return exact{map[Dot]Cell{}, events{}} }
+func newExact() exact { return exact{map[Dot]Cell{}, events{}, events{}, events{}} }
 
 func (e exact) merge(o exact) exact {
 	out := newExact()
@@ -36,8 +43,20 @@ func (e exact) merge(o exact) exact {
 			out.live[d] = c
 		}
 	}
-	maps.Copy(out.past, e.past)
-	maps.Copy(out.past, o.past)
+	for _, one := range []exact{e, o} {
+		maps.Copy(out.past, one.past)
+		maps.Copy(out.incs, one.incs)
+		maps.Copy(out.over, one.over)
+	}
+	return out
+}
+
+// overwrite takes what seen names out of the count.
+func (e exact) overwrite(seen events) exact {
+	out := e.clone()
+	maps.Copy(out.incs, seen)
+	maps.Copy(out.over, seen)
+	maps.Copy(out.past, seen)
 	return out
 }
 
@@ -69,6 +88,7 @@ func nothing() held { return held{model: newExact()} }
 type seen struct {
 	tok  Token
 	past events
+	incs events
 }
 
 type node struct {
@@ -90,6 +110,8 @@ type scheme struct {
 	twoRows    bool // a node mints in two rows of the key
 	noFloor    bool // with twoRows: a row does not hear of the other's counters
 	wholeToken bool // put tokens cover unseen siblings
+	counts     bool // clients count
+	anyAddend  bool // with counts: a row goes on with whatever addend of its actor it finds
 }
 
 // history is one random run of one key on a few nodes.
@@ -100,6 +122,7 @@ type history struct {
 	flight  []held
 	tokens  []seen
 	minted  map[Dot]HLC
+	added   map[Dot]int64 // what increments added
 	actors  Actor
 	clockMS int64
 	states  []Record // every state reached, for the laws
@@ -108,7 +131,7 @@ type history struct {
 }
 
 func newHistory(seed uint64, s scheme) *history {
-	h := &history{scheme: s, rng: rand.New(rand.NewPCG(seed, 17)), minted: map[Dot]HLC{}, clockMS: 1_000_000}
+	h := &history{scheme: s, rng: rand.New(rand.NewPCG(seed, 17)), minted: map[Dot]HLC{}, added: map[Dot]int64{}, clockMS: 1_000_000}
 	rows := 1
 	if s.twoRows {
 		rows = 2
@@ -135,6 +158,8 @@ func (h *history) run(steps int) {
 		n := h.nodes[h.rng.IntN(len(h.nodes))]
 		row := h.rng.IntN(len(n.rows))
 		switch k := h.rng.IntN(100); {
+		case k < 16 && h.counts:
+			h.count(n, row)
 		case k < 28:
 			h.mutate(n, row, OpSet)
 		case k < 34:
@@ -144,7 +169,7 @@ func (h *history) run(steps int) {
 		case k < 72:
 			h.deliver(n, row)
 		case k < 78:
-			h.tokens = append(h.tokens, seen{n.rows[row].rec.ReadToken(), n.rows[row].model.past})
+			h.tokens = append(h.tokens, seen{n.rows[row].rec.ReadToken(), n.rows[row].model.past, n.rows[row].model.incs})
 		case k < 82:
 			h.touch(n, row)
 		case k < 86:
@@ -215,17 +240,22 @@ func (h *history) recode(r Record) Record {
 func (h *history) mutate(n *node, row int, kind OpKind) {
 	was := n.rows[row]
 	op := Op{Kind: kind, Explicit: h.rng.IntN(2) == 0, MinHLC: HLC(h.rng.Uint64N(2)) * HLCFromMS(h.clockMS)}
-	past := events{}
+	past, incs := events{}, events{}
 	if len(h.tokens) > 0 && h.rng.IntN(4) > 0 {
 		s := h.tokens[h.rng.IntN(len(h.tokens))]
-		op.Context, past = s.tok.Context, maps.Clone(s.past)
+		op.Context, op.Addends, past, incs = s.tok.Context, s.tok.Addends, maps.Clone(s.past), maps.Clone(s.incs)
 	}
 	if !op.Explicit {
 		maps.Copy(past, was.model.past)
+		maps.Copy(incs, was.model.incs)
 	}
+	maps.Copy(past, incs)
 	n.counter += 1 + h.rng.Uint64N(3) // other keys of the partition mint too
 	dot := Dot{n.actor, n.counter}
 	op.Value = fmt.Appendf(nil, "%x:%d", dot.Actor, dot.Counter)
+	if h.counts {
+		op.Value = fmt.Appendf(nil, "%d", uint64(dot.Actor)%1000*1000+dot.Counter)
+	}
 	mint := Mint{NowMS: h.clockMS, HLC: HLCFromMS(h.clockMS + n.skewMS), Dot: dot, Floor: h.floor(n, row)}
 	next, out, err := Apply(was.rec, op, mint)
 	if err != nil {
@@ -241,16 +271,65 @@ func (h *history) mutate(n *node, row int, kind OpKind) {
 	now := held{rec: next}
 	switch {
 	case kind == OpSet:
-		now.model = was.model.put(dot, Cell{}, past)
+		now.model = was.model.put(dot, Cell{}, past).overwrite(incs)
 		h.minted[dot] = out.HLC
 		h.checkHLC(was, past, out.HLC)
 	case !op.Explicit && !out.Applied && len(next.Live(h.clockMS)) == 0:
 		now.model = was.model // a plain delete leaves what has expired to expiry
 	default:
-		now.model = was.model.cover(past)
+		now.model = was.model.cover(past).overwrite(incs)
 	}
 	h.settle(n, row, now)
-	h.keepToken(now, out, dot, past)
+	h.keepToken(now, out, dot, past, incs, op.Explicit)
+}
+
+// count runs a random OpCount through Apply and the model.
+func (h *history) count(n *node, row int) {
+	was := n.rows[row]
+	d := h.rng.Int64N(2000) - 1000
+	op := Op{Kind: OpCount, Value: strconv.AppendInt(nil, d, 10)}
+	if len(h.tokens) > 0 && h.rng.IntN(4) > 0 {
+		s := h.tokens[h.rng.IntN(len(h.tokens))]
+		op.Context, op.Addends = s.tok.Context, s.tok.Addends
+	}
+	n.counter += 1 + h.rng.Uint64N(3)
+	dot := Dot{n.actor, n.counter}
+	if h.anyAddend {
+		for _, a := range was.rec.Counter.Addends {
+			if a.Actor == n.actor {
+				was.rec.Counter.Own = a.Start
+			}
+		}
+	}
+	mint := Mint{NowMS: h.clockMS, HLC: HLCFromMS(h.clockMS + n.skewMS), Dot: dot, Floor: h.floor(n, row)}
+	next, out, err := Apply(was.rec, op, mint)
+	if err != nil {
+		h.fault("apply: %v", err)
+		return
+	}
+	n.last[row] = dot.Counter
+	h.minted[dot], h.added[dot] = out.HLC, d
+	now := held{next, was.model.clone()}
+	if !out.HadOld {
+		now.model = now.model.cover(was.model.past).overwrite(was.model.incs)
+	}
+	now.model.past[dot], now.model.incs[dot] = true, true
+	h.settle(n, row, now)
+	h.tokens = append(h.tokens, seen{out.Token, now.model.past, now.model.incs})
+	if want := h.total(now.model); !out.HadOld && string(out.Now) != strconv.FormatInt(want, 10) {
+		h.fault("counted to %s, want %d", out.Now, want)
+	}
+}
+
+// total is what is counted, one by one.
+func (h *history) total(e exact) int64 {
+	n := int64(0)
+	for d := range e.incs {
+		if !e.over[d] {
+			n += h.added[d]
+		}
+	}
+	return n
 }
 
 // floor returns how far the node has minted in its other rows.
@@ -275,7 +354,7 @@ func (h *history) checkHLC(was held, past events, hlc HLC) {
 
 // keepToken stores the reply token with what the client then really knows: all
 // that the record does or, beside versions unseen, its own past and write.
-func (h *history) keepToken(now held, out Outcome, dot Dot, past events) {
+func (h *history) keepToken(now held, out Outcome, dot Dot, past, incs events, explicit bool) {
 	knows := maps.Clone(now.model.past)
 	for d := range now.model.live {
 		if d != dot && !past[d] {
@@ -290,7 +369,10 @@ func (h *history) keepToken(now held, out Outcome, dot Dot, past events) {
 	if h.wholeToken {
 		tok.Context = now.rec.Context
 	}
-	h.tokens = append(h.tokens, seen{tok, knows})
+	if !explicit {
+		incs = now.model.incs
+	}
+	h.tokens = append(h.tokens, seen{tok, knows, incs})
 }
 
 // touch sets the expiry of some version, or turns it into a stub.
@@ -335,6 +417,20 @@ func (h *history) settle(n *node, row int, now held) {
 	if len(now.rec.Versions) != len(now.model.live) {
 		h.fault("%v holds writes beyond %v", now.rec, now.model.live)
 	}
+	if got, want := now.rec.Counter.sum(), wholeAmount(h.total(now.model)); got != want {
+		h.dropped++
+		h.fault("%v counts to %v, want %v of %v without %v", now.rec, got, want, now.model.incs, now.model.over)
+	}
+	if v, ok := now.rec.Winner(h.clockMS); ok && h.counts {
+		raw, standing := now.rec.winner(h.clockMS)
+		n := wholeAmount(h.total(now.model))
+		if base, number := amountOf(raw.Value); standing && number {
+			n = n.plus(base)
+		}
+		if got := string(v.Value); got != string(n.append(nil)) {
+			h.fault("%v shows %s, want %s", now.rec, got, n.append(nil))
+		}
+	}
 	for d := range h.minted {
 		if now.rec.Context.Contains(d) != now.model.past[d] {
 			h.fault("context %v and the past disagree on %v", now.rec.Context, d)
@@ -373,6 +469,9 @@ var faultSchemes = []struct {
 	{"all", scheme{crash: true, wipe: true, drop: true}},
 	{"two rows", scheme{twoRows: true}},
 	{"all, two rows", scheme{crash: true, wipe: true, drop: true, twoRows: true}},
+	{"counting", scheme{counts: true}},
+	{"counting, all", scheme{counts: true, crash: true, wipe: true, drop: true}},
+	{"counting, all, two rows", scheme{counts: true, crash: true, wipe: true, drop: true, twoRows: true}},
 }
 
 // The record must do what full causal histories would do, dot by dot, under
@@ -415,6 +514,8 @@ func TestEveryRuleIsNeeded(t *testing.T) {
 		{"fixed id and a lease, crash", scheme{crash: true, fixedActor: true}},
 		{"two rows without a floor", scheme{twoRows: true, noFloor: true}},
 		{"put token covers unseen siblings", scheme{wholeToken: true}},
+		{"any addend goes on, handoff then drop", scheme{counts: true, drop: true, anyAddend: true}},
+		{"any addend goes on, two rows", scheme{counts: true, twoRows: true, anyAddend: true}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -439,7 +540,7 @@ func TestMergeIsAJoin(t *testing.T) {
 	t.Parallel()
 	triples := 0
 	for seed := uint64(1); seed <= 500; seed++ {
-		h := newHistory(seed, scheme{crash: true, wipe: true, drop: true})
+		h := newHistory(seed, scheme{crash: true, wipe: true, drop: true, counts: seed%2 == 0})
 		h.run(stepsPerRun)
 		pick := func() Record { return h.states[h.rng.IntN(len(h.states))] }
 		for range 40 {
@@ -476,10 +577,13 @@ func checkHashes(t *testing.T, seed uint64, a, b, other Record) {
 
 // leafEqual says by hand what StateHash is to tell apart.
 func leafEqual(a, b Record) bool {
-	if len(a.Versions) != len(b.Versions) {
+	same := func(x, y Addend) bool {
+		return x.Actor == y.Actor && x.Start == y.Start && x.Top == y.Top && x.Seen == y.Seen
+	}
+	if len(a.Versions) != len(b.Versions) || !slices.EqualFunc(a.Counter.Addends, b.Counter.Addends, same) {
 		return false
 	}
-	if len(a.Versions) == 0 {
+	if len(a.Versions) == 0 && !a.Counter.Counts() {
 		return a.Context.Equal(b.Context)
 	}
 	for i := range a.Versions {

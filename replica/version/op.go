@@ -3,6 +3,7 @@ package version
 import (
 	"errors"
 	"fmt"
+	"slices"
 )
 
 var (
@@ -10,21 +11,43 @@ var (
 	ErrTooManySiblings = errors.New("version: too many siblings")
 	// ErrTooLarge refuses a value above the limit.
 	ErrTooLarge = errors.New("version: value too large")
+	// ErrNotInteger refuses to count on a value that is no integer, or with one that
+	// is none.
+	ErrNotInteger = errors.New("version: not an integer")
+	// ErrNotFloat refuses to count on a value that is no number, or with one.
+	ErrNotFloat = errors.New("version: not a number")
+	// ErrOverflow refuses a count beyond 64 bits.
+	ErrOverflow = errors.New("version: count beyond 64 bits")
+	// ErrNotFinite refuses a count beyond the range of an Amount.
+	ErrNotFinite = errors.New("version: count out of range")
 	// ErrDotReused means that some replica has already seen the dot about to be
 	// minted, or a later one of the same actor: two processes share an
 	// incarnation. The partition must stop.
 	ErrDotReused = errors.New("version: dot reused")
 )
 
+// Refused reports whether err is Apply's refusal of an op that does not fit the
+// record: nothing has changed, and nothing is wrong with this replica.
+func Refused(err error) bool {
+	for _, e := range []error{ErrTooManySiblings, ErrTooLarge, ErrNotInteger, ErrNotFloat, ErrOverflow, ErrNotFinite} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
 // OpKind says what a mutation does.
 type OpKind uint8
 
 const (
-	OpSet      OpKind = iota + 1 // SET and its relatives, GETSET
-	OpDelete                     // DEL, GETDEL, VCTX.DEL
-	OpExpire                     // EXPIRE, PERSIST (ExpireAtMS 0), GETEX
-	OpAppend                     // APPEND
-	OpSetRange                   // SETRANGE
+	OpSet        OpKind = iota + 1 // SET and its relatives, GETSET
+	OpDelete                       // DEL, GETDEL, VCTX.DEL
+	OpExpire                       // EXPIRE, PERSIST (ExpireAtMS 0), GETEX
+	OpAppend                       // APPEND
+	OpSetRange                     // SETRANGE
+	OpCount                        // INCR, DECR, INCRBY, DECRBY: Value is a whole number
+	OpCountFloat                   // INCRBYFLOAT: Value is a number
 	opKindEnd
 )
 
@@ -69,6 +92,7 @@ type Op struct {
 	ReturnOld  bool       // fill Outcome.Old
 	Explicit   bool       // OpSet, OpDelete: cover Context and nothing else (VCTX)
 	Context    Context    // what the client has seen
+	Addends    []Addend   // what it has seen of the counter
 	MinHLC     HLC        // the write must be above it
 
 	MaxValue        int // bytes; 0 = the built-in limit
@@ -115,6 +139,7 @@ type Outcome struct {
 	Old           []byte // with ReturnOld, if HadOld: never nil then; aliases the record
 	OldExpireAtMS int64  // of the old value, 0 = none
 	Length        int64  // of the value after OpAppend and OpSetRange
+	Now           []byte // the value after OpCount and OpCountFloat
 	Live          int    // versions that VCTX shows afterwards
 	Dot           Dot    // of the new version; zero if none
 	HLC           HLC    // of the write; if not applied, of the record
@@ -132,9 +157,12 @@ func Apply(r Record, op Op, m Mint) (Record, Outcome, error) {
 	}
 	a := applying{r: r, op: op, m: m, hlc: max(m.HLC, r.MaxHLC().Next(), op.MinHLC.Next())}
 	a.old, a.had = r.Winner(m.NowMS)
-	a.cover = op.Context
+	a.cover, a.seen = op.Context, op.Addends
 	if !op.Explicit || op.Kind != OpSet && op.Kind != OpDelete {
-		a.cover = r.Context.Union(op.Context)
+		a.cover, a.seen = r.Context.Union(op.Context), joinAddends(r.Counter.Addends, op.Addends)
+	}
+	for i := range a.seen {
+		a.cover = a.cover.Add(a.seen[i].dot())
 	}
 	if !a.holds() {
 		return a.unchanged()
@@ -148,6 +176,10 @@ func Apply(r Record, op Op, m Mint) (Record, Outcome, error) {
 		return a.expire()
 	case OpAppend:
 		return a.append()
+	case OpCount:
+		return a.count()
+	case OpCountFloat:
+		return a.countFloat()
 	default:
 		return a.setRange()
 	}
@@ -160,7 +192,8 @@ type applying struct {
 	m     Mint
 	old   Version // the winner
 	had   bool
-	cover Context // what the op has seen
+	cover Context  // what the op has seen
+	seen  []Addend // of the counter
 	hlc   HLC
 }
 
@@ -247,7 +280,7 @@ func (a *applying) put(value []byte, cell Cell, length int64) (Record, Outcome, 
 	if reaches(a.r.Context, dot) || reaches(a.cover, dot) {
 		return a.r, Outcome{}, fmt.Errorf("%w: actor %016x counter %d", ErrDotReused, uint64(dot.Actor), dot.Counter)
 	}
-	r := a.r.Put(Write{Dot: dot, HLC: a.hlc, Value: value, Expiry: cell, Cover: a.cover, Floor: a.m.Floor})
+	r := a.r.Put(Write{Dot: dot, HLC: a.hlc, Value: value, Expiry: cell, Cover: a.cover, Seen: a.seen, Floor: a.m.Floor})
 	if a.op.Explicit && a.pilesUp(r) {
 		return a.r, Outcome{}, ErrTooManySiblings
 	}
@@ -288,7 +321,7 @@ func payload(r Record) (count, size int) {
 // may one that finds a version whose time is over: a clock that is behind still
 // shows it, and it may have been extended elsewhere before.
 func (a *applying) delete() (Record, Outcome, error) {
-	if !a.op.Explicit && len(a.r.Versions) == 0 && a.r.Context.Covers(a.op.Context) {
+	if !a.op.Explicit && len(a.r.Versions) == 0 && a.r.Context.Covers(a.op.Context) && !a.overwrites() {
 		return a.unchanged()
 	}
 	return a.remove()
@@ -296,10 +329,20 @@ func (a *applying) delete() (Record, Outcome, error) {
 
 func (a *applying) remove() (Record, Outcome, error) {
 	r := a.r.Delete(a.cover)
-	if len(r.Versions) == len(a.r.Versions) && sameContext(r.Context, a.r.Context) {
+	counts := a.overwrites()
+	if len(r.Versions) == len(a.r.Versions) && sameContext(r.Context, a.r.Context) && !counts {
 		return a.unchanged()
 	}
+	if counts {
+		r.Counter, r.AllAcked = a.r.Counter.overwrite(a.seen, a.hlc), false
+	}
 	return a.changed(r)
+}
+
+// overwrites reports whether an overwrite by the op would change the counter.
+func (a *applying) overwrites() bool {
+	now := a.r.Counter.overwrite(a.seen, a.hlc)
+	return !slices.Equal(now.Addends, a.r.Counter.Addends)
 }
 
 // expire sets the cell of every version that a client may be shown, as a delete
@@ -323,6 +366,9 @@ func (a *applying) expire() (Record, Outcome, error) {
 		if v.live(a.m.NowMS) {
 			v.Expiry = v.Expiry.Join(Cell{HLC: a.hlc, AtMS: at})
 		}
+	}
+	if r.Counter.Live(a.m.NowMS) {
+		r.Counter.Expiry, r.Counter.Stub = r.Counter.Expiry.Join(Cell{HLC: a.hlc, AtMS: at}), false
 	}
 	return a.changed(r)
 }
@@ -355,6 +401,9 @@ func (a *applying) outcome(r Record) Outcome {
 		HadOld: a.had,
 		Live:   len(r.Live(a.m.NowMS)),
 		Token:  r.PutToken(a.m.Dot, a.cover),
+	}
+	if out.Token.Addends = a.seen; !a.op.Explicit {
+		out.Token.Addends = r.Counter.Addends
 	}
 	if a.had {
 		out.OldExpireAtMS = a.old.Expiry.AtMS

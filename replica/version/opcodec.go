@@ -9,10 +9,13 @@ import (
 const (
 	flagReturnOld = 1 << 0
 	flagExplicit  = 1 << 1
+	flagAddends   = 1 << 2
 
 	flagApplied = 1 << 0
 	flagHadOld  = 1 << 1
 	flagOld     = 1 << 2
+	flagNow     = 1 << 3
+	flagCounted = 1 << 4
 )
 
 // AppendOp appends the op in the form sent to a coordinator. There is no
@@ -25,6 +28,9 @@ func AppendOp(dst []byte, op Op) []byte {
 	if op.Explicit {
 		flags |= flagExplicit
 	}
+	if len(op.Addends) > 0 {
+		flags |= flagAddends
+	}
 	dst = append(dst, opFormat, byte(op.Kind), byte(op.Cond), byte(op.Expiry), flags)
 	dst = binary.BigEndian.AppendUint64(dst, uint64(op.ExpireAtMS))
 	dst = binary.AppendUvarint(dst, uint64(op.Offset))
@@ -33,6 +39,9 @@ func AppendOp(dst []byte, op Op) []byte {
 	dst = binary.AppendUvarint(dst, uint64(max(op.MaxSiblings, 0)))
 	dst = binary.AppendUvarint(dst, uint64(max(op.MaxSiblingBytes, 0)))
 	dst = appendContext(dst, op.Context)
+	if len(op.Addends) > 0 {
+		dst = appendAddends(dst, op.Addends)
+	}
 	return appendBytes(dst, op.Value)
 }
 
@@ -44,7 +53,7 @@ func DecodeOp(b []byte) (Op, error) {
 	if op.Kind == 0 || op.Kind >= opKindEnd || op.Cond >= conditionEnd || op.Expiry >= expiryModeEnd {
 		return Op{}, ErrCorrupt
 	}
-	flags := d.flags(flagReturnOld | flagExplicit)
+	flags := d.flags(flagReturnOld | flagExplicit | flagAddends)
 	op.ReturnOld = flags&flagReturnOld != 0
 	op.Explicit = flags&flagExplicit != 0
 	op.ExpireAtMS = int64(d.u64())
@@ -54,6 +63,9 @@ func DecodeOp(b []byte) (Op, error) {
 	op.MaxSiblings = d.int()
 	op.MaxSiblingBytes = d.int()
 	op.Context = d.context(nil)
+	if flags&flagAddends != 0 {
+		op.Addends = d.addends()
+	}
 	op.Value = d.bytes()
 	if !d.done() {
 		return Op{}, ErrCorrupt
@@ -73,6 +85,12 @@ func AppendOutcome(dst []byte, o Outcome) []byte {
 	if o.Old != nil {
 		flags |= flagOld
 	}
+	if o.Now != nil {
+		flags |= flagNow
+	}
+	if len(o.Token.Addends) > 0 {
+		flags |= flagCounted
+	}
 	dst = append(dst, outcomeFormat, flags)
 	dst = binary.BigEndian.AppendUint64(dst, uint64(o.HLC))
 	dst = binary.BigEndian.AppendUint64(dst, uint64(o.Dot.Actor))
@@ -82,17 +100,23 @@ func AppendOutcome(dst []byte, o Outcome) []byte {
 	dst = binary.AppendUvarint(dst, uint64(o.Live))
 	dst = binary.BigEndian.AppendUint64(dst, uint64(o.Token.HLC))
 	dst = appendContext(dst, o.Token.Context)
-	if o.Old == nil {
-		return dst
+	if len(o.Token.Addends) > 0 {
+		dst = appendAddends(dst, o.Token.Addends)
 	}
-	return appendBytes(dst, o.Old)
+	if o.Old != nil {
+		dst = appendBytes(dst, o.Old)
+	}
+	if o.Now != nil {
+		dst = appendBytes(dst, o.Now)
+	}
+	return dst
 }
 
-// DecodeOutcome is the inverse of AppendOutcome. The old value aliases b.
+// DecodeOutcome is the inverse of AppendOutcome. The values alias b.
 func DecodeOutcome(b []byte) (Outcome, error) {
 	d := decoder{b: b}
 	d.format(outcomeFormat)
-	flags := d.flags(flagApplied | flagHadOld | flagOld)
+	flags := d.flags(flagApplied | flagHadOld | flagOld | flagNow | flagCounted)
 	o := Outcome{
 		Applied:       flags&flagApplied != 0,
 		HadOld:        flags&flagHadOld != 0,
@@ -103,8 +127,14 @@ func DecodeOutcome(b []byte) (Outcome, error) {
 		Live:          d.int(),
 	}
 	o.Token = Token{HLC: HLC(d.u64()), Context: d.context(nil)}
+	if flags&flagCounted != 0 {
+		o.Token.Addends = d.addends()
+	}
 	if flags&flagOld != 0 {
 		o.Old = d.bytes()
+	}
+	if flags&flagNow != 0 {
+		o.Now = d.bytes()
 	}
 	if !d.done() {
 		return Outcome{}, ErrCorrupt

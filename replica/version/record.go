@@ -56,6 +56,7 @@ func (v *Version) newer(o *Version) bool {
 type Record struct {
 	Context  Context
 	Versions []Version
+	Counter  Counter
 
 	// Amnesia is local: this record was re-created by replication, so the
 	// replica cannot know which of its own dots it once held (see doc.go).
@@ -72,12 +73,14 @@ type Record struct {
 func (r Record) Absent() bool { return len(r.Context) == 0 && len(r.Versions) == 0 }
 
 // Tombstone reports whether the record only remembers what was deleted.
-func (r Record) Tombstone() bool { return len(r.Context) > 0 && len(r.Versions) == 0 }
+func (r Record) Tombstone() bool {
+	return len(r.Context) > 0 && len(r.Versions) == 0 && !r.Counter.Counts()
+}
 
 // Equal reports whether two replicas hold the same state. Amnesia and AllAcked
 // are local and not compared.
 func (r Record) Equal(o Record) bool {
-	if r.LWW != o.LWW || !r.Context.Equal(o.Context) {
+	if r.LWW != o.LWW || !r.Context.Equal(o.Context) || !r.Counter.equal(&o.Counter) {
 		return false
 	}
 	return sameVersions(r.Versions, o.Versions) || slices.EqualFunc(r.Versions, o.Versions, equalVersions)
@@ -108,10 +111,40 @@ func (r Record) find(d Dot) int {
 	return -1
 }
 
+// Dots names what the record holds: its versions, and of its counter the newest
+// increment of each addend that has any left.
+func (r Record) Dots() []Dot {
+	dots := make([]Dot, 0, len(r.Versions)+len(r.Counter.Addends))
+	for i := range r.Versions {
+		dots = append(dots, r.Versions[i].Dot)
+	}
+	for i := range r.Counter.Addends {
+		if a := &r.Counter.Addends[i]; a.counts() {
+			dots = append(dots, a.dot())
+		}
+	}
+	return dots
+}
+
 // Winner returns the version that a plain client sees: the highest (HLC, dot).
 // If that one is expired or a stub the key is absent; an older sibling is never
-// shown instead, or else expiry would bring back what had been overwritten.
+// shown instead, or else expiry would bring back what had been overwritten. What is
+// counted is added to a winner that is a number, and shown where there is none.
 func (r Record) Winner(nowMS int64) (Version, bool) {
+	v, ok := r.winner(nowMS)
+	switch {
+	case len(r.Counter.Addends) == 0:
+		return v, ok
+	case ok:
+		return r.shown(v, nowMS), true
+	case r.Counter.Live(nowMS):
+		return r.counted(), true
+	}
+	return Version{}, false
+}
+
+// winner is Winner before anything is added to it.
+func (r *Record) winner(nowMS int64) (Version, bool) {
 	if len(r.Versions) == 0 {
 		return Version{}, false
 	}
@@ -128,10 +161,11 @@ func (r Record) Winner(nowMS int64) (Version, bool) {
 }
 
 // Live returns the versions that a VCTX client sees, newest (HLC, dot) first.
-// Versions with equal bytes are returned once, as the newest of them. The
+// Versions with equal bytes are returned once, as the newest of them. What is
+// counted is added to each that is a number, and is shown where there is none. The
 // result may share memory with the record.
 func (r Record) Live(nowMS int64) []Version {
-	if len(r.Versions) == 1 {
+	if len(r.Versions) == 1 && len(r.Counter.Addends) == 0 {
 		if r.Versions[0].live(nowMS) {
 			return r.Versions
 		}
@@ -140,8 +174,11 @@ func (r Record) Live(nowMS int64) []Version {
 	var out []Version
 	for i := range r.Versions {
 		if r.Versions[i].live(nowMS) {
-			out = append(out, r.Versions[i])
+			out = append(out, r.shown(r.Versions[i], nowMS))
 		}
+	}
+	if len(out) == 0 && r.Counter.Live(nowMS) {
+		return []Version{r.counted()}
 	}
 	slices.SortFunc(out, func(a, b Version) int {
 		if a.newer(&b) {
@@ -166,7 +203,7 @@ func (r Record) HasLive() bool {
 			return true
 		}
 	}
-	return false
+	return !r.Counter.Stub && r.Counter.Counts()
 }
 
 // Hollow reports whether the record lacks the payload of a version whose time is
@@ -188,5 +225,8 @@ func (r Record) MaxHLC() HLC {
 		v := &r.Versions[i]
 		top = max(top, v.HLC, v.Expiry.HLC)
 	}
-	return top
+	for i := range r.Counter.Addends {
+		top = max(top, r.Counter.Addends[i].HLC)
+	}
+	return max(top, r.Counter.Expiry.HLC)
 }

@@ -16,12 +16,20 @@ type MACKey [16]byte
 type Token struct {
 	HLC     HLC
 	Context Context
+	Addends []Addend // of a counter: what the write overwrites of it
 }
 
 // ReadToken returns the token of a read. It covers everything that was read and
 // not only the version shown: with winner-only contexts the losers would never
 // be collapsed.
-func (r Record) ReadToken() Token { return Token{HLC: r.MaxHLC(), Context: r.Context} }
+func (r Record) ReadToken() Token {
+	return Token{HLC: r.MaxHLC(), Context: r.Context, Addends: r.Counter.Addends}
+}
+
+// Join returns what somebody has seen who has seen both.
+func (t Token) Join(o Token) Token {
+	return Token{HLC: max(t.HLC, o.HLC), Context: t.Context.Union(o.Context), Addends: joinAddends(t.Addends, o.Addends)}
+}
 
 // maxTokenSpans bounds the token of a client that writes on and on beside a
 // sibling it has not seen, without ever reading.
@@ -61,9 +69,16 @@ func (r Record) PutToken(me Dot, seen Context) Token {
 // SealToken appends the token in the form handed to clients, bound to its key.
 func SealToken(dst, key []byte, t Token, mac MACKey) []byte {
 	start := len(dst)
-	dst = append(dst, tokenFormat)
+	format := byte(tokenFormat)
+	if len(t.Addends) > 0 {
+		format = tokenWithAddends
+	}
+	dst = append(dst, format)
 	dst = binary.BigEndian.AppendUint64(dst, uint64(t.HLC))
 	dst = appendContext(dst, t.Context)
+	if len(t.Addends) > 0 {
+		dst = appendAddends(dst, t.Addends)
+	}
 	return binary.BigEndian.AppendUint64(dst, tokenMAC(key, dst[start:], mac))
 }
 
@@ -76,8 +91,12 @@ func OpenToken(key, tok []byte, mac MACKey) (Token, error) {
 		return Token{}, ErrBadToken
 	}
 	d := decoder{b: tok[:body]}
-	d.format(tokenFormat)
+	format := d.u8()
+	d.check(format == tokenFormat || format == tokenWithAddends)
 	t := Token{HLC: HLC(d.u64()), Context: d.context(nil)}
+	if format == tokenWithAddends {
+		t.Addends = d.addends()
+	}
 	if !d.done() {
 		return Token{}, ErrBadToken
 	}
