@@ -28,7 +28,7 @@ func TestScorecardFailsNothingNew(t *testing.T) {
 	scorecard := filepath.Join(t.TempDir(), "scorecard")
 	run(t, nil, "go", "build", "-o", scorecard, "./scorecard")
 
-	const within = 12 * time.Minute
+	const within = 20 * time.Minute
 	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, scorecard, "-short", "-binary", path)
