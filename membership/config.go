@@ -30,6 +30,7 @@ type Config struct {
 
 	BindAddr  string               // where gossip listens; ":7946"
 	Transport memberlist.Transport // gossip's sockets; memberlist's own on BindAddr
+	SecretKey []byte               // of 32 bytes, seals gossip; nil: it is open
 	Endpoints Endpoints            // how others reach this node; Host and Gossip are found from BindAddr if empty
 	MaxLevel  uint16               // highest level of a cluster that this node serves; MaxLevel
 

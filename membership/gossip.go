@@ -99,6 +99,7 @@ func (m *Membership) gossipConfig(g *gossip, t memberlist.Transport, logger *log
 	c := memberlist.DefaultLANConfig()
 	c.Name = m.cfg.ID.String()
 	c.Label = label
+	c.SecretKey = m.cfg.SecretKey
 	c.Transport = t
 	c.AdvertiseAddr, c.AdvertisePort = g.ip.String(), int(g.port)
 	c.BindPort = int(g.port)

@@ -329,7 +329,10 @@ func introduced(runs []SlotRun, members int) []SlotRun {
 }
 
 func clusterShards(s *session, _ [][]byte, w *Reply) {
-	v := s.view()
+	v, port := s.view(), "port"
+	if s.srv.cfg.TLS {
+		port = "tls-port"
+	}
 	runs := v.served()
 	w.Array(len(runs))
 	for _, run := range runs {
@@ -345,12 +348,13 @@ func clusterShards(s *session, _ [][]byte, w *Reply) {
 			if at == 0 {
 				role = "master"
 			}
-			v.Members[i].shardNode(w, role)
+			v.Members[i].shardNode(w, role, port)
 		}
 	}
 }
 
-func (m Member) shardNode(w *Reply, role string) {
+// shardNode describes a member; port is the name of the field with its port.
+func (m Member) shardNode(w *Reply, role, port string) {
 	health := "online"
 	if !m.Alive {
 		health = "fail"
@@ -361,7 +365,7 @@ func (m Member) shardNode(w *Reply, role string) {
 	}
 	w.Map(7)
 	text("id", m.ID.Hex40())
-	w.BulkString("port")
+	w.BulkString(port)
 	w.Int(int64(m.Cluster))
 	text("ip", m.Host)
 	text("endpoint", m.Host)

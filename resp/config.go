@@ -21,6 +21,8 @@ type Config struct {
 
 	// Port is what INFO and CLUSTER print for this door; 0 = unknown.
 	Port int
+	// TLS says that the listener speaks it: what shows the port shows it as such.
+	TLS bool
 	// Password is requirepass; empty lets everybody in.
 	Password string
 	// TokenKey seals the contexts handed to clients. It is asked for each time,

@@ -66,7 +66,11 @@ func (c *client) label(change func(l *labels)) {
 // kill closes the connection; its goroutine notices.
 func (c *client) kill() {
 	c.killed.Store(true)
-	_ = c.conn.Close() // the client may have been faster
+	conn := c.conn
+	if t, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		conn = t.NetConn() // the farewell of TLS would wait for a client that does not read
+	}
+	_ = conn.Close() // the client may have been faster
 }
 
 func sortClients(all []*client) {

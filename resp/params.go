@@ -30,6 +30,10 @@ func (p *params) load(cfg *Config) {
 		}
 		return "no"
 	}
+	openPort, tlsPort := cfg.Port, 0
+	if cfg.TLS {
+		openPort, tlsPort = 0, cfg.Port
+	}
 	p.fixed = append([]Field{
 		{"activerehashing", "yes"},
 		{"appendfsync", "always"},
@@ -52,7 +56,7 @@ func (p *params) load(cfg *Config) {
 		{"maxmemory-policy", "noeviction"},
 		{"maxmemory-samples", "5"},
 		{"notify-keyspace-events", ""},
-		{"port", strconv.Itoa(cfg.Port)},
+		{"port", strconv.Itoa(openPort)},
 		{"proto-max-bulk-len", strconv.Itoa(cfg.Limits.MaxBulk)},
 		{"replica-read-only", "yes"},
 		{"save", ""},
@@ -60,6 +64,7 @@ func (p *params) load(cfg *Config) {
 		{"slowlog-log-slower-than", "-1"},
 		{"slowlog-max-len", "0"},
 		{"tcp-keepalive", "15"},
+		{"tls-port", strconv.Itoa(tlsPort)},
 		{"timeout", strconv.Itoa(int(cfg.Limits.IdleTimeout.Seconds()))},
 	}, cfg.Params...)
 	slices.SortStableFunc(p.fixed, func(a, b Field) int { return strings.Compare(a.Name, b.Name) })

@@ -191,7 +191,7 @@ func (s *Server) refuse(nc net.Conn) {
 	s.wg.Go(func() {
 		defer func() { <-s.refused }()
 		defer func() { _ = nc.Close() }()
-		if nc.SetWriteDeadline(time.Now().Add(refusalTimeout)) == nil {
+		if nc.SetDeadline(time.Now().Add(refusalTimeout)) == nil {
 			_, _ = nc.Write([]byte("-ERR max number of clients reached\r\n"))
 		}
 	})

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -31,6 +32,7 @@ type benchCmd struct {
 	Warmup     time.Duration `help:"Time before it that is not counted." default:"500ms"`
 	PID        []int         `name:"pid" help:"Processes of the server, to account their CPU time." placeholder:"PID"`
 	AuthPass   string        `help:"Password to log in with." placeholder:"SECRET"`
+	clientTLS
 	Fill       bool          `help:"Set every key once before the first row." default:"true" negatable:""`
 
 	History  string        `help:"Measure nothing: write down in this file what clients do and see, for 'redynamo check'." placeholder:"FILE" type:"path"`
@@ -42,11 +44,15 @@ type benchCmd struct {
 
 // Run fills, loads and prints.
 func (b *benchCmd) Run(ctx context.Context, con *console) error {
+	secure, err := b.config()
+	if err != nil {
+		return err
+	}
 	if b.History != "" {
-		return b.record(ctx, con)
+		return b.record(ctx, con, secure)
 	}
 	cfg := loadgen.Config{
-		Addrs: b.Addr, Password: b.AuthPass, Clients: b.Clients, Keys: b.Keys, ValueBytes: b.ValueBytes,
+		Addrs: b.Addr, Password: b.AuthPass, TLS: secure, Clients: b.Clients, Keys: b.Keys, ValueBytes: b.ValueBytes,
 		Duration: b.Duration, Warmup: b.Warmup, PIDs: b.PID,
 	}
 	if b.Fill {
@@ -71,14 +77,14 @@ func (b *benchCmd) Run(ctx context.Context, con *console) error {
 }
 
 // record writes a history.
-func (b *benchCmd) record(ctx context.Context, con *console) (err error) {
+func (b *benchCmd) record(ctx context.Context, con *console, secure *tls.Config) (err error) {
 	f, err := os.Create(b.History)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	cfg := record.Config{
-		Addrs: b.Addr, Password: b.AuthPass, Workload: b.Workload, Clients: b.Clients, Keys: b.Keys, ValueBytes: b.ValueBytes,
+		Addrs: b.Addr, Password: b.AuthPass, TLS: secure, Workload: b.Workload, Clients: b.Clients, Keys: b.Keys, ValueBytes: b.ValueBytes,
 		Duration: b.Duration, Think: b.Think, Settle: b.Settle, Calm: b.Calm,
 	}
 	logging.Disable() // what goes wrong stands in the history

@@ -34,21 +34,30 @@ type ringAddr struct {
 	Addr     string        `help:"Plain door of any node." default:"127.0.0.1:6379" placeholder:"HOST:PORT"`
 	AuthPass string        `help:"Password to log in with." placeholder:"SECRET"`
 	Timeout  time.Duration `help:"How long to wait for one answer." default:"30s"`
+	clientTLS
 }
 
 // dial returns a client that asks once: a change of the ring is not repeated
 // behind its caller's back.
-func (a ringAddr) dial() *redis.Client {
+func (a ringAddr) dial() (*redis.Client, error) {
+	secure, err := a.config()
+	if err != nil {
+		return nil, err
+	}
 	logging.Disable() // what goes wrong is answered as an error
 	return redis.NewClient(&redis.Options{
+		TLSConfig: secure,
 		Addr: a.Addr, Password: a.AuthPass, ReadTimeout: a.Timeout, DialTimeout: min(a.Timeout, 5*time.Second),
 		MaxRetries: -1, Protocol: 3, DisableIdentity: true, PoolSize: 1,
-	})
+	}), nil
 }
 
 // ask sends one RING command and returns its answer.
 func (a ringAddr) ask(ctx context.Context, words ...string) (any, error) {
-	c := a.dial()
+	c, err := a.dial()
+	if err != nil {
+		return nil, err
+	}
 	defer c.Close()
 	args := []any{"RING"}
 	for _, w := range words {

@@ -87,7 +87,8 @@ func (c *ringWatchCmd) look(ctx context.Context) (l look, err error) {
 			continue
 		}
 		wg.Go(func() {
-			at := ringAddr{Addr: m.text("address"), AuthPass: c.AuthPass, Timeout: min(c.Timeout, watchPatience)}
+			at := c.ringAddr
+			at.Addr, at.Timeout = m.text("address"), min(c.Timeout, watchPatience)
 			answers[i], _ = at.askMap(ctx, "TRANSFERS") // one that cannot be reached from here is left out
 		})
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -29,6 +30,10 @@ type serverFlags struct {
 
 	RequestTimeout time.Duration `help:"Every request is answered within this time." default:"1s"`
 	RequirePass    string        `name:"requirepass" help:"Password that clients must give." placeholder:"SECRET"`
+	TLSCert        string        `name:"tls-cert" help:"Certificate, PEM: both doors speak TLS and nothing else. It is read again when it changes." placeholder:"FILE" type:"path"`
+	TLSKey         string        `name:"tls-key" help:"Its private key, PEM." placeholder:"FILE" type:"path"`
+	TLSClientCA    string        `name:"tls-client-ca" help:"Authorities, PEM: clients must show a certificate signed by one of them." placeholder:"FILE" type:"path"`
+	ClusterSecret  string        `name:"cluster-secret-file" help:"File with the secret of the cluster, the same on all nodes: what nodes say to each other is encrypted, and who does not have it is kept out." placeholder:"FILE" type:"path"`
 	MaxClients     int           `help:"Client connections at most, on each door." default:"10000"`
 	MaxValue       byteSize      `help:"Largest value." default:"1MiB"`
 	RecordCache    byteSize      `help:"Memory for decoded records." default:"64MiB"`
@@ -155,6 +160,10 @@ func (f serverFlags) config() (node.Config, error) {
 	if err != nil {
 		return node.Config{}, err
 	}
+	secret, err := readSecret(f.ClusterSecret)
+	if err != nil {
+		return node.Config{}, err
+	}
 	return node.Config{
 		Version: version,
 		N:       f.N, R: f.R, W: f.W, Units: f.Units,
@@ -162,6 +171,8 @@ func (f serverFlags) config() (node.Config, error) {
 		BackgroundTarget: cmp.Or(f.BackgroundTarget, -1),
 		RequestTimeout:   f.RequestTimeout,
 		RequirePass:      f.RequirePass,
+		ClusterSecret:    secret,
+		TLS:              node.DoorTLS{CertFile: f.TLSCert, KeyFile: f.TLSKey, ClientCAFile: f.TLSClientCA},
 		MaxClients:       f.MaxClients,
 		MaxValue:         int(f.MaxValue),
 		RecordCache:      int64(f.RecordCache),
@@ -171,6 +182,33 @@ func (f serverFlags) config() (node.Config, error) {
 		MinFreePercent:   f.MinFree.percent,
 		StallLimit:       f.DiskStallLimit,
 	}, nil
+}
+
+// maxSecretFile bounds a file that may be anything.
+const maxSecretFile = 4 << 10
+
+// readSecret reads the secret of the cluster, without the space around it; none if no
+// file is named.
+func readSecret(file string) ([]byte, error) {
+	if file == "" {
+		return nil, nil
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, fmt.Errorf("cluster-secret-file: %w", err)
+	}
+	defer f.Close()
+	secret, err := io.ReadAll(io.LimitReader(f, maxSecretFile+1))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("cluster-secret-file: %w", err)
+	case len(secret) > maxSecretFile:
+		return nil, fmt.Errorf("cluster-secret-file: %s is longer than %d bytes", file, maxSecretFile)
+	}
+	if secret = bytes.TrimSpace(secret); len(secret) == 0 {
+		return nil, fmt.Errorf("cluster-secret-file: %s is empty", file)
+	}
+	return secret, nil
 }
 
 // refuseZeros reports every setting that was given as 0. To a Config that means

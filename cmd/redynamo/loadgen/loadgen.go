@@ -12,6 +12,7 @@ package loadgen
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -30,6 +31,7 @@ import (
 type Config struct {
 	Addrs      []string      // servers; clients are spread over them; required
 	Password   string        // sent with AUTH if not empty
+	TLS        *tls.Config   // spoken if not nil
 	Op         string        // "set", "get" or "mixed" (half and half); "set"
 	Clients    int           // connections; 50
 	Pipeline   int           // commands in flight per connection; 1
@@ -136,7 +138,7 @@ func Run(ctx context.Context, cfg Config, progress func(done float64, ops int64)
 		}
 	}()
 	for i := range conns {
-		if conns[i], err = dial(ctx, cfg.Addrs[i%len(cfg.Addrs)], cfg.Password); err != nil {
+		if conns[i], err = dial(ctx, cfg.Addrs[i%len(cfg.Addrs)], cfg); err != nil {
 			return Result{}, err
 		}
 	}
@@ -184,16 +186,19 @@ func wait(ctx context.Context, d time.Duration) {
 
 func newHistogram() *hdrhistogram.Histogram { return hdrhistogram.New(1, 60_000_000, 3) }
 
-func dial(ctx context.Context, addr, password string) (net.Conn, error) {
-	var d net.Dialer
-	c, err := d.DialContext(ctx, "tcp", addr)
+func dial(ctx context.Context, addr string, cfg Config) (c net.Conn, err error) {
+	if cfg.TLS != nil {
+		c, err = (&tls.Dialer{Config: cfg.TLS}).DialContext(ctx, "tcp", addr)
+	} else {
+		c, err = (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", err)
 	}
-	if password == "" {
+	if cfg.Password == "" {
 		return c, nil
 	}
-	if _, err = c.Write(appendCommand(nil, "AUTH", password)); err == nil {
+	if _, err = c.Write(appendCommand(nil, "AUTH", cfg.Password)); err == nil {
 		var line string
 		if line, err = bufio.NewReader(c).ReadString('\n'); err == nil && !strings.HasPrefix(line, "+") {
 			err = errors.New(strings.TrimSpace(line))
@@ -243,7 +248,7 @@ func Fill(ctx context.Context, cfg Config) error {
 
 // fillShare sets the keys that go through one address.
 func fillShare(ctx context.Context, cfg Config, a int) error {
-	c, err := dial(ctx, cfg.Addrs[a], cfg.Password)
+	c, err := dial(ctx, cfg.Addrs[a], cfg)
 	if err != nil {
 		return err
 	}

@@ -67,6 +67,9 @@ type Config struct {
 	RestoreWindow    time.Duration // how old a copy of a data directory may be when it is put back; 24 h, negative for none
 	MessageAge       time.Duration // no message between nodes is carried out later, so a tombstone waits for it; 60 s
 
+	ClusterSecret []byte  // what all nodes of the cluster know and nobody else: seals gossip and what nodes say to each other; nil: neither is
+	TLS           DoorTLS // of the doors
+
 	RequestTimeout time.Duration // a request is answered, for good or ill, within it; 1 s
 	RequirePass    string        // password of the default user; "" for none
 	MaxClients     int           // connections to each door; resp's default
@@ -178,6 +181,10 @@ func (c Config) validate() error {
 	fault(c.MessageAge < time.Second, "message-age (%v) must be at least 1s", c.MessageAge)
 	fault(c.RequestTimeout > c.MessageAge/2, "request-timeout (%v) must be at most half of the age of messages (%v)", c.RequestTimeout, c.MessageAge)
 	fault(c.FsyncInterval < time.Millisecond, "fsync-interval (%v) must be at least 1ms", c.FsyncInterval)
+	fault(len(c.ClusterSecret) > 0 && len(c.ClusterSecret) < minSecretBytes, "cluster-secret (%d bytes) must have at least %d", len(c.ClusterSecret), minSecretBytes)
+	if err := c.TLS.validate(); err != nil {
+		errs = append(errs, err)
+	}
 	for _, a := range []struct{ name, addr string }{
 		{"listen", c.Listen}, {"cluster-listen", c.ClusterListen}, {"peer-listen", c.PeerListen},
 		{"gossip-listen", c.GossipListen}, {"admin-listen", c.AdminListen},

@@ -59,6 +59,7 @@ type Node struct {
 	publish  *publisher
 	upkeep
 
+	fences
 	listeners []net.Listener // plain, cluster, peer, admin
 	base      *supervisor    // what requests stand on: peers, disk workers
 	tasks     *supervisor    // what may end before them: membership, handoff, doors
@@ -75,6 +76,13 @@ type upkeep struct {
 	exchange  *antientropy.Exchanger
 	reaper    *replica.Reaper
 	settling  settling
+}
+
+// fences are what keeps strangers out.
+type fences struct {
+	peerNet   Network  // sealed, if there is a secret
+	gossipKey []byte   // nil without one
+	doorTLS   *doorTLS // nil: the doors are open to all
 }
 
 // ending is how a node comes to its end.
@@ -139,6 +147,7 @@ func (n *Node) build(ctx context.Context) error {
 		what string
 		do   func(context.Context) error
 	}{
+		{"security", n.secure},
 		{"listen", n.listen},
 		{"storage", n.buildStorage},
 		{"admission", n.buildAdmission},
@@ -167,13 +176,32 @@ func (n *Node) listen(ctx context.Context) error {
 		if door.addr == "-" { // validate allows it for the admin HTTP alone
 			continue
 		}
-		l, err := n.cfg.Network.Listen(ctx, door.addr)
+		network := n.cfg.Network
+		if door.flag == "--peer-listen" {
+			network = n.peerNet
+		}
+		l, err := network.Listen(ctx, door.addr)
 		if err != nil {
 			return fmt.Errorf("%s: %w", door.flag, err)
+		}
+		if n.doorTLS != nil && len(n.listeners) <= listenCluster {
+			l = n.doorTLS.listen(l)
 		}
 		n.listeners = append(n.listeners, l)
 	}
 	return nil
+}
+
+// secure prepares what keeps strangers out, before anything listens.
+func (n *Node) secure(context.Context) (err error) {
+	if n.peerNet, err = n.cfg.peerNetwork(); err != nil {
+		return err
+	}
+	if n.gossipKey, err = n.cfg.gossipKey(); err != nil || !n.cfg.TLS.on() {
+		return err
+	}
+	n.doorTLS, err = newDoorTLS(n.cfg.TLS, n.cfg.Logger)
+	return err
 }
 
 func (n *Node) buildStorage(context.Context) error {
@@ -232,7 +260,7 @@ func (n *Node) buildPeers(context.Context) error {
 	clusterID := func() [16]byte { return n.members.View().ClusterID }
 	var err error
 	n.pool, err = rpc.NewPool(rpc.PoolConfig{
-		Node: n.id.node, ClusterID: clusterID, Dial: n.cfg.Network.Dial,
+		Node: n.id.node, ClusterID: clusterID, Dial: n.peerNet.Dial,
 		MaxFrameBytes: n.cfg.frameBytes(), MaxCallBytes: max(32<<20, n.cfg.frameBytes()),
 		OnChange: n.peerChanged, OnStale: n.hearing.take, State: func() []byte { return n.members.State() }, Levels: n.levels, MessageAge: n.cfg.MessageAge,
 		Rand: n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set,
@@ -273,7 +301,8 @@ func (n *Node) buildMembership(context.Context) error {
 		Recovering: n.id.recovering, Reached: n.recovery.reached, Restored: n.restored, Twin: n.twin,
 		ID: n.id.node, Zone: n.cfg.Zone, Weight: n.cfg.Weight, Params: n.params(),
 		Join: n.cfg.Join, Expect: expect, StageJoin: n.cfg.StageJoin, MaxLevel: n.cfg.MaxLevel,
-		BindAddr: n.cfg.GossipListen, Transport: n.cfg.GossipTransport, Endpoints: n.endpoints(),
+		SecretKey: n.gossipKey,
+		BindAddr:  n.cfg.GossipListen, Transport: n.cfg.GossipTransport, Endpoints: n.endpoints(),
 		Store: metaStore{store: n.store, row: "membership"}, Admit: n.admit, Local: n.inTransition,
 		Logger: n.cfg.Logger, Metrics: n.set, Now: n.cfg.Now, Rand: n.cfg.Rand, Fast: n.cfg.FastGossip,
 	})
@@ -297,7 +326,7 @@ func (n *Node) buildDoors(context.Context) error {
 	admin := newRingAdmin(n, handover{n})
 	for i, door := range []resp.Door{resp.Plain, resp.Cluster} {
 		d, err := resp.New(resp.Config{
-			Door: door, Store: n.coord, Admin: n.publish, Ring: admin, Port: port(n.listeners[i]), Password: n.cfg.RequirePass,
+			Door: door, Store: n.coord, Admin: n.publish, Ring: admin, Port: port(n.listeners[i]), TLS: n.doorTLS != nil, Password: n.cfg.RequirePass,
 			TokenKey: func() version.MACKey { return version.MACKey(n.members.View().TokenKey) },
 			Limits:   resp.Limits{MaxClients: n.cfg.MaxClients, MaxValue: n.cfg.MaxValue},
 			Now:      n.cfg.Now, Rand: n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set, Params: n.settings(),

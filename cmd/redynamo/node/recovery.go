@@ -141,7 +141,7 @@ func (n *Node) twin(ctx context.Context, there membership.Endpoints) bool {
 	defer cancel()
 	pool, err := rpc.NewPool(rpc.PoolConfig{
 		Node: n.id.node, ClusterID: func() [16]byte { return n.members.View().ClusterID },
-		Dial: n.cfg.Network.Dial, Rand: n.cfg.Rand,
+		Dial: n.peerNet.Dial, Rand: n.cfg.Rand,
 	})
 	if err != nil {
 		return false

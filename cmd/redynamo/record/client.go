@@ -25,7 +25,7 @@ const padding = "."
 // dial returns a client of one connection that never repeats a command.
 func dial(cfg Config, addr string) *redis.Client {
 	return redis.NewClient(&redis.Options{
-		Addr: addr, Password: cfg.Password, MaxRetries: -1, PoolSize: 1, Protocol: 2, DisableIdentity: true, DialerRetries: 1,
+		Addr: addr, Password: cfg.Password, TLSConfig: cfg.TLS, MaxRetries: -1, PoolSize: 1, Protocol: 2, DisableIdentity: true, DialerRetries: 1,
 		DialTimeout: time.Second, ReadTimeout: patience, WriteTimeout: patience,
 	})
 }

@@ -15,6 +15,7 @@ package record
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -30,6 +31,7 @@ import (
 type Config struct {
 	Addrs      []string // nodes; clients are spread over them; required
 	Password   string
+	TLS        *tls.Config   // spoken if not nil
 	Workload   string        // one of Workloads; "mixed"
 	Clients    int           // sessions; 12
 	Keys       int           // distinct keys of each workload; 100
