@@ -66,6 +66,11 @@ type Limits struct {
 	// MaxReplies bounds the reply bytes held for clients that read slowly; past
 	// it pipelines run one command at a time. Default 64 MiB.
 	MaxReplies int64
+	// MaxLCS bounds the work of one LCS: the product of the lengths of its two
+	// values, each and one. Default 16 Mi; there is one LCS at a time.
+	MaxLCS int
+	// MaxFields bounds the operations of one BITFIELD. Default 16 Ki.
+	MaxFields int
 	// FlushBytes of replies are sent without waiting for the batch. 64 KiB.
 	FlushBytes int
 
@@ -106,6 +111,8 @@ const (
 	defaultMaxInFlight  = 1024
 	defaultMaxReply     = 256 * mib
 	defaultMaxReplies   = 64 * mib
+	defaultMaxLCS       = 16 * mib
+	defaultMaxFields    = 16 * kib
 	defaultFlushBytes   = 64 * kib
 	defaultReadTimeout  = 60 * time.Second
 	defaultLoginTimeout = 30 * time.Second
@@ -135,6 +142,8 @@ func (l Limits) withDefaults() Limits {
 	orDefault(&l.MaxInFlight, defaultMaxInFlight)
 	orDefault(&l.MaxReply, max(defaultMaxReply, 2*l.MaxBulk))
 	orDefault(&l.MaxReplies, defaultMaxReplies)
+	orDefault(&l.MaxLCS, defaultMaxLCS)
+	orDefault(&l.MaxFields, defaultMaxFields)
 	orDefault(&l.FlushBytes, defaultFlushBytes)
 	orDefault(&l.ReadTimeout, defaultReadTimeout)
 	orDefault(&l.LoginTimeout, defaultLoginTimeout)
@@ -162,6 +171,8 @@ func (l Limits) validate() error {
 	atLeast("window", l.Window, 1)
 	atLeast("max in flight", l.MaxInFlight, 1)
 	atLeast("max reply", l.MaxReply, l.MaxValue+kib)
+	atLeast("max lcs", l.MaxLCS, 1)
+	atLeast("max fields", l.MaxFields, 1)
 	atLeast("flush bytes", l.FlushBytes, 1)
 	if l.MaxQuery < int64(l.MaxCommand) {
 		errs = append(errs, fmt.Errorf("max query (%d) must be at least max command (%d)", l.MaxQuery, l.MaxCommand))

@@ -1,6 +1,8 @@
 package resp
 
 import (
+	"slices"
+
 	"github.com/redynamo/redynamo/replica/version"
 )
 
@@ -33,7 +35,7 @@ func stringCommands() []command {
 			summary: "Set the values of several keys, each on its own",
 			args:    []argument{{name: "key_value", kind: "block", multiple: true, args: arguments("key key", "value string")}}},
 	}
-	return completed("string", "string", append(append(rows, rangeCommands()...), counterCommands()...))
+	return completed("string", "string", slices.Concat(rows, rangeCommands(), counterCommands(), []command{lcsCommand()}))
 }
 
 // rangeCommands are those over parts of a value.

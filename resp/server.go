@@ -25,6 +25,7 @@ type Server struct {
 	flying  atomic.Int64 // keys of commands in flight
 	large   atomic.Int64 // size of the largest recent reply, 0 if all were small
 	stop    atomic.Bool  // no new connections, no new batches
+	lcs     sync.Mutex   // held by the one LCS under way
 
 	httpLogged atomic.Int64 // when HTTP was last logged: time since begun, 0 for never
 

@@ -92,6 +92,7 @@ func commands() []command {
 	all = append(all, clusterCommands()...)
 	all = append(all, ringCommands()...)
 	all = append(all, stringCommands()...)
+	all = append(all, bitmapCommands()...)
 	all = append(all, keyCommands()...)
 	all = append(all, vctxCommands()...)
 	return all
