@@ -102,21 +102,31 @@ func (c *command) describe(w *Reply) {
 	}
 }
 
-// describeKeys writes the key specifications: none or one here.
+// describeKeys writes the key specifications.
 func (c *command) describeKeys(w *Reply) {
-	if len(c.keySpec) == 0 {
-		w.Set(0)
-		return
-	}
 	last := c.last
 	if last > 0 {
 		last -= c.first
 	}
-	w.Set(1)
+	switch {
+	case len(c.keySpec) == 0:
+		w.Set(0)
+	case len(c.sourceSpec) == 0:
+		w.Set(1)
+		writeKeySpec(w, c.keySpec, c.first, last, c.step)
+	default:
+		w.Set(2)
+		writeKeySpec(w, c.keySpec, c.first, 0, c.step)
+		writeKeySpec(w, c.sourceSpec, c.first+c.step, last, c.step)
+	}
+}
+
+// writeKeySpec writes one specification; a positive last counts from first.
+func writeKeySpec(w *Reply, flags []string, first, last, step int) {
 	w.Map(3)
 	w.BulkString("flags")
-	w.Set(len(c.keySpec))
-	for _, f := range c.keySpec {
+	w.Set(len(flags))
+	for _, f := range flags {
 		w.Simple(f)
 	}
 	w.BulkString("begin_search")
@@ -126,7 +136,7 @@ func (c *command) describeKeys(w *Reply) {
 	w.BulkString("spec")
 	w.Map(1)
 	w.BulkString("index")
-	w.Int(int64(c.first))
+	w.Int(int64(first))
 	w.BulkString("find_keys")
 	w.Map(2)
 	w.BulkString("type")
@@ -136,7 +146,7 @@ func (c *command) describeKeys(w *Reply) {
 	w.BulkString("lastkey")
 	w.Int(int64(last))
 	w.BulkString("keystep")
-	w.Int(int64(c.step))
+	w.Int(int64(step))
 	w.BulkString("limit")
 	w.Int(0)
 }
@@ -221,7 +231,10 @@ func commandGetKeysAndFlags(s *session, args [][]byte, w *Reply) {
 		flags = row.keyFlags(args[2:])
 	}
 	w.Array(len(at))
-	for _, i := range at {
+	for n, i := range at {
+		if n > 0 && len(row.sourceSpec) > 0 {
+			flags = row.sourceSpec
+		}
 		w.Array(2)
 		w.Bulk(args[2+i])
 		w.Set(len(flags))

@@ -10,6 +10,8 @@ import (
 const (
 	errBitOffset = "ERR bit offset is not an integer or out of range"
 	errBitWanted = "ERR The bit argument must be 1 or 0."
+	errBit       = "ERR bit is not an integer or out of range"
+	errBitOpNot  = "ERR BITOP NOT must be called with a single source key."
 )
 
 // bitmapCommands are the commands over the bits of a value. Bit 0 is the highest
@@ -34,6 +36,7 @@ func bitmapCommands() []command {
 			args: append(arguments("key key"), argument{name: "encoding_offset", kind: "block", token: "GET", optional: true,
 				multiple: true, args: arguments("encoding string", "offset integer")})},
 	}
+	rows = append(rows, bitWriteCommands()...)
 	for i := range rows {
 		rows[i].categories = append(rows[i].categories, "bitmap")
 	}

@@ -491,6 +491,7 @@ func TestOpsSayWhatTheyNeed(t *testing.T) {
 		{Op{Kind: OpExpire, Cond: CondGreater}, true, true},
 		{Op{Kind: OpAppend}, true, false},
 		{Op{Kind: OpSetRange}, true, false},
+		{Op{Kind: OpFields}, true, true},
 	} {
 		if c.op.NeedsRead() != c.read || c.op.Strict() != c.strict {
 			t.Errorf("%+v: read %v strict %v", c.op, c.op.NeedsRead(), c.op.Strict())

@@ -1,6 +1,7 @@
 package version
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"math"
@@ -49,8 +50,8 @@ func (f Field) valid() bool {
 		f.Offset >= 0 && f.Offset <= MaxBitOffset && (f.Op != FieldGet || f.Overflow == 0 && f.Number == 0)
 }
 
-// end is the length of the shortest value that holds the field.
-func (f Field) end() int64 { return (f.Offset+int64(f.Bits)-1)/8 + 1 }
+// End is the length of the shortest value that holds the field.
+func (f Field) End() int64 { return (f.Offset+int64(f.Bits)-1)/8 + 1 }
 
 // A FieldResult is the answer to one Field.
 type FieldResult struct {
@@ -252,4 +253,40 @@ func (f Field) fitUnsigned(v uint64, incr int64) (fitting int64, over bool) {
 		fitting = int64((v + uint64(incr)) & most)
 	}
 	return fitting, true
+}
+
+// fields applies an OpFields. Its answers say what was there, so it is one of those
+// that no fallback may decide (Strict), and nothing is written for bits that are as
+// they should be: unless there are siblings to collapse, or the client has seen a
+// version that is not here, against which this one must be remembered.
+func (a *applying) fields() (Record, Outcome, error) {
+	fields, err := DecodeFields(a.op.Value)
+	if err != nil {
+		return a.r, Outcome{}, err
+	}
+	size := int64(len(a.old.Value))
+	writes := false
+	for _, f := range fields {
+		if f.Op != FieldGet {
+			size, writes = max(size, f.End()), true
+		}
+	}
+	if writes && size > a.limit() {
+		return a.r, Outcome{}, ErrTooLarge
+	}
+	value := make([]byte, size)
+	copy(value, a.old.Value)
+	answers := appendResults(nil, RunFields(value, fields))
+	same := a.had && bytes.Equal(value, a.old.Value) && len(a.r.Versions) == 1 && a.r.Context.Covers(a.op.Context)
+	var r Record
+	var out Outcome
+	if same || !writes {
+		r, out, err = a.unchanged()
+	} else {
+		r, out, err = a.put(value, a.keptCell(), size)
+	}
+	if err == nil {
+		out.Old = answers
+	}
+	return r, out, err
 }

@@ -175,3 +175,80 @@ func FuzzDecodeFields(f *testing.F) {
 		})
 	})
 }
+
+// answered decodes the answers of an OpFields.
+func answered(t *testing.T, out Outcome, n int) []FieldResult {
+	t.Helper()
+	results, err := DecodeFieldResults(out.Old, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return results
+}
+
+func TestFieldsFollowRedis(t *testing.T) {
+	t.Parallel()
+	a := newApplier(t)
+	fields := func(list ...Field) Op {
+		return Op{Kind: OpFields, Value: AppendFields(nil, list), MaxValue: 4}
+	}
+	set := func(at, bit int64) Op { return fields(Field{Op: FieldSet, Bits: 1, Offset: at, Number: bit}) }
+	if out := a.do(fields(Field{Op: FieldGet, Bits: 8})); out.Applied || out.HadOld || !a.rec.Absent() || answered(t, out, 1)[0].Number != 0 {
+		t.Errorf("get of no key: %+v", out)
+	}
+	if out := a.do(set(9, 0)); !out.Applied || answered(t, out, 1)[0].Number != 0 || out.Length != 2 {
+		t.Errorf("a zero to no key: %+v", out)
+	}
+	a.want("\x00\x00", 0)
+	a.do(Op{Kind: OpExpire, ExpireAtMS: testNowMS + 9})
+	if out := a.do(set(1, 1)); !out.Applied || answered(t, out, 1)[0].Number != 0 {
+		t.Errorf("got %+v", out)
+	}
+	a.want("\x40\x00", testNowMS+9)
+	if out := a.do(set(1, 1)); out.Applied || answered(t, out, 1)[0].Number != 1 {
+		t.Errorf("a bit that is set: %+v", out)
+	}
+	out := a.do(fields(Field{Op: FieldIncr, Bits: 8, Number: 3}, Field{Op: FieldIncr, Overflow: OverflowFail, Bits: 2, Number: 9}, Field{Op: FieldGet, Bits: 16}))
+	if got := answered(t, out, 3); got[0].Number != 0x43 || !got[1].None || got[2].Number != 0x4300 {
+		t.Errorf("got %+v", got)
+	}
+	a.want("C\x00", testNowMS+9)
+	for _, op := range []Op{set(32, 1), set(MaxBitOffset, 1), fields(Field{Op: FieldSet, Bits: 8, Offset: 25})} {
+		if _, err := a.try(op); !errors.Is(err, ErrTooLarge) {
+			t.Errorf("got %v", err)
+		}
+	}
+	if out := a.do(set(31, 1)); out.Length != 4 {
+		t.Errorf("up to the limit: %+v", out)
+	}
+	a.nowMS += 9
+	if out := a.do(set(0, 1)); out.HadOld || out.Length != 1 {
+		t.Errorf("to an expired key: %+v", out)
+	}
+	a.want("\x80", 0)
+	for _, value := range [][]byte{nil, {0}} {
+		if _, err := a.try(Op{Kind: OpFields, Value: value}); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%x: %v", value, err)
+		}
+	}
+}
+
+// A bit that is as it should be is no reason to write, but siblings and what only
+// the client has seen are.
+func TestFieldsThatChangeNothingStillCoverWhatWasSeen(t *testing.T) {
+	t.Parallel()
+	op := Op{Kind: OpFields, Value: AppendFields(nil, []Field{{Op: FieldSet, Bits: 1, Offset: 0, Number: 1}})}
+	one := Record{}.Put(Write{Dot: Dot{0xa1, 1}, HLC: 5, Value: []byte("\x80")})
+	two := one.Put(Write{Dot: Dot{0xb2, 1}, HLC: 4, Value: []byte("\x00")})
+	mint := Mint{NowMS: testNowMS, HLC: 9, Dot: Dot{0xee, 1}}
+	if r, out, err := Apply(one, op, mint); err != nil || out.Applied || !r.Equal(one) {
+		t.Errorf("got %v, %+v, %v", r, out, err)
+	}
+	if r, out, err := Apply(two, op, mint); err != nil || !out.Applied || len(r.Versions) != 1 {
+		t.Errorf("siblings: %v, %+v, %v", r, out, err)
+	}
+	op.Context = Context{{0xc3, 1, 1}}
+	if r, out, err := Apply(one, op, mint); err != nil || !out.Applied || !r.Context.Covers(op.Context) {
+		t.Errorf("seen elsewhere: %v, %+v, %v", r, out, err)
+	}
+}

@@ -61,6 +61,19 @@ func sampleOutcome() Outcome {
 	}
 }
 
+func sampleFields() []Field {
+	return []Field{
+		{Op: FieldGet, Bits: 63, Offset: MaxBitOffset},
+		{Op: FieldSet, Bits: 1, Offset: 300, Number: 1},
+		{Op: FieldIncr, Overflow: OverflowFail, Signed: true, Bits: 64, Offset: 7, Number: -2},
+		{Op: FieldIncr, Overflow: OverflowSaturate, Bits: 8, Number: 1 << 40},
+	}
+}
+
+func sampleResults() []FieldResult {
+	return []FieldResult{{Number: 0x0102}, {None: true}, {Number: -1}}
+}
+
 func TestFormatsAreFrozen(t *testing.T) {
 	t.Parallel()
 	key, mac := []byte("cart:7"), MACKey{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
@@ -75,7 +88,17 @@ func TestFormatsAreFrozen(t *testing.T) {
 			func(b []byte) (any, error) { return OpenToken(key, b, mac) }, sampleToken()},
 		"counter.hex": {EncodeRecord(nil, sampleCounter()),
 			func(b []byte) (any, error) { return DecodeRecord(b) }, sampleCounter()},
-		"op.hex":      {AppendOp(nil, sampleOp()), func(b []byte) (any, error) { return DecodeOp(b) }, sampleOp()},
+		"op.hex": {AppendOp(nil, sampleOp()), func(b []byte) (any, error) { return DecodeOp(b) }, sampleOp()},
+		"fields.hex": {AppendOp(nil, Op{Kind: OpFields, Value: AppendFields(nil, sampleFields())}),
+			func(b []byte) (any, error) {
+				op, err := DecodeOp(b)
+				if err != nil {
+					return nil, err
+				}
+				return DecodeFields(op.Value)
+			}, sampleFields()},
+		"fieldresults.hex": {appendResults(nil, sampleResults()),
+			func(b []byte) (any, error) { return DecodeFieldResults(b, len(sampleResults())) }, sampleResults()},
 		"outcome.hex": {AppendOutcome(nil, sampleOutcome()), func(b []byte) (any, error) { return DecodeOutcome(b) }, sampleOutcome()},
 	} {
 		want := golden(t, name)
@@ -264,12 +287,14 @@ func FuzzDecodeOp(f *testing.F) {
 	f.Add(AppendOp(nil, sampleOp()))
 	f.Add(AppendOp(nil, Op{Kind: OpDelete}))
 	f.Add(AppendOp(nil, Op{Kind: OpCountFloat, Value: []byte("-1.5"), Addends: sampleAddends()}))
+	f.Add(AppendOp(nil, Op{Kind: OpFields, Value: AppendFields(nil, sampleFields())}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		checkDecoder(t, b, func(b []byte) ([]byte, error) {
 			op, err := DecodeOp(b)
 			return AppendOp(nil, op), err
 		})
 		if op, err := DecodeOp(b); err == nil && op.Offset < 1<<16 {
+			op.MaxValue = 1 << 20 // of what OpFields may ask for, too
 			_, _, _ = Apply(sampleCounter(), op, Mint{NowMS: testNowMS, HLC: 1, Dot: Dot{0xee, 1}})
 		}
 	})

@@ -134,6 +134,18 @@
 //	...      addends, if flagged
 //	uv ...   length and bytes of the value
 //
+// Fields, the value of an OpFields, one after the other:
+//
+//	1        operation | overflow << 2 | signed << 4
+//	1        bits
+//	uv       offset in bits
+//	8        number, two's complement, unless the operation is a get
+//
+// Their answers, which travel as the old value of the outcome:
+//
+//	1        1, or 0 for none
+//	8        number, two's complement, if there is one
+//
 // Outcome:
 //
 //	1        format = 1

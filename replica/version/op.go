@@ -48,6 +48,7 @@ const (
 	OpSetRange                     // SETRANGE
 	OpCount                        // INCR, DECR, INCRBY, DECRBY: Value is a whole number
 	OpCountFloat                   // INCRBYFLOAT: Value is a number
+	OpFields                       // SETBIT, BITFIELD: Value has the fields (bits.go)
 	opKindEnd
 )
 
@@ -115,7 +116,7 @@ func (o Op) NeedsRead() bool {
 // Strict reports whether the reply makes a claim about the old value that a
 // fallback, which holds only what reached it, must not make.
 func (o Op) Strict() bool {
-	return o.Cond != CondNone || o.ReturnOld || o.Kind == OpDelete && !o.Explicit
+	return o.Cond != CondNone || o.ReturnOld || o.Kind == OpDelete && !o.Explicit || o.Kind == OpFields
 }
 
 // Mint is what a replica contributes to a mutation: its clock and the next dot
@@ -136,7 +137,7 @@ type Mint struct {
 type Outcome struct {
 	Applied       bool   // the record changed and must be stored and sent
 	HadOld        bool   // the key was visible before: the count of DEL
-	Old           []byte // with ReturnOld, if HadOld: never nil then; aliases the record
+	Old           []byte // with ReturnOld, if HadOld: never nil then; aliases the record. OpFields: the answers
 	OldExpireAtMS int64  // of the old value, 0 = none
 	Length        int64  // of the value after OpAppend and OpSetRange
 	Now           []byte // the value after OpCount and OpCountFloat
@@ -180,6 +181,8 @@ func Apply(r Record, op Op, m Mint) (Record, Outcome, error) {
 		return a.count()
 	case OpCountFloat:
 		return a.countFloat()
+	case OpFields:
+		return a.fields()
 	default:
 		return a.setRange()
 	}
