@@ -311,6 +311,10 @@ func (s *Server) describe(dst []byte, c *client, asking *session) []byte {
 		last = row.full
 	}
 	flags := ""
+	queued := c.queued.Load() - 1
+	if queued >= 0 {
+		flags += "x"
+	}
 	if l.noEvict {
 		flags += "e"
 	}
@@ -337,10 +341,12 @@ func (s *Server) describe(dst []byte, c *client, asking *session) []byte {
 	for _, name := range []string{"db", "sub", "psub", "ssub"} {
 		number(name, 0)
 	}
-	number("multi", -1)
+	number("multi", queued)
 	number("qbuf", int64(qbuf))
 	number("qbuf-free", int64(room))
-	for _, name := range []string{"argv-mem", "multi-mem", "rbs", "rbp", "obl", "oll"} {
+	number("argv-mem", 0)
+	number("multi-mem", c.queuedBytes.Load())
+	for _, name := range []string{"rbs", "rbp", "obl", "oll"} {
 		number(name, 0)
 	}
 	number("omem", int64(omem))

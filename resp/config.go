@@ -74,6 +74,17 @@ type Limits struct {
 	// FlushBytes of replies are sent without waiting for the batch. 64 KiB.
 	FlushBytes int
 
+	// MaxQueued is how many commands may wait behind MULTI on one connection, and
+	// MaxQueuedBytes what they and the keys watched may take; a command too many is
+	// refused, and EXEC with it. Default 256 Ki commands, 64 MiB.
+	MaxQueued      int
+	MaxQueuedBytes int64
+	// MaxQueuedTotal is MaxQueuedBytes of all connections of this server together.
+	// Default 256 MiB.
+	MaxQueuedTotal int64
+	// MaxWatched is how many keys a connection may watch. Default 1024.
+	MaxWatched int
+
 	// IdleTimeout closes a connection that asks nothing for so long; default 0:
 	// never, as Redis.
 	IdleTimeout time.Duration
@@ -114,6 +125,10 @@ const (
 	defaultMaxLCS       = 16 * mib
 	defaultMaxFields    = 16 * kib
 	defaultFlushBytes   = 64 * kib
+	defaultMaxQueued    = 256 * kib
+	defaultQueuedBytes  = 64 * mib
+	defaultQueuedTotal  = 256 * mib
+	defaultMaxWatched   = 1024
 	defaultReadTimeout  = 60 * time.Second
 	defaultLoginTimeout = 30 * time.Second
 	defaultWriteTimeout = 10 * time.Second
@@ -145,6 +160,10 @@ func (l Limits) withDefaults() Limits {
 	orDefault(&l.MaxLCS, defaultMaxLCS)
 	orDefault(&l.MaxFields, defaultMaxFields)
 	orDefault(&l.FlushBytes, defaultFlushBytes)
+	orDefault(&l.MaxQueued, defaultMaxQueued)
+	orDefault(&l.MaxQueuedBytes, max(defaultQueuedBytes, int64(l.MaxCommand)))
+	orDefault(&l.MaxQueuedTotal, max(defaultQueuedTotal, l.MaxQueuedBytes))
+	orDefault(&l.MaxWatched, defaultMaxWatched)
 	orDefault(&l.ReadTimeout, defaultReadTimeout)
 	orDefault(&l.LoginTimeout, defaultLoginTimeout)
 	orDefault(&l.WriteTimeout, defaultWriteTimeout)
@@ -174,6 +193,11 @@ func (l Limits) validate() error {
 	atLeast("max lcs", l.MaxLCS, 1)
 	atLeast("max fields", l.MaxFields, 1)
 	atLeast("flush bytes", l.FlushBytes, 1)
+	atLeast("max queued", l.MaxQueued, 1)
+	atLeast("max watched", l.MaxWatched, 1)
+	if l.MaxQueuedBytes < 1 || l.MaxQueuedTotal < l.MaxQueuedBytes {
+		errs = append(errs, fmt.Errorf("max queued total (%d) must be at least max queued bytes (%d), and that at least 1", l.MaxQueuedTotal, l.MaxQueuedBytes))
+	}
 	if l.MaxQuery < int64(l.MaxCommand) {
 		errs = append(errs, fmt.Errorf("max query (%d) must be at least max command (%d)", l.MaxQuery, l.MaxCommand))
 	}

@@ -23,6 +23,9 @@ type client struct {
 	proto  atomic.Int32
 	killed atomic.Bool
 
+	queued      atomic.Int64 // commands behind MULTI and one more; 0 without MULTI
+	queuedBytes atomic.Int64
+
 	mu struct {
 		sync.Mutex
 		labels

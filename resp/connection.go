@@ -26,9 +26,9 @@ func connectionCommands() []command {
 			args: []argument{option("username", "string", ""), {name: "password", kind: "string"}}},
 		{name: "select", arity: 2, flags: words("loading stale fast"), run: runSelect,
 			summary: "Selects a database; there is only 0.", since: "1.0.0", complexity: "O(1)", args: arguments("index integer")},
-		{name: "quit", arity: -1, flags: open, run: runQuit,
+		{name: "quit", arity: -1, flags: open, run: runQuit, atOnce: true,
 			summary: "Closes the connection.", since: "1.0.0", complexity: "O(1)"},
-		{name: "reset", arity: 1, flags: open, run: runReset, replyMode: true,
+		{name: "reset", arity: 1, flags: open, run: runReset, replyMode: true, atOnce: true,
 			summary: "Brings the connection back to the state of a new one.", since: "6.2.0", complexity: "O(1)"},
 		{name: "client", arity: -2, summary: "Container of commands about connections.", since: "2.4.0",
 			complexity: "Depends on the subcommand.", subcommands: clientSubcommands()},
@@ -87,6 +87,7 @@ func runQuit(s *session, _ [][]byte, w *Reply) {
 
 func runReset(s *session, _ [][]byte, w *Reply) {
 	s.resetSettings()
+	s.endTransaction()
 	s.replyOff, s.skipNext = false, false
 	s.guard.trust = !s.srv.params.locked()
 	s.setProto(2)

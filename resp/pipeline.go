@@ -64,40 +64,57 @@ func (s *session) execute(cmds []redcon.Command) {
 	}
 }
 
-// dispatch gates one command and starts or runs it.
+// dispatch gates one command and starts, runs or queues it.
 func (s *session) dispatch(args [][]byte) {
 	mute := s.muted()
-	began := s.tick
 	row, refused := s.srv.table.find(args)
 	if refused == "" {
 		refused = s.gate(row, args)
+	}
+	if refused == "" && s.tx.open && !row.atOnce {
+		if refused = s.enqueue(row, args); refused == "" {
+			s.acknowledge(mute)
+			return
+		}
 	}
 	switch {
 	case refused != "":
 		s.settle()
 		s.refuse(row, refused, mute)
-	case row.start == nil:
+	case row.batch:
 		s.settle()
-		at := s.reply.begin(s.limits().MaxReply)
-		s.client.last.Store(row)
-		row.run(s, args, &s.reply)
-		if row.replyMode {
-			mute = s.replyOff // the command speaks for itself
-		}
-		s.answered(row, began, at, mute)
+		s.exec(row, mute)
 	default:
-		weight := s.admit(row, args)
-		s.srv.flying.Add(weight)
-		s.flights = append(s.flights, flight{row.start(s, args), row, began, weight, mute})
+		s.perform(row, args, mute)
 	}
 }
 
+// perform starts or runs a command against which nothing speaks.
+func (s *session) perform(row *command, args [][]byte, mute bool) {
+	began := s.tick
+	if row.start != nil {
+		weight := s.admit(row, args)
+		s.srv.flying.Add(weight)
+		s.flights = append(s.flights, flight{row.start(s, args), row, began, weight, mute})
+		return
+	}
+	s.settle()
+	at := s.reply.begin(s.limits().MaxReply)
+	s.client.last.Store(row)
+	row.run(s, args, &s.reply)
+	if row.replyMode {
+		mute = s.replyOff // the command speaks for itself
+	}
+	s.answered(row, began, at, mute)
+}
+
+// refuse answers a command that is not run; behind MULTI it spoils the batch.
 func (s *session) refuse(row *command, text string, mute bool) {
 	at := s.reply.begin(s.limits().MaxReply)
 	if row != nil {
 		row.stats.rejected.Add(1)
 	}
-	s.reply.Error(text)
+	s.reply.Error(s.spoil(row, text))
 	if mute {
 		s.reply.buf = s.reply.buf[:at]
 	}

@@ -22,6 +22,7 @@ type Server struct {
 
 	query   budget       // bytes of unfinished commands
 	replies budget       // reply bytes being sent; past it pipelines slow down
+	queued  budget       // bytes of commands behind MULTI and of watched keys
 	flying  atomic.Int64 // keys of commands in flight
 	large   atomic.Int64 // size of the largest recent reply, 0 if all were small
 	stop    atomic.Bool  // no new connections, no new batches
@@ -70,6 +71,7 @@ func New(cfg Config) (*Server, error) {
 	s.table = table
 	s.params.load(&s.cfg)
 	s.query.limit, s.replies.limit = cfg.Limits.MaxQuery, cfg.Limits.MaxReplies
+	s.queued.limit = cfg.Limits.MaxQueuedTotal
 	s.base, s.cancel = context.WithCancel(context.Background())
 	s.mu.clients = make(map[int64]*client)
 	s.mu.listeners = make(map[net.Listener]struct{})
@@ -209,6 +211,7 @@ func (s *Server) serve(c *client) {
 		}
 		_ = c.conn.Close() // nothing is left to tell the client
 		ss.abandon()
+		ss.endTransaction()
 		ss.guard.release()
 		s.counts.netInput.Add(ss.guard.read - ss.counted)
 		s.mu.Lock()

@@ -32,6 +32,7 @@ type session struct {
 	newest version.HLC // highest HLC this connection read or wrote
 	epoch  uint64      // map version the client has been told of
 	spare  []*call     // finished calls, for reuse (data_call.go)
+	tx     transaction // what came since MULTI or WATCH
 
 	wall time.Time     // when the present batch began
 	tick time.Duration // uptime at the last reply, or when the batch began

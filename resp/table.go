@@ -25,7 +25,7 @@ type pending interface {
 	finish(w *Reply)
 }
 
-// A command is one row of the table. Exactly one of run and start is set, unless
+// A command is one row of the table. Exactly one of run, start and batch is set, unless
 // the command is a pure container of subcommands.
 type command struct {
 	name       string // lower case; for a subcommand the bare word ("getkeys")
@@ -59,6 +59,14 @@ type command struct {
 	// level is the level of the cluster from which on the command is served: what it
 	// writes or sends no program of an earlier one can read. 0: always.
 	level uint16
+
+	// reads marks commands that look at their keys although Redis gives them no
+	// flag that says so.
+	reads bool
+	// atOnce marks commands that are not queued behind MULTI.
+	atOnce bool
+	// batch marks EXEC, whose reply is made of those of other commands.
+	batch bool
 
 	subcommands []command
 
@@ -97,6 +105,7 @@ func commands() []command {
 	all = append(all, stringCommands()...)
 	all = append(all, bitmapCommands()...)
 	all = append(all, keyCommands()...)
+	all = append(all, transactionCommands()...)
 	all = append(all, vctxCommands()...)
 	return all
 }
@@ -157,15 +166,15 @@ func (c *command) prepare(parent *command) error {
 	}
 	c.writes = c.has("write")
 	c.noAuth = c.has("no_auth")
-	c.data = (c.writes || c.has("readonly")) && !c.has("loading") && c.group != "scripting"
+	c.data = (c.writes || c.has("readonly")) && !c.has("loading") && c.group != "scripting" || c.reads
 	c.stats = new(rowStats)
 	c.deriveCategories()
 	slices.SortStableFunc(c.flags, func(a, b string) int {
 		return cmp.Compare(slices.Index(flagOrder[:], a), slices.Index(flagOrder[:], b))
 	})
 	var errs []error
-	if (c.run != nil) == (c.start != nil) && len(c.subcommands) == 0 {
-		errs = append(errs, fmt.Errorf("command %q needs one of run and start", c.full))
+	if (c.run != nil) == (c.start != nil) != c.batch && len(c.subcommands) == 0 {
+		errs = append(errs, fmt.Errorf("command %q needs one of run, start and batch", c.full))
 	}
 	if c.name == "" || len(c.name) >= nameBytes || c.name != strings.ToLower(c.name) || c.arity == 0 {
 		errs = append(errs, fmt.Errorf("command %q: bad name or arity", c.full))
@@ -179,7 +188,7 @@ func (c *command) prepare(parent *command) error {
 		errs = append(errs, sub.prepare(c))
 		c.sub[sub.name] = sub
 	}
-	if c.run == nil && c.start == nil {
+	if c.run == nil && c.start == nil && !c.batch {
 		c.run = func(s *session, args [][]byte, w *Reply) { w.Error(c.arityText()) }
 	}
 	return errors.Join(errs...)
