@@ -111,13 +111,16 @@ func (c *command) describeKeys(w *Reply) {
 	switch {
 	case len(c.keySpec) == 0:
 		w.Set(0)
-	case len(c.sourceSpec) == 0:
+	case len(c.secondSpec) == 0:
 		w.Set(1)
 		writeKeySpec(w, c.keySpec, c.first, last, c.step)
 	default:
+		if last > 0 {
+			last -= c.step // from the second key on
+		}
 		w.Set(2)
 		writeKeySpec(w, c.keySpec, c.first, 0, c.step)
-		writeKeySpec(w, c.sourceSpec, c.first+c.step, last, c.step)
+		writeKeySpec(w, c.secondSpec, c.first+c.step, last, c.step)
 	}
 }
 
@@ -232,8 +235,8 @@ func commandGetKeysAndFlags(s *session, args [][]byte, w *Reply) {
 	}
 	w.Array(len(at))
 	for n, i := range at {
-		if n > 0 && len(row.sourceSpec) > 0 {
-			flags = row.sourceSpec
+		if n > 0 && len(row.secondSpec) > 0 {
+			flags = row.secondSpec
 		}
 		w.Array(2)
 		w.Bulk(args[2+i])

@@ -65,16 +65,11 @@ func runPing(_ *session, args [][]byte, w *Reply) {
 func runEcho(_ *session, args [][]byte, w *Reply) { w.Bulk(args[1]) }
 
 func runSelect(s *session, args [][]byte, w *Reply) {
-	index, ok := parseInt(args[1])
-	switch {
-	case !ok:
-		w.Error(errNotInteger)
-	case index != int64(int32(index)):
-		w.Error("ERR value is out of range, value must between -2147483648 and 2147483647")
-	case index != 0 && s.door() == Cluster:
+	switch fault := databaseFault(args[1]); {
+	case fault == errDatabase && s.door() == Cluster:
 		w.Error("ERR SELECT is not allowed in cluster mode")
-	case index != 0:
-		w.Error("ERR DB index is out of range")
+	case fault != "":
+		w.Error(fault)
 	default:
 		w.Simple("OK")
 	}

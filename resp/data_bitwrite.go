@@ -28,7 +28,7 @@ func bitWriteCommands() []command {
 			complexity: "O(1) for each field", start: startBitField, keyFlags: bitFieldKeyFlags,
 			summary: "Read and change integers of any width within a value, all in one step at one coordinator; concurrent ones at two coordinators become siblings, so that an INCRBY may be in one of them only",
 			args:    append(arguments("key key"), operation)},
-		{name: "bitop", arity: -4, flags: words("write denyoom"), first: 2, last: -1, keySpec: words("OW update"), sourceSpec: words("RO access"),
+		{name: "bitop", arity: -4, flags: words("write denyoom"), first: 2, last: -1, keySpec: words("OW update"), secondSpec: words("RO access"),
 			since: "2.6.0", complexity: complexityN, start: startBitOp,
 			summary: "Combine the bits of values, each read on its own, and set another; no step of one piece: the sources may change meanwhile",
 			args:    append(arguments("operation string", "destkey key"), argument{name: "key", kind: "key", keySpec: 1, multiple: true})},

@@ -34,6 +34,11 @@ func stringCommands() []command {
 			since: "1.0.1", complexity: complexityN, start: startMSet,
 			summary: "Set the values of several keys, each on its own",
 			args:    []argument{{name: "key_value", kind: "block", multiple: true, args: arguments("key key", "value string")}}},
+		{name: "msetnx", arity: -3, flags: words("write denyoom"), last: -1, step: 2, keySpec: words("OW insert"),
+			tips:  words("request_policy:multi_shard response_policy:agg_min"),
+			since: "1.0.1", complexity: complexityN, start: startMSetNX,
+			summary: "Set the values of several keys if none of them is found; each on its own, not atomic: a key that comes up in between is left alone and reported",
+			args:    []argument{{name: "key_value", kind: "block", multiple: true, args: arguments("key key", "value string")}}},
 	}
 	return completed("string", "string", slices.Concat(rows, rangeCommands(), counterCommands(), []command{lcsCommand()}))
 }
@@ -220,22 +225,9 @@ func startMGet(s *session, args [][]byte) pending {
 // startMSet writes every key on its own: there is no atomicity over keys, and
 // the last value of a repeated key counts.
 func startMSet(s *session, args [][]byte) pending {
-	if len(args)%2 == 0 {
-		return failed("ERR wrong number of arguments for 'mset' command")
-	}
-	at := make(map[string]int, len(args)/2)
-	order := make([]int, 0, len(args)/2)
-	for i := 1; i < len(args); i += 2 {
-		if s.tooLong(args[i+1]) {
-			return failedWith(version.ErrTooLarge)
-		}
-		j, repeated := at[string(args[i])]
-		if repeated {
-			order[j] = i
-			continue
-		}
-		at[string(args[i])] = len(order)
-		order = append(order, i)
+	order, fault := s.pairs(args, "mset")
+	if fault != "" {
+		return failed(fault)
 	}
 	f := &fan{n: len(order), write: true}
 	f.begin = func(i int) *call {
@@ -245,6 +237,29 @@ func startMSet(s *session, args [][]byte) pending {
 	f.fold = func(c *call, _ *Reply) { c.noteWrite() }
 	f.done = func(w *Reply) { w.Simple("OK") }
 	return f.launch()
+}
+
+// pairs finds the keys among keys and values: where the last value of each stands
+// behind it, in the order in which the keys came.
+func (s *session) pairs(args [][]byte, name string) (order []int, fault string) {
+	if len(args)%2 == 0 {
+		return nil, "ERR wrong number of arguments for '" + name + "' command"
+	}
+	at := make(map[string]int, len(args)/2)
+	order = make([]int, 0, len(args)/2)
+	for i := 1; i < len(args); i += 2 {
+		if s.tooLong(args[i+1]) {
+			return nil, errorText(version.ErrTooLarge)
+		}
+		j, repeated := at[string(args[i])]
+		if repeated {
+			order[j] = i
+			continue
+		}
+		at[string(args[i])] = len(order)
+		order = append(order, i)
+	}
+	return order, ""
 }
 
 func startStrLen(s *session, args [][]byte) pending {

@@ -14,6 +14,7 @@ const (
 	errSyntax       = "ERR syntax error"
 	errNotInteger   = "ERR value is not an integer or out of range"
 	errNotFloat     = "ERR value is not a valid float"
+	errDatabase     = "ERR DB index is out of range"
 	errOffset       = "ERR offset is out of range"
 	errTooLong      = "ERR string exceeds maximum allowed size (proto-max-bulk-len)"
 	errNoKey        = "ERR no such key"

@@ -36,9 +36,9 @@ type command struct {
 	step       int
 	categories []string // ACL categories without '@', as Redis derives them
 	keySpec    []string // flags of the key specification: "RO", "ACCESS", ...
-	// sourceSpec has the flags of all keys but the first, where they differ: a
+	// secondSpec has the flags of all keys but the first, where they differ: a
 	// second specification.
-	sourceSpec []string
+	secondSpec []string
 	tips       []string
 	group      string // documentation group: "string", "generic", ...
 	summary    string
