@@ -26,6 +26,7 @@ func keyCommands() []command {
 	rows = append(rows, expiryCommands()...)
 	rows = append(rows, lifetimeCommands()...)
 	rows = append(rows, moveCommands()...)
+	rows = append(rows, dumpCommands()...)
 	rows = append(rows, walkCommands()...)
 	rows = completed("generic", "keyspace", rows)
 	return append(rows, objectCommand())
