@@ -101,6 +101,43 @@ func goClient(t *testing.T, mode string, addrs []string) {
 	if _, err := r.Get(ctx, "go:nothing").Result(); !errors.Is(err, redis.Nil) {
 		t.Errorf("GET of an absent key: %v", err)
 	}
+	goSubscriber(t, r.Subscribe(ctx, "go:"+mode+":news"), func(text string) error { return w.Publish(ctx, "go:"+mode+":news", text).Err() })
+	goSubscriber(t, r.SSubscribe(ctx, "go:"+mode+":shard"), func(text string) error { return w.SPublish(ctx, "go:"+mode+":shard", text).Err() })
+}
+
+func goSubscriber(t *testing.T, s *redis.PubSub, publish func(text string) error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	defer func() { _ = s.Close() }()
+	if _, err := s.Receive(ctx); err != nil {
+		t.Fatal(err)
+	}
+	heard := make(chan error, 1)
+	go func() {
+		for range 5 {
+			if m, err := s.ReceiveMessage(ctx); err != nil || m.Payload != "hello" {
+				heard <- fmt.Errorf("heard %v: %w", m, err)
+				return
+			}
+		}
+		heard <- nil
+	}()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for { // a message may be lost where nodes take each other for dead
+		select {
+		case err := <-heard:
+			if err != nil {
+				t.Error(err)
+			}
+			return
+		case <-tick.C:
+			if err := publish("hello"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 }
 
 // redisCLI uses the tool people try first, also for what it asks unbidden.
@@ -116,6 +153,7 @@ func redisCLI(t *testing.T, c *processes) {
 		{"expire cart 100", "1"}, {"persist cart", "1"}, {"ttl cart", "-1"}, {"type cart", "string"},
 		{"object encoding cart", "embstr"}, {"del cart", "1"}, {"get cart", ""},
 		{"cluster info", "ERR This instance has cluster support disabled"},
+		{"publish news hello", "0"}, {"spublish news hello", "0"}, {"pubsub numsub news", "news\n0"},
 		{"nonsense a", "ERR unknown command 'nonsense', with args beginning with: 'a'"},
 	} {
 		if got := cli(strings.Fields(c.args)...); got != c.want {

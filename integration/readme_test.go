@@ -21,7 +21,7 @@ const (
 )
 
 // commandGroups are the groups in the order in which a reader wants them.
-var commandGroups = []string{"string", "bitmap", "generic", "transactions", "vctx", "connection", "cluster", "server", "scripting"}
+var commandGroups = []string{"string", "bitmap", "generic", "transactions", "vctx", "pubsub", "connection", "cluster", "server", "scripting"}
 
 func TestReadmeListsTheCommandsOfTheTable(t *testing.T) {
 	text, err := os.ReadFile(readme)

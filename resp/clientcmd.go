@@ -251,15 +251,12 @@ func clientInfo(s *session, _ [][]byte, w *Reply) {
 
 func clientList(s *session, args [][]byte, w *Reply) {
 	var ids map[int64]bool
+	kind := ""
 	switch {
 	case len(args) == 4 && equalFold(args[2], "type"):
-		normal, known := clientType(args[3])
-		if !known {
+		if kind = clientType(args[3]); kind == "" {
 			w.Error("ERR Unknown client type '" + clip(args[3], shownBytes) + "'")
 			return
-		}
-		if !normal {
-			ids = map[int64]bool{}
 		}
 	case len(args) >= 4 && equalFold(args[2], "id"):
 		ids = make(map[int64]bool, len(args)-3)
@@ -277,23 +274,41 @@ func clientList(s *session, args [][]byte, w *Reply) {
 	}
 	var text []byte
 	for _, c := range s.srv.clients() {
-		if ids == nil || ids[c.id] {
+		if (ids == nil || ids[c.id]) && (kind == "" || kind == c.kind()) {
 			text = s.srv.describe(text, c, s)
 		}
 	}
 	w.Verbatim("txt", string(text))
 }
 
-// clientType reports whether word means ordinary clients, which are the only
-// ones here, and whether it is a type at all.
-func clientType(word []byte) (normal, known bool) {
-	switch strings.ToLower(string(word)) {
-	case "normal":
-		return true, true
-	case "master", "replica", "slave", "pubsub":
-		return false, true
+// clientType is the type of client that word means, or "". There are none but normal
+// and pubsub here.
+func clientType(word []byte) string {
+	switch kind := strings.ToLower(clip(word, nameBytes)); kind {
+	case "normal", "master", "replica", "pubsub":
+		return kind
+	case "slave":
+		return "replica"
 	}
-	return false, false
+	return ""
+}
+
+// subscriptions are how many the client has of each kind.
+func (c *client) subscriptions() (n [topics]int64) {
+	if sub := c.sub.Load(); sub != nil {
+		for t := range n {
+			n[t] = sub.counts[t].Load()
+		}
+	}
+	return n
+}
+
+// kind is the client's type.
+func (c *client) kind() string {
+	if c.subscriptions() != [topics]int64{} {
+		return "pubsub"
+	}
+	return "normal"
 }
 
 // describe appends the CLIENT LIST line of c. Figures that only c's own session
@@ -310,7 +325,10 @@ func (s *Server) describe(dst []byte, c *client, asking *session) []byte {
 	if row := c.last.Load(); row != nil {
 		last = row.full
 	}
-	flags := ""
+	flags, subs := "", c.subscriptions()
+	if subs != [topics]int64{} {
+		flags += "P"
+	}
 	queued := c.queued.Load() - 1
 	if queued >= 0 {
 		flags += "x"
@@ -338,17 +356,24 @@ func (s *Server) describe(dst []byte, c *client, asking *session) []byte {
 	number("age", max(0, int64(now.Sub(c.since).Seconds())))
 	number("idle", max(0, (now.UnixMilli()-c.used.Load())/1000))
 	field("flags", flags)
-	for _, name := range []string{"db", "sub", "psub", "ssub"} {
-		number(name, 0)
-	}
+	number("db", 0)
+	number("sub", subs[toChannel])
+	number("psub", subs[toPattern])
+	number("ssub", subs[toShard])
 	number("multi", queued)
 	number("qbuf", int64(qbuf))
 	number("qbuf-free", int64(room))
 	number("argv-mem", 0)
 	number("multi-mem", c.queuedBytes.Load())
-	for _, name := range []string{"rbs", "rbp", "obl", "oll"} {
+	for _, name := range []string{"rbs", "rbp", "obl"} {
 		number(name, 0)
 	}
+	unsent := 0
+	if sub := c.sub.Load(); sub != nil {
+		chunks, bytes := sub.out.backlog()
+		unsent, omem = chunks, omem+int(bytes)
+	}
+	number("oll", int64(unsent))
 	number("omem", int64(omem))
 	number("tot-mem", int64(qbuf+room+omem))
 	field("events", "r")

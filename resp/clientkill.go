@@ -5,7 +5,7 @@ package resp
 type killFilter struct {
 	id          int64
 	addr, laddr []byte
-	none        bool // a type or user that no connection here has
+	kind        string
 	keepSelf    bool
 }
 
@@ -42,11 +42,11 @@ func parseKill(args [][]byte) (f killFilter, refused string) {
 			}
 			f.id = id
 		case equalFold(args[0], "type"):
-			normal, known := clientType(value)
-			if !known {
+			kind := clientType(value)
+			if kind == "" {
 				return f, "ERR Unknown client type '" + clip(value, shownBytes) + "'"
 			}
-			f.none = f.none || !normal
+			f.kind = kind
 		case equalFold(args[0], "addr"):
 			f.addr = value
 		case equalFold(args[0], "laddr"):
@@ -71,7 +71,7 @@ func parseKill(args [][]byte) (f killFilter, refused string) {
 func (s *Server) kill(f killFilter, asking *session) (killed int64) {
 	for _, c := range s.clients() {
 		switch {
-		case f.none, f.id != 0 && c.id != f.id,
+		case f.kind != "" && c.kind() != f.kind, f.id != 0 && c.id != f.id,
 			f.addr != nil && c.addr != string(f.addr),
 			f.laddr != nil && c.laddr != string(f.laddr),
 			f.keepSelf && c == asking.client:

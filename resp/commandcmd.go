@@ -200,7 +200,7 @@ func (s *session) inner(args [][]byte) (row *command, at []int, refused string) 
 	switch {
 	case row == nil:
 		return nil, nil, "ERR Invalid command specified"
-	case row.first == 0 && row.keys == nil:
+	case row.first == 0 && row.keys == nil, slices.Contains(row.keySpec, "not_key"):
 		return nil, nil, "ERR The command has no key arguments"
 	case (row.arity > 0 && row.arity != len(args)) || len(args) < -row.arity:
 		return nil, nil, "ERR Invalid number of arguments specified for command"

@@ -18,6 +18,9 @@ type Config struct {
 	Store Store
 	Admin Admin
 	Ring  RingAdmin
+	// Hub knows the subscribers of the node: both doors have the same. Nil = one of
+	// this door's own.
+	Hub *Hub
 
 	// Port is what INFO and CLUSTER print for this door; 0 = unknown.
 	Port int
@@ -84,6 +87,19 @@ type Limits struct {
 	MaxQueuedTotal int64
 	// MaxWatched is how many keys a connection may watch. Default 1024.
 	MaxWatched int
+	// Publish and subscribe. A channel's name and a pattern may have MaxChannel
+	// bytes, 4 KiB, a message MaxMessage, MaxValue. A connection may subscribe to
+	// MaxSubscriptions channels, 16384, and MaxPatterns patterns, 1024.
+	MaxChannel, MaxMessage, MaxSubscriptions, MaxPatterns int
+	// A connection that has PushHard bytes of messages still to be sent is closed,
+	// 32 MiB, and so is one that has had more than PushSoft, 8 MiB, for
+	// PushSoftTime, 60 s.
+	PushHard, PushSoft int64
+	PushSoftTime       time.Duration
+	// MaxPushes bounds the bytes of messages still to be sent over all
+	// connections of this server: past it whoever has a backlog and is sent
+	// another message is closed. 256 MiB.
+	MaxPushes int64
 
 	// IdleTimeout closes a connection that asks nothing for so long; default 0:
 	// never, as Redis.
@@ -129,6 +145,13 @@ const (
 	defaultQueuedBytes  = 64 * mib
 	defaultQueuedTotal  = 256 * mib
 	defaultMaxWatched   = 1024
+	defaultMaxChannel   = 4 * kib // the square is less than globSteps
+	defaultMaxSubs      = 16384
+	defaultMaxPatterns  = 1024
+	defaultPushHard     = 32 * mib
+	defaultPushSoft     = 8 * mib
+	defaultPushSoftTime = 60 * time.Second
+	defaultMaxPushes    = 256 * mib
 	defaultReadTimeout  = 60 * time.Second
 	defaultLoginTimeout = 30 * time.Second
 	defaultWriteTimeout = 10 * time.Second
@@ -164,6 +187,14 @@ func (l Limits) withDefaults() Limits {
 	orDefault(&l.MaxQueuedBytes, max(defaultQueuedBytes, int64(l.MaxCommand)))
 	orDefault(&l.MaxQueuedTotal, max(defaultQueuedTotal, l.MaxQueuedBytes))
 	orDefault(&l.MaxWatched, defaultMaxWatched)
+	orDefault(&l.MaxChannel, defaultMaxChannel)
+	orDefault(&l.MaxMessage, l.MaxValue)
+	orDefault(&l.MaxSubscriptions, defaultMaxSubs)
+	orDefault(&l.MaxPatterns, defaultMaxPatterns)
+	orDefault(&l.PushHard, max(defaultPushHard, 2*int64(l.MaxMessage)))
+	orDefault(&l.PushSoft, min(defaultPushSoft, l.PushHard))
+	orDefault(&l.PushSoftTime, defaultPushSoftTime)
+	orDefault(&l.MaxPushes, max(defaultMaxPushes, 2*l.PushHard))
 	orDefault(&l.ReadTimeout, defaultReadTimeout)
 	orDefault(&l.LoginTimeout, defaultLoginTimeout)
 	orDefault(&l.WriteTimeout, defaultWriteTimeout)
@@ -198,10 +229,18 @@ func (l Limits) validate() error {
 	if l.MaxQueuedBytes < 1 || l.MaxQueuedTotal < l.MaxQueuedBytes {
 		errs = append(errs, fmt.Errorf("max queued total (%d) must be at least max queued bytes (%d), and that at least 1", l.MaxQueuedTotal, l.MaxQueuedBytes))
 	}
+	atLeast("max channel", l.MaxChannel, 1)
+	atLeast("max message", l.MaxMessage, 1)
+	atLeast("max subscriptions", l.MaxSubscriptions, 1)
+	atLeast("max patterns", l.MaxPatterns, 1)
+	if l.PushSoft < 1 || l.PushHard < l.PushSoft || l.MaxPushes < l.PushHard {
+		errs = append(errs, fmt.Errorf("push soft (%d), push hard (%d) and max pushes (%d) must be positive and ascend",
+			l.PushSoft, l.PushHard, l.MaxPushes))
+	}
 	if l.MaxQuery < int64(l.MaxCommand) {
 		errs = append(errs, fmt.Errorf("max query (%d) must be at least max command (%d)", l.MaxQuery, l.MaxCommand))
 	}
-	for _, d := range []time.Duration{l.IdleTimeout, l.ReadTimeout, l.LoginTimeout, l.WriteTimeout, l.RequestTimeout, l.WalkTimeout} {
+	for _, d := range []time.Duration{l.IdleTimeout, l.ReadTimeout, l.LoginTimeout, l.WriteTimeout, l.RequestTimeout, l.WalkTimeout, l.PushSoftTime} {
 		if d < 0 {
 			errs = append(errs, fmt.Errorf("negative timeout %v", d))
 		}
@@ -216,6 +255,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.TokenKey == nil {
 		c.TokenKey = func() version.MACKey { return version.MACKey{} }
+	}
+	if c.Hub == nil {
+		c.Hub = NewHub(HubConfig{})
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -22,6 +22,7 @@ type client struct {
 	last   atomic.Pointer[command]
 	proto  atomic.Int32
 	killed atomic.Bool
+	sub    atomic.Pointer[subscriber] // nil if it never subscribed
 
 	queued      atomic.Int64 // commands behind MULTI and one more; 0 without MULTI
 	queuedBytes atomic.Int64
@@ -146,38 +147,52 @@ func (s *Server) logHTTP(peer string) {
 // WriteTimeout is cut off.
 func (s *session) flush() error {
 	w := &s.reply
-	if len(w.buf) == 0 {
+	if len(w.buf) == 0 && s.owed == 0 {
 		return nil
 	}
 	if s.broken {
 		w.buf = w.buf[:0]
 		return net.ErrClosed
 	}
-	if w.failed > 0 {
-		s.srv.counts.errorReplies.Add(w.failed)
-		w.failed = 0
-	}
+	s.countFailed()
 	n := int64(len(w.buf))
 	held := n >= heldReply
 	if held {
 		s.srv.replies.used.Add(n)
 	}
-	err := s.client.conn.SetWriteDeadline(time.Now().Add(s.limits().WriteTimeout))
-	if err == nil {
-		_, err = s.client.conn.Write(w.buf)
-	}
+	err := s.send(w.buf)
 	if held {
 		s.srv.replies.used.Add(-n)
 	}
-	s.srv.counts.netOutput.Add(n)
 	w.buf = w.buf[:0]
-	if cap(w.buf) > keepReplies {
+	if cap(w.buf) > keepReplies || s.sub != nil && err != nil { // it may still be queued
 		w.buf = nil
 	}
 	if err != nil {
 		s.closing, s.broken = true, true
 	}
 	return err
+}
+
+// send writes replies, behind the messages there are if there may be any.
+func (s *session) send(b []byte) error {
+	if s.sub != nil {
+		s.owed = 0
+		return s.sub.out.reply(b)
+	}
+	s.srv.counts.netOutput.Add(int64(len(b)))
+	if err := s.client.conn.SetWriteDeadline(time.Now().Add(s.limits().WriteTimeout)); err != nil {
+		return err
+	}
+	_, err := s.client.conn.Write(b)
+	return err
+}
+
+func (s *session) countFailed() {
+	if s.reply.failed > 0 {
+		s.srv.counts.errorReplies.Add(s.reply.failed)
+		s.reply.failed = 0
+	}
 }
 
 // tidy drops what the batch still points to and keeps the books.

@@ -12,13 +12,13 @@ const emulated = "7.2.4"
 func connectionCommands() []command {
 	open := words("noscript loading stale fast no_auth allow_busy")
 	rows := []command{
-		{name: "ping", arity: -1, flags: words("fast"), run: runPing,
+		{name: "ping", arity: -1, flags: words("fast"), run: runPing, subscribed: true,
 			tips:    words("request_policy:all_shards response_policy:all_succeeded"),
 			summary: "Answers PONG, or the message given.", since: "1.0.0", complexity: "O(1)",
 			args: []argument{option("message", "string", "")}},
 		{name: "echo", arity: 2, flags: words("loading stale fast"), run: runEcho,
 			summary: "Answers the message given.", since: "1.0.0", complexity: "O(1)", args: arguments("message string")},
-		{name: "hello", arity: -1, flags: open, run: runHello,
+		{name: "hello", arity: -1, flags: open, run: runHello, pushes: true,
 			summary: "Shakes hands: protocol version, login and name in one.", since: "6.0.0", complexity: "O(1)",
 			args: helloArguments()},
 		{name: "auth", arity: -2, flags: open, run: runAuth,
@@ -26,9 +26,9 @@ func connectionCommands() []command {
 			args: []argument{option("username", "string", ""), {name: "password", kind: "string"}}},
 		{name: "select", arity: 2, flags: words("loading stale fast"), run: runSelect,
 			summary: "Selects a database; there is only 0.", since: "1.0.0", complexity: "O(1)", args: arguments("index integer")},
-		{name: "quit", arity: -1, flags: open, run: runQuit, atOnce: true,
+		{name: "quit", arity: -1, flags: open, run: runQuit, subscribed: true, atOnce: true,
 			summary: "Closes the connection.", since: "1.0.0", complexity: "O(1)"},
-		{name: "reset", arity: 1, flags: open, run: runReset, replyMode: true, atOnce: true,
+		{name: "reset", arity: 1, flags: open, run: runReset, replyMode: true, pushes: true, subscribed: true, atOnce: true,
 			summary: "Brings the connection back to the state of a new one.", since: "6.2.0", complexity: "O(1)"},
 		{name: "client", arity: -2, summary: "Container of commands about connections.", since: "2.4.0",
 			complexity: "Depends on the subcommand.", subcommands: clientSubcommands()},
@@ -51,14 +51,18 @@ func helloArguments() []argument {
 	}}}
 }
 
-func runPing(_ *session, args [][]byte, w *Reply) {
-	switch len(args) {
-	case 1:
-		w.Simple("PONG")
-	case 2:
+func runPing(s *session, args [][]byte, w *Reply) {
+	switch {
+	case len(args) > 2:
+		w.Error("ERR wrong number of arguments for 'ping' command")
+	case s.narrow(): // in the shape of a message
+		w.Array(2)
+		w.BulkString("pong")
+		w.Bulk(append(args, nil)[1])
+	case len(args) == 2:
 		w.Bulk(args[1])
 	default:
-		w.Error("ERR wrong number of arguments for 'ping' command")
+		w.Simple("PONG")
 	}
 }
 
@@ -83,6 +87,7 @@ func runQuit(s *session, _ [][]byte, w *Reply) {
 func runReset(s *session, _ [][]byte, w *Reply) {
 	s.resetSettings()
 	s.endTransaction()
+	s.unsubscribe()
 	s.replyOff, s.skipNext = false, false
 	s.guard.trust = !s.srv.params.locked()
 	s.setProto(2)
@@ -214,6 +219,13 @@ func runHello(s *session, args [][]byte, w *Reply) {
 	pair("role", "master")
 	w.BulkString("modules")
 	w.Array(0)
+	switch { // messages look different from here on
+	case s.sub == nil:
+	case s.replyOff || s.skipping:
+		s.sub.out.push(nil, w.proto)
+	default:
+		s.handOver()
+	}
 }
 
 // mode is redis_mode.

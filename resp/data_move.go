@@ -79,7 +79,7 @@ func (c *call) rename(cond version.Condition) (moved bool, refused string) {
 	case !moved:
 		return false, ""
 	}
-	if err := s.erase(from, c.read.Record.Context); err != nil {
+	if err := s.erase(from, c.read.Record.ReadToken()); err != nil {
 		return true, moveHalf + errorText(err)
 	}
 	return true, ""
@@ -100,10 +100,11 @@ func (s *session) put(key []byte, v version.Version, cond version.Condition) (ap
 }
 
 // erase deletes what seen covers, and waits.
-func (s *session) erase(key []byte, seen version.Context) error {
+func (s *session) erase(key []byte, seen version.Token) error {
 	c := s.newCall(key, nil, nil)
 	defer c.release()
-	op := version.Op{Kind: version.OpDelete, Explicit: true, Context: seen, MinHLC: s.hlc(), MaxValue: s.limits().MaxValue}
+	op := version.Op{Kind: version.OpDelete, Explicit: true, MinHLC: s.hlc(), MaxValue: s.limits().MaxValue}
+	overwriting(&op, seen)
 	s.store().Write(key, op, s.writeOptions(), c.onWrite)
 	if err := c.wait(); err != nil {
 		return err

@@ -18,9 +18,19 @@ func (s *session) gate(row *command, args [][]byte) string {
 	if row.level > 0 && s.admin().Level() < row.level {
 		return "ERR '" + row.full + "' is not served before every node runs a release that has it and RING FINALISE was asked for"
 	}
-	if !row.data {
-		return ""
+	refused := ""
+	if row.data || row.first > 0 && row.group == "pubsub" {
+		refused = s.gateNames(row, args)
 	}
+	if refused == "" && !row.subscribed && s.narrow() {
+		return errNarrow(row)
+	}
+	return refused
+}
+
+// gateNames is the part of gate that concerns keys, and the names of shard channels,
+// which have slots as keys have.
+func (s *session) gateNames(row *command, args [][]byte) string {
 	if row.keys != nil {
 		return s.gateKeys(row.keys(args), args)
 	}

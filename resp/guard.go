@@ -24,12 +24,13 @@ import (
 // A guard allocates at most twice the bytes received, and nothing on the word of
 // a header.
 type guard struct {
-	conn   net.Conn
-	limits *Limits
-	query  *budget      // unfinished bytes, shared by the server's connections
-	stop   *atomic.Bool // the server is shutting down
-	trust  bool         // logged in, or no password needed
-	since  time.Time    // when the connection was accepted
+	conn    net.Conn
+	limits  *Limits
+	query   *budget      // unfinished bytes, shared by the server's connections
+	stop    *atomic.Bool // the server is shutting down
+	trust   bool         // logged in, or no password needed
+	patient bool         // may be idle: it waits for messages
+	since   time.Time    // when the connection was accepted
 
 	buf []byte
 	// buf[out:ready] has the whole commands that spans lists; buf[ready:pos] is
@@ -437,7 +438,7 @@ func (g *guard) setDeadline() error {
 			g.begun = time.Now()
 		}
 		d = g.begun.Add(g.limits.ReadTimeout)
-	case g.limits.IdleTimeout > 0:
+	case g.limits.IdleTimeout > 0 && !g.patient:
 		d = time.Now().Add(g.limits.IdleTimeout)
 	}
 	if login := g.since.Add(g.limits.LoginTimeout); !g.trust && (d.IsZero() || login.Before(d)) {

@@ -3,6 +3,7 @@ package resp
 import (
 	"bytes"
 	"crypto/sha256"
+	"fmt"
 	"math"
 	"slices"
 	"strconv"
@@ -39,7 +40,8 @@ func (p *params) load(cfg *Config) {
 		{"appendfsync", "always"},
 		{"appendonly", "yes"},
 		{"bind", ""},
-		{"client-output-buffer-limit", ""},
+		{"client-output-buffer-limit", fmt.Sprintf("normal 0 0 0 slave 0 0 0 pubsub %d %d %d",
+			cfg.Limits.PushHard, cfg.Limits.PushSoft, int(cfg.Limits.PushSoftTime.Seconds()))},
 		{"client-query-buffer-limit", strconv.Itoa(cfg.Limits.MaxCommand)},
 		{"cluster-allow-reads-when-down", "yes"},
 		{"cluster-enabled", yes(cfg.Door == Cluster)},

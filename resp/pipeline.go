@@ -99,6 +99,9 @@ func (s *session) perform(row *command, args [][]byte, mute bool) {
 		return
 	}
 	s.settle()
+	if row.pushes {
+		s.handOver()
+	}
 	at := s.reply.begin(s.limits().MaxReply)
 	s.client.last.Store(row)
 	row.run(s, args, &s.reply)
@@ -229,6 +232,7 @@ func (s *session) adapt(n int) {
 // batch, or from the reply before it when it began after that.
 func (s *session) answered(row *command, began time.Duration, at int, mute bool) {
 	s.tick = s.srv.uptime()
+	at = min(at, len(s.reply.buf)) // a reply that was handed over is not there any more
 	if s.reply.overflow {
 		s.reply.buf = s.reply.buf[:at]
 		s.reply.Error(errReplyTooLong)
@@ -241,7 +245,7 @@ func (s *session) answered(row *command, began time.Duration, at int, mute bool)
 	if mute {
 		s.reply.buf = s.reply.buf[:at]
 	}
-	if len(s.reply.buf) >= s.limits().FlushBytes {
+	if len(s.reply.buf)+s.owed >= s.limits().FlushBytes {
 		_ = s.flush() // sets closing; what is in flight is still waited for
 	}
 }

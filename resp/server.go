@@ -16,6 +16,7 @@ import (
 type Server struct {
 	cfg    Config
 	table  *table
+	hub    *Hub
 	begun  time.Time // monotonic
 	params params
 	counts counts
@@ -23,6 +24,7 @@ type Server struct {
 	query   budget       // bytes of unfinished commands
 	replies budget       // reply bytes being sent; past it pipelines slow down
 	queued  budget       // bytes of commands behind MULTI and of watched keys
+	pushes  budget       // bytes of messages still to be sent
 	flying  atomic.Int64 // keys of commands in flight
 	large   atomic.Int64 // size of the largest recent reply, 0 if all were small
 	stop    atomic.Bool  // no new connections, no new batches
@@ -63,7 +65,7 @@ func New(cfg Config) (*Server, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("resp: %w", err)
 	}
-	s := &Server{cfg: cfg, begun: time.Now(), refused: make(chan struct{}, refusals), seed: maphash.MakeSeed()}
+	s := &Server{cfg: cfg, hub: cfg.Hub, begun: time.Now(), refused: make(chan struct{}, refusals), seed: maphash.MakeSeed()}
 	table, err := newTable(commands())
 	if err != nil {
 		return nil, fmt.Errorf("resp: %w", err)
@@ -212,6 +214,10 @@ func (s *Server) serve(c *client) {
 		_ = c.conn.Close() // nothing is left to tell the client
 		ss.abandon()
 		ss.endTransaction()
+		if ss.sub != nil {
+			s.hub.leave(ss.sub)
+			ss.sub.out.end()
+		}
 		ss.guard.release()
 		s.counts.netInput.Add(ss.guard.read - ss.counted)
 		s.mu.Lock()

@@ -28,6 +28,8 @@ type session struct {
 	batch  []redcon.Command // reused
 	pipeline
 	settings
+	sub    *subscriber // once it has subscribed to something
+	owed   int         // reply bytes handed over and not waited for
 	seen   seen        // contexts and tokens of the keys last touched
 	newest version.HLC // highest HLC this connection read or wrote
 	epoch  uint64      // map version the client has been told of

@@ -13,7 +13,7 @@ type counts struct {
 	protocolErrors, panics, authFailed atomic.Int64
 	errorReplies                       atomic.Uint64
 	netInput, netOutput                atomic.Int64
-	nudges                             atomic.Int64
+	nudges, slowSubscribers            atomic.Int64
 }
 
 func (d Door) String() string {
@@ -39,10 +39,12 @@ func (s *Server) registerMetrics() {
 	counter("resp_received_bytes_total", &s.counts.netInput)
 	counter("resp_sent_bytes_total", &s.counts.netOutput)
 	counter("resp_moved_total", &s.counts.nudges)
+	counter("resp_slow_subscribers_closed_total", &s.counts.slowSubscribers)
 	gauge("resp_error_replies_total", func() float64 { return float64(s.counts.errorReplies.Load()) })
 	gauge("resp_connections", func() float64 { return float64(s.connected()) })
 	gauge("resp_query_buffer_bytes", func() float64 { return float64(s.query.used.Load()) })
 	gauge("resp_unsent_reply_bytes", func() float64 { return float64(s.replies.used.Load()) })
+	gauge("resp_unsent_message_bytes", func() float64 { return float64(s.pushes.used.Load()) })
 	s.table.each(func(row *command) { row.registerMetrics(set, s.cfg.Door) })
 }
 
@@ -74,7 +76,7 @@ func (s *Server) connected() int {
 func (s *Server) resetCounts() {
 	c := &s.counts
 	for _, v := range []*atomic.Int64{&c.accepted, &c.rejected, &c.acceptErrors, &c.protocolErrors, &c.panics,
-		&c.authFailed, &c.netInput, &c.netOutput, &c.nudges} {
+		&c.authFailed, &c.netInput, &c.netOutput, &c.nudges, &c.slowSubscribers} {
 		v.Store(0)
 	}
 	c.errorReplies.Store(0)

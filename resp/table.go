@@ -56,6 +56,12 @@ type command struct {
 	// positions in args. Nil for ordinary commands.
 	keys func(args [][]byte) []int
 
+	// pushes marks commands that queue messages or confirmations, or change how they
+	// look: what was answered before is queued before.
+	pushes bool
+	// subscribed marks what a RESP2 connection with subscriptions may still ask.
+	subscribed bool
+
 	// level is the level of the cluster from which on the command is served: what it
 	// writes or sends no program of an earlier one can read. 0: always.
 	level uint16
@@ -106,6 +112,7 @@ func commands() []command {
 	all = append(all, bitmapCommands()...)
 	all = append(all, keyCommands()...)
 	all = append(all, transactionCommands()...)
+	all = append(all, pubsubCommands()...)
 	all = append(all, vctxCommands()...)
 	return all
 }

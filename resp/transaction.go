@@ -19,6 +19,7 @@ import (
 type transaction struct {
 	open    bool // MULTI came
 	spoiled bool // a command was refused: EXEC refuses them all
+	running bool // EXEC is at it: messages wait, or they would stand inside its reply
 	queue   []queuedCommand
 	watched []watchedKey
 	charged int64 // bytes taken from the server's budget
@@ -291,6 +292,10 @@ func (s *session) exec(row *command, mute bool) {
 		s.unwatch()
 	}
 	s.answered(row, began, at, mute)
+	s.tx.running = true
+	if s.sub != nil {
+		s.sub.out.hold()
+	}
 	for i := 0; may && i < len(batch); i++ {
 		if s.srv.base.Err() != nil {
 			s.closing = true // the client must not take the rest for answers
@@ -301,6 +306,10 @@ func (s *session) exec(row *command, mute bool) {
 	}
 	s.settle()
 	s.endTransaction()
+	if s.sub != nil {
+		s.handOver()
+		s.sub.out.release()
+	}
 }
 
 // mayExec reports whether the batch may run; otherwise it writes the answer.

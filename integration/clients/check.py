@@ -56,4 +56,23 @@ if mode == "plain":
 else:
     same(writer.delete(prefix + "1"), 1)
     same(sum(1 for _ in writer.get_primaries()) >= 1, True)
+listener = reader.pubsub(ignore_subscribe_messages=True)
+listener.subscribe(prefix + "news")
+listener.psubscribe(prefix + "n?ws")
+listener.get_message(timeout=10)
+listener.get_message(timeout=10)
+other = redis.Redis(host=addresses[1][0], port=int(addresses[1][1]))
+heard = {"message": [], "pmessage": []}
+for i in range(3000):  # one may be lost where nodes take each other for dead
+    other.publish(prefix + "news", i)
+    message = listener.get_message(timeout=0.01)
+    while message is not None:
+        heard[message["type"]].append(int(message["data"]))
+        message = listener.get_message()
+    if min(len(list) for list in heard.values()) >= 50:
+        break
+for numbers in heard.values():
+    same(len(numbers) >= 50, True)
+    same(numbers, sorted(set(numbers)))  # each once, and in order
+listener.close()
 print("%d checks" % checks)

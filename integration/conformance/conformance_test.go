@@ -20,6 +20,7 @@
 //	part WORDS     bytes that do not make a request yet
 //	mute WORDS     a request that gets no answer
 //	walk WORDS     SCAN from page to page: the keys it meets are compared
+//	next           one reply more is compared: a message, or what else answers the last request
 //	closed         whether the connection is closed
 //	resp3          the connection speaks RESP3 from here on
 //	new            the connection is given up for a new one

@@ -29,6 +29,7 @@ const (
 	raw                 // bytes as they are, and all that is answered
 	part                // bytes as they are, not yet a whole request
 	walk                // SCAN to the end of the walk: the keys met
+	next                // one reply more: a message, or another answer to the last request
 	closed              // whether the connection is closed
 	wait                // time passes
 	resp3               // the connection speaks RESP3 from here on
@@ -200,6 +201,8 @@ func (sc *scenario) add(line, first, rest string) (err error) {
 		s.bytes = strings.Join(list, "")
 	case "inline":
 		s.kind, s.bytes = raw, expand(rest)+"\r\n"
+	case "next":
+		s.kind = next
 	case "closed":
 		s.kind = closed
 	case "resp3":

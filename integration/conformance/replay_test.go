@@ -209,6 +209,9 @@ func (p *player) scenario(sc *scenario, replies map[string]string) error {
 			replies[s.key] = w.rest(s.bytes)
 		case walk:
 			replies[s.key] = w.walk(words)
+		case next:
+			w.send("")
+			replies[s.key] = w.reply(s.loose)
 		case closed:
 			replies[s.key] = w.state()
 		case wait:

@@ -57,6 +57,7 @@ func codecs() []codec {
 		codecOf("session request", DecodeSessionRequest, AppendSessionRequest),
 		codecOf("sync request", DecodeSyncRequest, AppendSyncRequest),
 		codecOf("state request", DecodeStateRequest, AppendStateRequest),
+		codecOf("publish request", DecodePublishRequest, AppendPublishRequest),
 		codecOf("stamp", decodeStamp, appendStamp),
 		codecOf("hello", decodeHello, appendHello),
 		codecOf("error", decodeError, appendError),
@@ -138,6 +139,8 @@ func goldenMessages() []any {
 		SessionRequest{End: true, Epoch: 0x0102030405060708, First: 0x090a, Last: 0x3fff},
 		SyncRequest{},
 		StateRequest{State: []byte("state")},
+		PublishRequest{Channel: []byte("news"), Payload: []byte("text")},
+		PublishRequest{Shard: true, Channel: []byte("news")},
 		stamp{up: 0x0102030405060708, wall: 0x1112131415161718},
 		hello{mark: laneBulk, min: 1, max: 2, cluster: testCluster, from: 0x0102030405060708, to: 0x1112131415161718, maxFrame: 4 << 20},
 		ErrNoReplicas,
@@ -267,8 +270,8 @@ func TestMalformedEntryCountsAllocateNothing(t *testing.T) {
 	}
 	for _, b := range bad {
 		for _, c := range codecs() {
-			if c.name == "state request" {
-				continue // any bytes are one, and nothing is counted
+			if c.name == "state request" || c.name == "publish request" {
+				continue // any bytes are a state or a message, and nothing is counted
 			}
 			if m, _, err := c.recode(b); err == nil {
 				t.Errorf("%s: %x decoded to %+v", c.name, b, m)

@@ -53,6 +53,8 @@ func (c *serverConn) dispatch(r *request, payload []byte, meta Meta) error {
 		err = serve(own, DecodeSessionRequest, meta, h.ServeSession, r.ackReply)
 	case KindState:
 		err = serve(own, DecodeStateRequest, meta, h.ServeState, r.ackReply)
+	case KindPublish:
+		err = serve(own, DecodePublishRequest, meta, h.ServePublish, r.ackReply)
 	case KindSync:
 		err = serve(own, DecodeSyncRequest, meta, h.ServeSync, r.ackReply)
 	default:

@@ -212,8 +212,12 @@
 //	17 lacks     2 slot, 4 key hash                   reply 1 flags: 1 some may be lost
 //	             2 slot, 4 key hash
 //	18 state     state...rest (package membership)    reply (nothing)
+//	19 publish   1 flags: 1 shard channel             reply (nothing)
+//	             4 length and bytes of the channel
+//	             message...rest
 //
-// State is there since version 5. Its reply means that the state is merged and in force.
+// State and publish are there since version 5. The reply to state means that it is merged
+// and in force, the reply to publish that the message was handed to the subscribers.
 //
 // A merge is optional when the write that it belongs to can do without it: a
 // node that already keeps much for that owner then answers ErrHintBudget.

@@ -29,8 +29,9 @@ const (
 	KindStamp   Kind = 16 // has no reply
 	KindLacks   Kind = 17
 	KindState   Kind = 18 // since version 5
+	KindPublish Kind = 19 // since version 5
 
-	lastKind  = KindState
+	lastKind  = KindPublish
 	replyBit  = Kind(0x80)
 	kindError = Kind(0xff)
 )
@@ -74,6 +75,8 @@ func (k Kind) String() string {
 		return "lacks"
 	case KindState:
 		return "state"
+	case KindPublish:
+		return "publish"
 	default:
 		return fmt.Sprintf("kind(%d)", uint8(k))
 	}
@@ -83,7 +86,7 @@ func (k Kind) String() string {
 func (k Kind) request() bool { return k >= KindPing && k <= lastKind }
 
 // spoken reports whether a version of the protocol has the request k.
-func (k Kind) spoken(version uint16) bool { return k != KindState || version >= 5 }
+func (k Kind) spoken(version uint16) bool { return k < KindState || version >= 5 }
 
 // reply reports whether k answers a request.
 func (k Kind) reply() bool { return k == kindError || k&replyBit != 0 && (k&^replyBit).request() }

@@ -49,4 +49,5 @@ type Handler interface {
 	ServeSession(m SessionRequest, meta Meta, reply func(error))
 	ServeSync(m SyncRequest, meta Meta, reply func(error))
 	ServeState(m StateRequest, meta Meta, reply func(error))
+	ServePublish(m PublishRequest, meta Meta, reply func(error))
 }

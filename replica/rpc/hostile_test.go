@@ -37,6 +37,8 @@ func hostileFrames() map[string][]byte {
 		"id gone back":      append(readFrame(5), readFrame(4)...),
 		"ping with payload": frame(header{kind: KindPing, id: 1}, []byte{0}),
 		"payload cut off":   frame(header{kind: KindRead, id: 1}, badKey),
+		"channel cut off":   frame(header{kind: KindPublish, id: 1}, []byte{0, 0xff, 0xff, 0xff, 0xff, 'c'}),
+		"unknown flag":      frame(header{kind: KindPublish, id: 1}, []byte{2, 0, 0, 0, 1, 'c'}),
 		"payload too long":  frame(header{kind: KindStatus, id: 1}, []byte{0}),
 	}
 }

@@ -19,7 +19,7 @@ type Peer struct {
 	prover prover
 	errand errand
 	small  *lane // requests below BulkBytes that are not background
-	bulk   *lane // the others, so that they do not stand in the way
+	bulk   *lane // the others and what is published, so that they do not stand in the way
 
 	kick    chan struct{} // the keeper has something to look at
 	doubted atomic.Bool   // Check was called
@@ -95,6 +95,10 @@ func (p *Peer) call(kind Kind, o Options, payload int, enc func([]byte) []byte, 
 	if o.Class == Background || payload >= p.pool.cfg.BulkBytes {
 		l = p.bulk
 	}
+	p.callOver(l, kind, o, payload, enc, done)
+}
+
+func (p *Peer) callOver(l *lane, kind Kind, o Options, payload int, enc func([]byte) []byte, done completion) {
 	p.pool.count.calls[kind].Inc()
 	if err := l.send(kind, o, payload, enc, done); err != nil {
 		p.pool.count.failed(err)

@@ -37,6 +37,7 @@ type fakeHandler struct {
 	meet   func(SessionRequest, Meta, func(error))
 	sync   func(SyncRequest, Meta, func(error))
 	state  func(StateRequest, Meta, func(error))
+	news   func(PublishRequest, Meta, func(error))
 }
 
 func (h *fakeHandler) ServeRead(m ReadRequest, x Meta, reply func(ReadReply, error)) {
@@ -118,6 +119,14 @@ func (h *fakeHandler) ServeState(m StateRequest, x Meta, reply func(error)) {
 		return
 	}
 	h.state(m, x, reply)
+}
+
+func (h *fakeHandler) ServePublish(m PublishRequest, x Meta, reply func(error)) {
+	if h.news == nil {
+		reply(ErrUnsupported)
+		return
+	}
+	h.news(m, x, reply)
 }
 
 func serveFake[M, R any](f func(M, Meta, func(R, error)), m M, x Meta, reply func(R, error)) {

@@ -57,6 +57,7 @@ type Node struct {
 	coord    *coordinator.Coordinator
 	doors    []*resp.Server
 	publish  *publisher
+	herald   *herald
 	upkeep
 
 	fences
@@ -324,9 +325,10 @@ func (n *Node) buildCoordinator(context.Context) error {
 
 func (n *Node) buildDoors(context.Context) error {
 	admin := newRingAdmin(n, handover{n})
+	n.herald = newHerald(n)
 	for i, door := range []resp.Door{resp.Plain, resp.Cluster} {
 		d, err := resp.New(resp.Config{
-			Door: door, Store: n.coord, Admin: n.publish, Ring: admin, Port: port(n.listeners[i]), TLS: n.doorTLS != nil, Password: n.cfg.RequirePass,
+			Door: door, Store: n.coord, Admin: n.publish, Ring: admin, Hub: n.herald.hub, Port: port(n.listeners[i]), TLS: n.doorTLS != nil, Password: n.cfg.RequirePass,
 			TokenKey: func() version.MACKey { return version.MACKey(n.members.View().TokenKey) },
 			Limits:   resp.Limits{MaxClients: n.cfg.MaxClients, MaxValue: n.cfg.MaxValue},
 			Now:      n.cfg.Now, Rand: n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set, Params: n.settings(),
@@ -344,6 +346,7 @@ func (n *Node) run() {
 	n.base.start(task{"disk workers", n.disk.Run})
 	n.base.start(task{"background workers", n.back.Run})
 	n.base.start(task{"states of others", n.hearing.brought.Run})
+	n.base.start(task{"messages of others", n.herald.heard.Run})
 	n.base.start(task{"admission", n.admission.Run})
 	n.base.start(task{"peers", n.pool.Run})
 	n.base.start(task{"peer server", func(ctx context.Context) error { return n.server.Serve(ctx, n.listeners[listenPeer]) }})
