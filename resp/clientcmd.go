@@ -25,14 +25,14 @@ func clientSubcommands() []command {
 		sub("list", -2, admin, "2.4.0", "Describes all connections of this door.", clientList),
 		sub("no-evict", 3, admin, "7.0.0", "Accepted; clients are never evicted.", clientNoEvict, onOff),
 		sub("no-touch", 3, plain, "7.2.0", "Accepted; reads never touch.", clientNoTouch, onOff),
-		sub("pause", -3, admin, "2.9.50", "Refused: clients cannot be paused.", clientPause),
+		sub("pause", -3, admin, "2.9.50", "Keeps the clients of this door waiting, those that write or all; other nodes go on.", clientPause, pauseArguments()...),
 		sub("reply", 3, plain, "3.2.0", "Says whether the connection wants replies.", clientReply),
 		sub("setinfo", 4, plain, "7.2.0", "Notes the client's library.", clientSetInfo),
 		sub("setname", 3, plain, "2.6.9", "Names the connection.", clientSetName, arguments("connection-name string")...),
 		sub("tracking", -3, plain, "6.0.0", "Only OFF: tracking is not offered.", clientTracking),
 		sub("trackinginfo", 2, plain, "6.2.0", "Says that tracking is off.", clientTrackingInfo),
 		sub("unblock", -3, admin, "5.0.0", "Answers 0: no command blocks.", clientUnblock),
-		sub("unpause", 2, admin, "6.2.0", "Accepted; clients are never paused.", okay),
+		sub("unpause", 2, admin, "6.2.0", "Ends a pause of those that write.", clientUnpause),
 	}
 	for i := range rows {
 		switch rows[i].name {
@@ -195,22 +195,6 @@ func clientTrackingInfo(_ *session, _ [][]byte, w *Reply) {
 	w.Int(-1)
 	w.BulkString("prefixes")
 	w.Array(0)
-}
-
-func clientPause(_ *session, args [][]byte, w *Reply) {
-	ms, ok := parseInt(args[2])
-	switch {
-	case len(args) > 4:
-		w.Error(subcommandText(clip(args[1], shownBytes), "CLIENT"))
-	case len(args) == 4 && !equalFold(args[3], "write") && !equalFold(args[3], "all"):
-		w.Error("ERR CLIENT PAUSE mode must be WRITE or ALL")
-	case !ok:
-		w.Error("ERR timeout is not an integer or out of range")
-	case ms < 0:
-		w.Error("ERR timeout is negative")
-	default:
-		w.Error("ERR CLIENT PAUSE is not supported")
-	}
 }
 
 func clientUnblock(_ *session, args [][]byte, w *Reply) {

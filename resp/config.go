@@ -38,6 +38,10 @@ type Config struct {
 	Logger  *slog.Logger     // nil = silent
 	Metrics *metrics.Set     // nil = a set of its own
 	Params  []Field          // further CONFIG GET parameters of the node
+
+	// Stop has the node stop in order, for SHUTDOWN. It must not wait. Nil: SHUTDOWN
+	// is refused.
+	Stop func()
 }
 
 // Limits bound what clients can make a door hold or wait for. Zero = default.

@@ -15,8 +15,11 @@ import (
 // what CONFIG GET shows besides.
 type params struct {
 	clients atomic.Int64
-	pass    atomic.Pointer[password]
-	fixed   []Field // by name
+	// slowAfter is slowlog-log-slower-than in microseconds, slowMax
+	// slowlog-max-len, latencyMS latency-monitor-threshold.
+	slowAfter, slowMax, latencyMS atomic.Int64
+	pass                          atomic.Pointer[password]
+	fixed                         []Field // by name
 }
 
 // load takes the initial values. Clients ask for many parameters of Redis; those
@@ -24,6 +27,8 @@ type params struct {
 // feature is off.
 func (p *params) load(cfg *Config) {
 	p.clients.Store(int64(cfg.Limits.MaxClients))
+	p.slowAfter.Store(defaultSlowAfter)
+	p.slowMax.Store(defaultSlowlog)
 	p.setPassword(cfg.Password)
 	yes := func(b bool) string {
 		if b {
@@ -52,7 +57,7 @@ func (p *params) load(cfg *Config) {
 		{"enable-module-command", "no"},
 		{"hz", "10"},
 		{"io-threads", "1"},
-		{"latency-monitor-threshold", "0"},
+		{"latency-tracking", "yes"},
 		{"lua-time-limit", "5000"},
 		{"maxmemory", "0"},
 		{"maxmemory-policy", "noeviction"},
@@ -63,8 +68,6 @@ func (p *params) load(cfg *Config) {
 		{"replica-read-only", "yes"},
 		{"save", ""},
 		{"slave-read-only", "yes"},
-		{"slowlog-log-slower-than", "-1"},
-		{"slowlog-max-len", "0"},
 		{"tcp-keepalive", "15"},
 		{"tls-port", strconv.Itoa(tlsPort)},
 		{"timeout", strconv.Itoa(int(cfg.Limits.IdleTimeout.Seconds()))},
@@ -91,26 +94,47 @@ func (p *params) setPassword(text string) {
 // list gives every parameter by name. The password is never shown.
 func (p *params) list() []Field {
 	all := append(slices.Clone(p.fixed),
-		Field{"maxclients", strconv.Itoa(p.maxClients())},
 		Field{"requirepass", ""})
+	for _, n := range p.numbers() {
+		all = append(all, Field{n.name, strconv.FormatInt(n.at.Load(), 10)})
+	}
 	slices.SortStableFunc(all, func(a, b Field) int { return strings.Compare(a.Name, b.Name) })
 	return all
+}
+
+// A number is a parameter that CONFIG SET may change to one of least to most.
+type number struct {
+	name        string
+	at          *atomic.Int64
+	least, most int64
+}
+
+func (p *params) numbers() [4]number {
+	return [...]number{
+		{"latency-monitor-threshold", &p.latencyMS, 0, math.MaxInt64},
+		{"maxclients", &p.clients, 1, math.MaxUint32},
+		{"slowlog-log-slower-than", &p.slowAfter, -1, math.MaxInt64},
+		{"slowlog-max-len", &p.slowMax, 0, maxSlowlog},
+	}
 }
 
 // refusal returns the reason why a parameter cannot be set to value, or "".
 // Setting a parameter to the value it has is always allowed.
 func (p *params) refusal(name, value string) string {
-	switch name {
-	case "maxclients":
-		n, ok := parseInt([]byte(value))
+	if name == "requirepass" {
+		return ""
+	}
+	for _, n := range p.numbers() {
+		if n.name != name {
+			continue
+		}
+		v, ok := parseInt([]byte(value))
 		if !ok {
 			return "argument couldn't be parsed into an integer"
 		}
-		if n < 1 || n > math.MaxUint32 {
-			return "argument must be between 1 and 4294967295 inclusive"
+		if v < n.least || v > n.most {
+			return fmt.Sprintf("argument must be between %d and %d inclusive", n.least, n.most)
 		}
-		return ""
-	case "requirepass":
 		return ""
 	}
 	for _, f := range p.list() {
@@ -123,12 +147,14 @@ func (p *params) refusal(name, value string) string {
 
 // set changes one parameter. Requires: refusal has no reason against it.
 func (p *params) set(name, value string) {
-	switch name {
-	case "maxclients":
-		n, _ := parseInt([]byte(value))
-		p.clients.Store(n)
-	case "requirepass":
+	if name == "requirepass" {
 		p.setPassword(value)
+	}
+	for _, n := range p.numbers() {
+		if n.name == name {
+			v, _ := parseInt([]byte(value))
+			n.at.Store(v)
+		}
 	}
 }
 
@@ -144,7 +170,7 @@ func configSubcommands() []command {
 		{name: "help", arity: 2, flags: words("loading stale"), since: "5.0.0", summary: "Lists the subcommands."},
 		{name: "resetstat", arity: 2, flags: admin, run: configResetStat, since: "2.0.0", summary: "Sets the counts of INFO to 0."},
 		{name: "rewrite", arity: 2, flags: admin, run: configRewrite, since: "2.8.0", summary: "Refused: settings come from flags and the configuration file."},
-		{name: "set", arity: -4, flags: admin, run: configSet, since: "2.0.0", summary: "Changes maxclients or requirepass.",
+		{name: "set", arity: -4, flags: admin, run: configSet, since: "2.0.0", summary: "Changes maxclients, requirepass, slowlog-log-slower-than, slowlog-max-len or latency-monitor-threshold of this door.",
 			tips: words("request_policy:all_nodes response_policy:all_succeeded"), args: arguments("parameter string", "value string")},
 	}
 	rows[1].run = helper("config", rows)

@@ -11,6 +11,7 @@ import (
 type flight struct {
 	pending pending
 	row     *command
+	args    [][]byte
 	began   time.Duration
 	weight  int64 // keys it asks for at once
 	mute    bool  // CLIENT REPLY OFF or SKIP
@@ -77,13 +78,16 @@ func (s *session) dispatch(args [][]byte) {
 			return
 		}
 	}
+	if refused == "" && !s.awaitPause(row.changes() || row.batch && s.tx.changes()) {
+		return
+	}
 	switch {
 	case refused != "":
 		s.settle()
 		s.refuse(row, refused, mute)
 	case row.batch:
 		s.settle()
-		s.exec(row, mute)
+		s.exec(row, args, mute)
 	default:
 		s.perform(row, args, mute)
 	}
@@ -95,7 +99,7 @@ func (s *session) perform(row *command, args [][]byte, mute bool) {
 	if row.start != nil {
 		weight := s.admit(row, args)
 		s.srv.flying.Add(weight)
-		s.flights = append(s.flights, flight{row.start(s, args), row, began, weight, mute})
+		s.flights = append(s.flights, flight{row.start(s, args), row, args, began, weight, mute})
 		return
 	}
 	s.settle()
@@ -108,7 +112,7 @@ func (s *session) perform(row *command, args [][]byte, mute bool) {
 	if row.replyMode {
 		mute = s.replyOff // the command speaks for itself
 	}
-	s.answered(row, began, at, mute)
+	s.answered(row, args, began, at, mute)
 }
 
 // refuse answers a command that is not run; behind MULTI it spoils the batch.
@@ -207,14 +211,14 @@ func (s *session) abandon() {
 // pipeline is empty: a superfluous wait at worst.
 func (s *session) land() {
 	f := s.flights[s.head]
-	s.flights[s.head].pending = nil
+	s.flights[s.head].pending, s.flights[s.head].args = nil, nil
 	s.head++
 	at := s.reply.begin(s.limits().MaxReply)
 	s.client.last.Store(f.row)
 	f.pending.finish(&s.reply)
 	s.srv.flying.Add(-f.weight)
 	s.adapt(len(s.reply.buf) - at)
-	s.answered(f.row, f.began, at, f.mute)
+	s.answered(f.row, f.args, f.began, at, f.mute)
 }
 
 // adapt moves the window after a reply of n bytes.
@@ -230,15 +234,19 @@ func (s *session) adapt(n int) {
 // answered books a reply that was just written at offset at, and sends what has
 // gathered when it is much. A command's time is counted from the arrival of its
 // batch, or from the reply before it when it began after that.
-func (s *session) answered(row *command, began time.Duration, at int, mute bool) {
+func (s *session) answered(row *command, args [][]byte, began time.Duration, at int, mute bool) {
 	s.tick = s.srv.uptime()
 	at = min(at, len(s.reply.buf)) // a reply that was handed over is not there any more
 	if s.reply.overflow {
 		s.reply.buf = s.reply.buf[:at]
 		s.reply.Error(errReplyTooLong)
 	}
+	took := s.tick - began
 	row.stats.calls.Add(1)
-	row.stats.nanos.Add(int64(s.tick - began))
+	row.stats.nanos.Add(int64(took))
+	row.stats.took.add(took)
+	s.noteSlow(row, args, took)
+	s.noteLatency(row, took)
 	if len(s.reply.buf) > at && s.reply.buf[at] == '-' {
 		row.stats.failed.Add(1)
 	}

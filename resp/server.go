@@ -29,6 +29,10 @@ type Server struct {
 	large   atomic.Int64 // size of the largest recent reply, 0 if all were small
 	stop    atomic.Bool  // no new connections, no new batches
 	lcs     sync.Mutex   // held by the one LCS under way
+	purge   sync.Mutex   // held by the one MEMORY PURGE under way
+	pause   pause
+	slow    slowlog
+	latency latencyMonitor
 
 	httpLogged atomic.Int64 // when HTTP was last logged: time since begun, 0 for never
 
@@ -260,6 +264,7 @@ func (s *Server) halt() []*client {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stop.Store(true)
+	s.pause.end()
 	for ln := range s.mu.listeners {
 		_ = ln.Close() // Serve sees stop
 	}

@@ -56,7 +56,6 @@ func strangerCommands() []command {
 			summary: "Container of what tools ask for.", subcommands: rows}
 	}
 	empty := func(_ *session, _ [][]byte, w *Reply) { w.Array(0) }
-	none := func(_ *session, _ [][]byte, w *Reply) { w.Int(0) }
 	nodes := words("request_policy:all_nodes response_policy:all_succeeded")
 	special := words("nondeterministic_output request_policy:all_nodes response_policy:special")
 	return []command{
@@ -74,14 +73,16 @@ func strangerCommands() []command {
 			command{name: "list", arity: -2, flags: words("noscript"), run: functionList, summary: "Answers none.",
 				tips: words("nondeterministic_output_order")}),
 		container("latency", "server", "2.8.13", "2.8.13",
-			command{name: "history", arity: 3, flags: admin, run: empty, tips: special, summary: "Answers none: see the metrics."},
-			command{name: "latest", arity: 2, flags: admin, run: empty, tips: special, summary: "Answers none: see the metrics."},
-			command{name: "reset", arity: -2, flags: admin, run: none, tips: nodes, summary: "Answers 0."}),
-		container("memory", "server", "4.0.0", "4.0.0",
-			command{name: "doctor", arity: 2, run: memoryDoctor, summary: "Points to the metrics.",
-				tips: words("nondeterministic_output request_policy:all_shards response_policy:special")},
-			command{name: "purge", arity: 2, run: okay, summary: "Accepted; does nothing.",
-				tips: words("request_policy:all_shards response_policy:all_succeeded")}),
+			command{name: "doctor", arity: 2, flags: admin, run: latencyDoctor, tips: special, summary: "Says what the latency monitor has seen."},
+			command{name: "histogram", arity: -2, flags: admin, run: latencyHistogram, tips: special, since: "7.0.0",
+				summary: "Answers how long commands took on this door, from their arrival on.",
+				args:    []argument{{name: "command", kind: "string", optional: true, multiple: true}}},
+			command{name: "history", arity: 3, flags: admin, run: latencyHistory, tips: special, summary: "Answers the samples of an event: command or fast-command.",
+				args: arguments("event string")},
+			command{name: "latest", arity: 2, flags: admin, run: latencyLatest, tips: special, summary: "Answers the last sample of each event."},
+			command{name: "reset", arity: -2, flags: admin, run: latencyReset, tips: nodes, summary: "Forgets the samples.",
+				args: []argument{{name: "event", kind: "string", optional: true, multiple: true}}}),
+		container("memory", "server", "4.0.0", "4.0.0", memoryRows()...),
 		container("module", "server", "4.0.0", "5.0.0",
 			command{name: "list", arity: 2, flags: words("admin noscript"), run: empty, summary: "Answers none.",
 				tips: words("nondeterministic_output_order")}),
@@ -90,11 +91,14 @@ func strangerCommands() []command {
 				tips: words("request_policy:all_shards response_policy:agg_logical_and")},
 			command{name: "flush", arity: -2, flags: words("noscript"), run: scriptFlush, summary: "Accepted; there are no scripts.", tips: nodes}),
 		container("slowlog", "server", "2.2.12", "6.2.0",
-			command{name: "get", arity: -2, flags: words("admin loading stale"), run: slowlogGet, summary: "Answers none: see the metrics.",
-				tips: words("request_policy:all_nodes nondeterministic_output")},
-			command{name: "len", arity: 2, flags: words("admin loading stale"), run: none, summary: "Answers 0.",
+			command{name: "get", arity: -2, flags: words("admin loading stale"), run: slowlogGet, summary: "Answers the last commands that were slow on this door, with the time from their arrival on.",
+				tips: words("request_policy:all_nodes nondeterministic_output"), args: []argument{{name: "count", kind: "integer", optional: true}}},
+			command{name: "len", arity: 2, flags: words("admin loading stale"), run: slowlogLen, summary: "Counts them.",
 				tips: words("request_policy:all_nodes response_policy:agg_sum nondeterministic_output")},
-			command{name: "reset", arity: 2, flags: words("admin loading stale"), run: okay, summary: "Accepted.", tips: nodes}),
+			command{name: "reset", arity: 2, flags: words("admin loading stale"), run: slowlogReset, summary: "Forgets them.", tips: nodes}),
+		{name: "shutdown", arity: -1, flags: words("admin noscript loading stale no_multi allow_busy"), run: runShutdown, group: "server",
+			since: "1.0.0", complexity: "O(1)", summary: "Stops this node in order, as a signal would; it stays a member of the ring.",
+			args: shutdownArguments()},
 		{name: "debug", arity: -2, flags: admin, run: runDebug, group: "server", since: "1.0.0", complexity: "O(1)",
 			summary: "Refused."},
 	}
@@ -230,24 +234,6 @@ func functionList(_ *session, args [][]byte, w *Reply) {
 		}
 	}
 	w.Array(0)
-}
-
-func slowlogGet(_ *session, args [][]byte, w *Reply) {
-	if len(args) > 3 {
-		w.Error(subcommandText(clip(args[1], shownBytes), "SLOWLOG"))
-		return
-	}
-	if len(args) == 3 {
-		if n, ok := parseInt(args[2]); !ok || n < -1 {
-			w.Error("ERR count should be greater than or equal to -1")
-			return
-		}
-	}
-	w.Array(0)
-}
-
-func memoryDoctor(_ *session, _ [][]byte, w *Reply) {
-	w.Verbatim("txt", "See /metrics and /debug/pprof on the admin port.\n")
 }
 
 func runDebug(_ *session, _ [][]byte, w *Reply) {

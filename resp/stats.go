@@ -85,6 +85,7 @@ func (s *Server) resetCounts() {
 		row.stats.nanos.Store(0)
 		row.stats.failed.Store(0)
 		row.stats.rejected.Store(0)
+		row.stats.took.reset()
 	})
 }
 

@@ -88,7 +88,10 @@ type command struct {
 }
 
 // rowStats counts what became of a command, for INFO and the metrics.
-type rowStats struct{ calls, nanos, failed, rejected atomic.Int64 }
+type rowStats struct {
+	calls, nanos, failed, rejected atomic.Int64
+	took                           histogram
+}
 
 // An argument documents one argument of a command, for COMMAND DOCS.
 type argument struct {

@@ -2,6 +2,7 @@ package resp
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 
 	"github.com/redynamo/redynamo/membership/ring"
@@ -23,6 +24,11 @@ type transaction struct {
 	queue   []queuedCommand
 	watched []watchedKey
 	charged int64 // bytes taken from the server's budget
+}
+
+// changes reports whether a command of the batch does.
+func (t *transaction) changes() bool {
+	return slices.ContainsFunc(t.queue, func(c queuedCommand) bool { return c.row.changes() })
 }
 
 // A queuedCommand waits for EXEC; its arguments are copies.
@@ -281,7 +287,7 @@ func (s *session) watchBroken() (broken bool, err error) {
 // one key keep their order, and their replies follow the header as they come. A
 // batch that has begun is run to its end even if the client leaves; only the end of
 // the server cuts it short. The time booked for EXEC is that of the check.
-func (s *session) exec(row *command, mute bool) {
+func (s *session) exec(row *command, args [][]byte, mute bool) {
 	began := s.tick
 	at := s.reply.begin(s.limits().MaxReply)
 	s.client.last.Store(row)
@@ -291,7 +297,7 @@ func (s *session) exec(row *command, mute bool) {
 		s.reply.Array(len(batch))
 		s.unwatch()
 	}
-	s.answered(row, began, at, mute)
+	s.answered(row, args, began, at, mute)
 	s.tx.running = true
 	if s.sub != nil {
 		s.sub.out.hold()

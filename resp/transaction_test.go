@@ -226,7 +226,7 @@ func TestBatchOutlivesItsClientButNotTheServer(t *testing.T) {
 	s.tx.queue = []queuedCommand{{d.srv.table.byName["set"], [][]byte{[]byte("set"), []byte("k"), []byte("v")}}}
 	s.window = 1
 	d.srv.cancel()
-	s.exec(d.srv.table.byName["exec"], false)
+	s.exec(d.srv.table.byName["exec"], nil, false)
 	if !s.closing || len(d.store.mu.ops) != 0 {
 		t.Errorf("closing %t after %d writes", s.closing, len(d.store.mu.ops))
 	}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"text/tabwriter"
 	"time"
 
@@ -76,10 +77,16 @@ func (d *demoCmd) Run(ctx context.Context, con *console) error {
 	}
 	d.greet(con, dir, fresh)
 	ended := make(chan struct{}, len(nodes))
+	var up atomic.Int64
+	up.Store(int64(len(nodes)))
 	for _, n := range nodes {
 		go func() {
 			select {
 			case <-n.Done():
+				if n.Err() == nil && up.Add(-1) > 0 { // SHUTDOWN: the others go on
+					_ = stop(log, n) // logs what is wrong
+					return
+				}
 				ended <- struct{}{}
 			case <-ctx.Done():
 			}

@@ -332,6 +332,7 @@ func (n *Node) buildDoors(context.Context) error {
 			TokenKey: func() version.MACKey { return version.MACKey(n.members.View().TokenKey) },
 			Limits:   resp.Limits{MaxClients: n.cfg.MaxClients, MaxValue: n.cfg.MaxValue},
 			Now:      n.cfg.Now, Rand: n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set, Params: n.settings(),
+			Stop: n.stop,
 		})
 		if err != nil {
 			return err
@@ -399,7 +400,11 @@ func (n *Node) fail(err error) {
 	n.end.once.Do(func() { close(n.end.done) })
 }
 
-// Done is closed when the node has failed or was closed.
+// stop has the owner close a node that has not failed. It does not wait.
+func (n *Node) stop() { n.end.once.Do(func() { close(n.end.done) }) }
+
+// Done is closed when the node has failed, was asked to stop by a client, or was
+// closed.
 func (n *Node) Done() <-chan struct{} { return n.end.done }
 
 // Err is why the node failed, or nil.
