@@ -301,6 +301,9 @@ func unknownText(args [][]byte) string {
 		}
 		shown.WriteString("'" + clip(arg, shownBytes-shown.Len()) + "' ")
 	}
+	if why := whyUnknown(args[0]); why != "" {
+		shown.WriteString("(" + why + ")")
+	}
 	return "ERR unknown command '" + clip(args[0], shownBytes) + "', with args beginning with: " + shown.String()
 }
 
