@@ -82,10 +82,17 @@ func startRestore(s *session, args [][]byte) pending {
 		return failed(fault)
 	}
 	now := s.now().UnixMilli()
-	at, fault := restoreExpiry(args[2], o.absolute, now)
+	at, fault := parseTTL(args[2])
 	var value []byte
 	if fault == "" {
 		value, fault = restoreString(args[3], s.limits().MaxValue)
+	}
+	switch {
+	case at == 0 || o.absolute:
+	case fault == "" && at > math.MaxInt64-now:
+		fault = expireTimeFault("restore")
+	default:
+		at += now
 	}
 	over := at != 0 && at <= now
 	switch {
@@ -108,20 +115,16 @@ func startRestore(s *session, args [][]byte) pending {
 	return s.beginWrite(args[1], args, op, showRestored)
 }
 
-// restoreExpiry is the time at which the key is to expire, 0 for never.
-func restoreExpiry(number []byte, absolute bool, nowMS int64) (atMS int64, fault string) {
-	n, ok := parseInt(number)
+// parseTTL reads the time to live of RESTORE, 0 for none.
+func parseTTL(number []byte) (ttl int64, fault string) {
+	ttl, ok := parseInt(number)
 	switch {
 	case !ok:
 		return 0, errNotInteger
-	case n < 0:
+	case ttl < 0:
 		return 0, "ERR Invalid TTL value, must be >= 0"
-	case n == 0 || absolute:
-		return n, ""
-	case n > math.MaxInt64-nowMS:
-		return 0, expireTimeFault("restore")
 	}
-	return n + nowMS, ""
+	return ttl, ""
 }
 
 // showBusyOrFault answers a RESTORE that writes nothing.

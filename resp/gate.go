@@ -12,6 +12,9 @@ func (s *session) gate(row *command, args [][]byte) string {
 	if !s.guard.trust && !row.noAuth {
 		return errNoAuth
 	}
+	if row.barred != "" {
+		return row.barred
+	}
 	if row.data && !s.admin().Ready() {
 		return errLoading
 	}

@@ -99,7 +99,7 @@ func strangerCommands() []command {
 		{name: "shutdown", arity: -1, flags: words("admin noscript loading stale no_multi allow_busy"), run: runShutdown, group: "server",
 			since: "1.0.0", complexity: "O(1)", summary: "Stops this node in order, as a signal would; it stays a member of the ring.",
 			args: shutdownArguments()},
-		{name: "debug", arity: -2, flags: admin, run: runDebug, group: "server", since: "1.0.0", complexity: "O(1)",
+		{name: "debug", arity: -2, flags: admin, barred: errDebug, group: "server", since: "1.0.0", complexity: "O(1)",
 			summary: "Refused."},
 	}
 }
@@ -236,8 +236,7 @@ func functionList(_ *session, args [][]byte, w *Reply) {
 	w.Array(0)
 }
 
-func runDebug(_ *session, _ [][]byte, w *Reply) {
-	w.Error("ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", you can run it " +
-		"from a local connection, otherwise you need to set this option in the configuration file, and then restart " +
-		"the server.")
-}
+// errDebug is the refusal of DEBUG.
+const errDebug = "ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", you can run it " +
+	"from a local connection, otherwise you need to set this option in the configuration file, and then restart " +
+	"the server."

@@ -71,6 +71,8 @@ type command struct {
 	reads bool
 	// atOnce marks commands that are not queued behind MULTI.
 	atOnce bool
+	// barred is the refusal of a command that nobody may run, and nobody queue.
+	barred string
 	// batch marks EXEC, whose reply is made of those of other commands.
 	batch bool
 
@@ -182,6 +184,9 @@ func (c *command) prepare(parent *command) error {
 	slices.SortStableFunc(c.flags, func(a, b string) int {
 		return cmp.Compare(slices.Index(flagOrder[:], a), slices.Index(flagOrder[:], b))
 	})
+	if c.barred != "" {
+		c.run = func(_ *session, _ [][]byte, w *Reply) { w.Error(c.barred) }
+	}
 	var errs []error
 	if (c.run != nil) == (c.start != nil) != c.batch && len(c.subcommands) == 0 {
 		errs = append(errs, fmt.Errorf("command %q needs one of run, start and batch", c.full))
