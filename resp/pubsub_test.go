@@ -105,7 +105,10 @@ func TestFullConnectionWithSubscriptionsAllowsFewCommandsBeforeRESP3(t *testing.
 			args = append(args, "x")
 		}
 		want := "-" + errNarrow(row)
-		if row.full == "exec" {
+		switch {
+		case row.barred != "":
+			want = "-" + row.barred
+		case row.full == "exec":
 			want = strings.Replace(want, "-ERR ", "-EXECABORT Transaction discarded because of: ", 1)
 		}
 		c.expect(want+"\r\n", args...)

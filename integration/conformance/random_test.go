@@ -26,6 +26,8 @@ var shapes = []string{
 	"BITFIELD_RO $key $field*", "BITOP and|OR|Xor|NOT $key $key $key*", "BITOP NOT $key $key", "LCS $key $key $lcs*",
 	"SETRANGE $key $index $value", "EXISTS|DEL|UNLINK|TOUCH|MGET $key*", "MSET $value*", "MSET $key $value $key $value",
 	"INCR|DECR $key", "INCRBY|decrby $key $number", "INCRBYFLOAT $key $fraction", "SET $key $fraction",
+	"RENAME|RENAMENX|COPY $key $key", "COPY $key $key $copy*", "MSETNX $key $value $key $value", "DUMP $key",
+	"RESTORE $key $ttl $payload $restore*", "RESTORE $key $time $payload ABSTTL $restore*", "MULTI", "EXEC|EXEC|DISCARD", "WATCH $key $key", "UNWATCH",
 	"KEYS $pattern", "KEYS $pattern", "SCAN $cursor COUNT 1000 $page*",
 	"NOSUCH|GET|MGET|EXPIRE|GETEX|OBJECT|PING|SELECT|ACL|DEBUG|SCRIPT|SLOWLOG|FUNCTION|LATENCY|MEMORY|MODULE|CLUSTER|WAIT $odd*",
 	"CONFIG GET $parameter $parameter", "CONFIG SET $parameter $odd $odd*",
@@ -37,6 +39,8 @@ var shapes = []string{
 var forms = map[string][]string{
 	"$setting":   {"NX", "xx", "GET", "KEEPTTL", "PERSIST", "EX $number", "px $number", "EXAT $time", "PXAT $time", "$odd"},
 	"$condition": {"NX", "XX", "gt", "LT", "$odd"},
+	"$copy":      {"REPLACE", "DB $number", "$odd"},
+	"$restore":   {"REPLACE", "IDLETIME $number", "FREQ $number", "$odd"},
 	"$page":      {"MATCH $pattern", "TYPE string|list|$odd", "COUNT $number", "$odd"},
 	"$field":     {"GET $type $bit", "SET $type $bit $number", "incrby $type $bit $number", "INCRBY $type $bit $index", "OVERFLOW SAT|wrap|FAIL|fail|$odd", "$odd"},
 	"$lcs":       {"LEN", "idx", "IDX", "WITHMATCHLEN", "MINMATCHLEN $index", "$odd"},
@@ -50,6 +54,8 @@ var wordsOf = map[string][]string{
 	"$number":    {"0", "-1", "-10", "9223372036854775807", "-9223372036854775808", "-9223372036854775", "9223372036854775808", "x", "", "1.5", "+1", "01", "-0", "1e3", " 1"},
 	"$fraction":  {"1.5", "-0.25", "3.0", "1e2", "0.1", "-7", ".5", "1e-17", "0x10", "17179869184", "1000000000000000.1", "inf", "x", "1e-400"},
 	"$time":      {"33177117420", "33177117420123", "33177117420122", "9223372036854775807", "1", "-1", "x"},
+	"$ttl":       {"0", "0", "-1", "x", "", "01", "9223372036854775808"},
+	"$payload":   {"\x00\x05hello\x0a\x00cr\xdfve4 \x0a", "\x00\xc0\x01\n\x00&x\xe7\xb6\xd1\x01\x11\xfc", "x", ""},
 	"$index":     {"0", "1", "2", "5", "-1", "-2", "-5", "100", "x", "", "-9223372036854775808", "01"},
 	"$bit":       {"0", "1", "7", "8", "13", "100", "#0", "#1", "#2", "-1", "x", "", "4294967296", "01"},
 	"$flag":      {"0", "1", "1", "0", "2", "-1", "x"},
@@ -111,7 +117,7 @@ func randomScenario(seed int) scenario {
 	}
 	for range 50 {
 		w := fill(nil, r, shapes[r.IntN(len(shapes))])
-		sc.steps = append(sc.steps, step{kind: request, words: w, loose: w[0] == "KEYS" || w[0] == "SCAN" || w[0] == "CONFIG"})
+		sc.steps = append(sc.steps, step{kind: request, words: w, loose: w[0] == "KEYS" || w[0] == "SCAN" || w[0] == "CONFIG" || w[0] == "EXEC"})
 	}
 	for range 5 {
 		line := "ECHO "
