@@ -596,3 +596,20 @@ func TestConfigReportsEveryFault(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// What a quorum read found is what the operation works on, and what it overwrites.
+func TestAMutationWorksOnWhatOthersHaveToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t, vfs.NewCrashableMem(), 1, nil)
+		base := version.Record{}.Put(version.Write{Dot: version.Dot{Actor: 9, Counter: 4}, HLC: version.HLCFromMS(h.cfg.Now().UnixMilli()), Value: []byte("theirs")})
+		_, out, err := h.Mutate([]byte("k"), 0, base, version.Op{Kind: version.OpAppend, Value: []byte(" and ours")}, true, func(error) {})
+		if err != nil || !out.HadOld || out.Live != 1 || out.Length != int64(len("theirs and ours")) {
+			t.Errorf("outcome %+v, %v", out, err)
+		}
+		synctest.Wait()
+		if got := h.get(t, "k"); got != "theirs and ours" {
+			t.Errorf("the row is %q", got)
+		}
+		h.close(t)
+	})
+}

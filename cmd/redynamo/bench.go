@@ -33,7 +33,7 @@ type benchCmd struct {
 	PID        []int         `name:"pid" help:"Processes of the server, to account their CPU time." placeholder:"PID"`
 	AuthPass   string        `help:"Password to log in with." placeholder:"SECRET"`
 	clientTLS
-	Fill       bool          `help:"Set every key once before the first row." default:"true" negatable:""`
+	Fill bool `help:"Set every key once before the first row." default:"true" negatable:""`
 
 	History  string        `help:"Measure nothing: write down in this file what clients do and see, for 'redynamo check'." placeholder:"FILE" type:"path"`
 	Workload string        `help:"What the clients of a history do: add, cart, delete, expire, plain or mixed." default:"mixed"`

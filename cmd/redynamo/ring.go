@@ -47,7 +47,7 @@ func (a ringAddr) dial() (*redis.Client, error) {
 	logging.Disable() // what goes wrong is answered as an error
 	return redis.NewClient(&redis.Options{
 		TLSConfig: secure,
-		Addr: a.Addr, Password: a.AuthPass, ReadTimeout: a.Timeout, DialTimeout: min(a.Timeout, 5*time.Second),
+		Addr:      a.Addr, Password: a.AuthPass, ReadTimeout: a.Timeout, DialTimeout: min(a.Timeout, 5*time.Second),
 		MaxRetries: -1, Protocol: 3, DisableIdentity: true, PoolSize: 1,
 	}), nil
 }

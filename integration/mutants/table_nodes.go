@@ -118,7 +118,7 @@ var nodeMutants = []mutant{
 		name:   "doubted-hands-over",
 		breaks: "a node that may lack what it acknowledged confirms that it has handed all over (acked)",
 		edits: []edit{
-			{"cmd/redynamo/node/move.go", "if !c.n.doubted() {", "if c.n != nil {"},
+			{"cmd/redynamo/node/move.go", "if !doubted {", "if v != nil {"},
 			{"cmd/redynamo/node/move.go", "if n.doubted() {\n\t\treturn epoch.ID{}\n\t}\n", ""},
 		},
 		sims: "delayed replaced",

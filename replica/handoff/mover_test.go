@@ -313,9 +313,26 @@ func TestHintsAreHandedOverAndStay(t *testing.T) {
 		if p := m.Progress(); p.HintsSent || p.HintsWait != 6 {
 			t.Errorf("node 6 is down: %+v", p)
 		}
+		full := true // node 6 takes no hints yet
+		r.peer(6).credit = func() int {
+			if full {
+				return 0
+			}
+			return 1 << 20
+		}
 		r.mu.Lock()
 		delete(r.mu.down, 6)
 		r.mu.Unlock()
+		pass(10 * time.Minute)
+		if p := m.Progress(); p.HintsSent || p.Sent || m.Sent() != (Target{}) {
+			t.Errorf("node 6 takes no hints: %+v, sent %v", p, m.Sent())
+		}
+		for _, l := range m.Progress().Lanes {
+			if l.Done != l.Partitions {
+				t.Errorf("rows wait for hints: %+v", l)
+			}
+		}
+		full = false
 		pass(5 * time.Minute)
 		if m.Sent() != (Target{1, 1}) {
 			t.Fatalf("%+v", m.Progress())
@@ -334,4 +351,33 @@ func TestHintsAreHandedOverAndStay(t *testing.T) {
 			t.Errorf("%d hints of 50 are left, %d copies", n, seen)
 		}
 	})
+}
+
+// Whoever is to have a partition from here is on exactly one lane, with exactly those.
+func TestEveryPartitionGoesToEachThatIsToHaveIt(t *testing.T) {
+	for name, target := range map[string][]ring.NodeID{"two join": {1, 2, 3, 4, 5, 6}, "this node leaves": {2, 3, 4, 5}, "another is replaced": {1, 2, 5}} {
+		inMove(t, 3, MoverConfig{}, func(t *testing.T, r *rig, m *Mover, _ *way) {
+			r.setBeside(target...)
+			r.grant(Target{1, 1})
+			rings := r.Rings()
+			want := map[ring.NodeID][]int{}
+			for p := range rings.Live.Units() {
+				if !rings.Plan.Holds(p) {
+					continue
+				}
+				for _, id := range rings.Plan.Recipients(nil, p, self) {
+					want[id] = append(want[id], p)
+				}
+			}
+			for _, l := range m.lanes(rings) {
+				if !slices.Equal(l.todo, want[l.node]) || !slices.Equal(l.left, l.todo) {
+					t.Errorf("%s: node %v is to have %v and gets %v", name, l.node, want[l.node], l.todo)
+				}
+				delete(want, l.node)
+			}
+			if len(want) > 0 {
+				t.Errorf("%s: nothing goes to %v", name, want)
+			}
+		})
+	}
 }

@@ -478,3 +478,29 @@ func TestCrashHistoryCatchesUnsyncedWrites(t *testing.T) {
 		}
 	}
 }
+
+// A caller that finds nothing to change answers by what Synced says: what is visible
+// and would not survive a crash must not be among it.
+func TestWhatIsCommittedIsSyncedOnlyOnceItSurvivesACrash(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fs := vfs.NewCrashableMem()
+		s := mustOpen(t, smallConfig(fs))
+		for i := range 20 {
+			if err := put(s, fmt.Sprintf("row%d", i), "v", i%7 == 3); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			committed, synced := s.Committed(), s.Synced()
+			crashed := mustOpen(t, smallConfig(fs.CrashClone(vfs.CrashCloneCfg{})))
+			if survived := crashed.Committed(); synced > survived || synced > committed || i == 0 && synced == committed {
+				t.Errorf("after %d writes %d are committed, %d synced, and %d survive", i+1, committed, synced, survived)
+			}
+			if err := crashed.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}

@@ -600,3 +600,18 @@ func TestHashTellsAbsentFromTombstone(t *testing.T) {
 		t.Error("the context of a live record is hashed")
 	}
 }
+
+func TestARecordIsHollowWhileSomeVersionLacksAPayloadThatHasTimeLeft(t *testing.T) {
+	t.Parallel()
+	dot := Dot{1, 1}
+	r := Record{}.Put(Write{Dot: dot, HLC: 1, Value: []byte("v"), Expiry: Cell{HLC: 1, AtMS: testNowMS}})
+	if r.Hollow(testNowMS-1) || !r.DropPayload(dot).Hollow(testNowMS-1) {
+		t.Error("a payload that is gone before its time is not missed, or one that is there is")
+	}
+	if r.DropPayload(dot).Hollow(testNowMS) {
+		t.Error("a payload is missed whose time is over")
+	}
+	if kept := r.DropPayload(dot).SetExpiry(dot, Cell{HLC: 2}); !kept.Hollow(testNowMS) {
+		t.Error("a payload is not missed that is to stay for ever")
+	}
+}

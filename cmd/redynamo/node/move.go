@@ -15,11 +15,12 @@ import (
 	"github.com/redynamo/redynamo/resp"
 )
 
-// Rings is handoff.Cluster: what the view says of a change of rings. A node that may
-// lack what it had acknowledged hands nothing over until it has it back: it counts
-// among those that do.
-func (c handoffCluster) Rings() handoff.Rings {
-	v := c.n.members.View()
+// Rings is handoff.Cluster: what the view says of a change of rings.
+func (c handoffCluster) Rings() handoff.Rings { return ringsOf(c.n.members.View(), c.n.doubted()) }
+
+// ringsOf is what a view says. A node that may lack what it had acknowledged hands
+// nothing over until it has it back: it counts among those that do.
+func ringsOf(v *membership.View, doubted bool) handoff.Rings {
 	r := handoff.Rings{Live: v.Live}
 	if v.Epoch == nil {
 		return r
@@ -29,7 +30,7 @@ func (c handoffCluster) Rings() handoff.Rings {
 		return r
 	}
 	r.Plan = v.Epoch
-	if !c.n.doubted() {
+	if !doubted {
 		r.Grant = handoff.Target(v.Epoch.Transfer.Target)
 	}
 	return r
