@@ -295,6 +295,26 @@ func (c *client) kind() string {
 	return "normal"
 }
 
+// clientFlags is the letters by which CLIENT LIST says what a connection is.
+func clientFlags(subscribed, queuing bool, l labels) (flags string) {
+	if subscribed {
+		flags += "P"
+	}
+	if queuing {
+		flags += "x"
+	}
+	if l.noEvict {
+		flags += "e"
+	}
+	if l.noTouch {
+		flags += "T"
+	}
+	if flags == "" {
+		return "N"
+	}
+	return flags
+}
+
 // describe appends the CLIENT LIST line of c. Figures that only c's own session
 // knows are given for the one that asks and are 0 for others; every field is
 // there, because clients index them.
@@ -309,23 +329,7 @@ func (s *Server) describe(dst []byte, c *client, asking *session) []byte {
 	if row := c.last.Load(); row != nil {
 		last = row.full
 	}
-	flags, subs := "", c.subscriptions()
-	if subs != [topics]int64{} {
-		flags += "P"
-	}
-	queued := c.queued.Load() - 1
-	if queued >= 0 {
-		flags += "x"
-	}
-	if l.noEvict {
-		flags += "e"
-	}
-	if l.noTouch {
-		flags += "T"
-	}
-	if flags == "" {
-		flags = "N"
-	}
+	subs, queued := c.subscriptions(), c.queued.Load()-1
 	field := func(name, value string) {
 		dst = append(dst, name...)
 		dst = append(dst, '=')
@@ -339,7 +343,7 @@ func (s *Server) describe(dst []byte, c *client, asking *session) []byte {
 	field("name", l.name)
 	number("age", max(0, int64(now.Sub(c.since).Seconds())))
 	number("idle", max(0, (now.UnixMilli()-c.used.Load())/1000))
-	field("flags", flags)
+	field("flags", clientFlags(subs != [topics]int64{}, queued >= 0, l))
 	number("db", 0)
 	number("sub", subs[toChannel])
 	number("psub", subs[toPattern])
