@@ -313,9 +313,10 @@ func TestHintsAreHandedOverAndStay(t *testing.T) {
 		if p := m.Progress(); p.HintsSent || p.HintsWait != 6 {
 			t.Errorf("node 6 is down: %+v", p)
 		}
-		full := true // node 6 takes no hints yet
+		var full atomic.Bool // node 6 takes no hints
+		full.Store(true)
 		r.peer(6).credit = func() int {
-			if full {
+			if full.Load() {
 				return 0
 			}
 			return 1 << 20
@@ -332,7 +333,7 @@ func TestHintsAreHandedOverAndStay(t *testing.T) {
 				t.Errorf("rows wait for hints: %+v", l)
 			}
 		}
-		full = false
+		full.Store(false)
 		pass(5 * time.Minute)
 		if m.Sent() != (Target{1, 1}) {
 			t.Fatalf("%+v", m.Progress())
