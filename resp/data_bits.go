@@ -152,12 +152,13 @@ func startBitCount(s *session, args [][]byte) pending {
 	}
 	return s.beginRead(args[1], args, func(c *call, w *Reply) {
 		v, ok := c.shown()
-		if ok && fault != "" {
+		empty := r.from < 0 && r.to < 0 && r.from > r.to // not clamped first: so Redis
+		switch {
+		case ok && fault != "" && !(empty && r.given && fault == errSyntax && len(args) == 5): // the unit is looked at last
 			w.Error(fault)
 			return
-		}
-		if r.from < 0 && r.to < 0 && r.from > r.to {
-			w.Int(0) // not clamped first: so Redis
+		case empty:
+			w.Int(0)
 			return
 		}
 		w.Int(countBits(v.Value, r))
