@@ -36,8 +36,9 @@ import (
 
 // Owners is what a Mender needs of the other owners. Its methods may block.
 type Owners interface {
-	// Exchange asks for an exchange of some slots with every other owner, soon.
-	Exchange(first, last ring.Slot)
+	// Exchange asks for an exchange of some slots with every other owner, soon. It
+	// answers false, and has not asked, while another is under way.
+	Exchange(first, last ring.Slot) bool
 	// Whole reports whether a hole is full: every other owner of each of its partitions
 	// has had a session with this node that began after since, and has no hole there.
 	// It is also full if nobody else could ever fill it.
@@ -47,7 +48,7 @@ type Owners interface {
 const (
 	// mendInterval is the pause between two looks at the holes.
 	mendInterval = time.Second
-	// askAgain is the time after which an exchange is asked for again.
+	// askAgain is the time after which an exchange for a hole is asked for again.
 	askAgain = 10 * time.Second
 )
 
@@ -56,13 +57,13 @@ type Mender struct {
 	r      *Replica
 	owners Owners
 	known  []mending
-	asked  time.Time
 }
 
 // mending is a hole of own rows whose digests are those of the rows that are left.
 type mending struct {
 	hole  storage.Hole
 	since time.Time
+	asked time.Time // when an exchange was asked for; zero: not yet
 }
 
 // NewMender makes a Mender of r's rows.
@@ -98,6 +99,7 @@ func (m *Mender) step(ctx context.Context) error {
 		}
 	}
 	m.known = known
+	m.ask()
 	if len(full) == 0 {
 		return failed
 	}
@@ -121,43 +123,56 @@ func (m *Mender) mend(ctx context.Context, h storage.Hole, known *[]mending) (en
 		first, _, last, _ := h.Positions()
 		return true, m.r.reindex(ctx, h, ring.Slot(first), ring.Slot(last))
 	}
-	since, err := m.verified(ctx, h)
+	mending, err := m.verified(ctx, h)
 	if err != nil {
 		return false, err
 	}
-	if m.owners.Whole(ctx, h, since) {
+	if m.owners.Whole(ctx, h, mending.since) {
 		first, _, last, _ := h.Positions()
 		return true, m.r.recount(ctx, ring.Slot(first), ring.Slot(last)) // what came back was counted already
 	}
-	*known = append(*known, mending{h, since})
-	if time.Since(m.asked) > askAgain {
-		m.asked = time.Now()
-		first, _, last, _ := h.Positions()
-		m.owners.Exchange(ring.Slot(first), ring.Slot(last))
-	}
+	*known = append(*known, mending)
 	return false, nil
+}
+
+// ask asks for an exchange for one hole: that for which it is longest ago, if it is long
+// ago. They are under way one at a time, and the next is asked for as soon as one is
+// over, so holes do not wait for each other.
+func (m *Mender) ask() {
+	if len(m.known) == 0 {
+		return
+	}
+	next := &m.known[0]
+	for i := range m.known {
+		if m.known[i].asked.Before(next.asked) {
+			next = &m.known[i]
+		}
+	}
+	first, _, last, _ := next.hole.Positions()
+	if time.Since(next.asked) > askAgain && m.owners.Exchange(ring.Slot(first), ring.Slot(last)) {
+		next.asked = time.Now()
+	}
 }
 
 // verified makes the digests of a hole those of its rows, and answers since when they
 // are.
-func (m *Mender) verified(ctx context.Context, h storage.Hole) (time.Time, error) {
+func (m *Mender) verified(ctx context.Context, h storage.Hole) (mending, error) {
 	for _, k := range m.known {
 		if k.hole.Same(h) {
-			return k.since, nil
+			return k, nil
 		}
 	}
 	first, _, last, _ := h.Positions()
 	m.r.cfg.Logger.Warn("replica: rows were lost to damage, other owners are asked for them", "first_slot", first, "last_slot", last)
 	for slot := int(first); slot <= int(last); slot++ {
 		if err := m.r.scrubSlot(ring.Slot(slot)); err != nil {
-			return time.Time{}, err
+			return mending{}, err
 		}
 	}
 	if err := m.r.drained(ctx); err != nil {
-		return time.Time{}, err
+		return mending{}, err
 	}
-	m.asked = time.Time{}
-	return time.Now(), nil
+	return mending{hole: h, since: time.Now()}, nil
 }
 
 // restore writes again what the cache has of lost rows. It is done before digests are

@@ -25,7 +25,10 @@ type fakeOwners struct {
 	err  error
 }
 
-func (o *fakeOwners) Exchange(_, _ ring.Slot) { o.ask = true }
+func (o *fakeOwners) Exchange(_, _ ring.Slot) bool {
+	o.ask = true
+	return true
+}
 
 func (o *fakeOwners) Whole(context.Context, storage.Hole, time.Time) bool {
 	select {
@@ -37,6 +40,90 @@ func (o *fakeOwners) Whole(context.Context, storage.Hole, time.Time) bool {
 		o.err = errors.Join(o.err, o.h.take(key, 0, enc))
 	}
 	return true
+}
+
+// busyOwners exchange one part after the other, in some seconds each.
+type busyOwners struct {
+	*fakeOwners
+	until time.Time               // of the exchange under way
+	ended map[ring.Slot]time.Time // of the last exchange from each slot on
+	began map[ring.Slot]time.Time
+}
+
+const exchangeTakes = 2 * time.Second
+
+func (o *busyOwners) Exchange(first, _ ring.Slot) bool {
+	now := time.Now()
+	if now.Before(o.until) {
+		return false
+	}
+	o.until = now.Add(exchangeTakes)
+	o.began[first], o.ended[first] = now, o.until
+	return true
+}
+
+func (o *busyOwners) Whole(ctx context.Context, h storage.Hole, since time.Time) bool {
+	first, _, _, _ := h.Positions()
+	end, asked := o.ended[ring.Slot(first)]
+	if !asked || time.Now().Before(end) || o.began[ring.Slot(first)].Before(since) {
+		return false
+	}
+	return o.fakeOwners.Whole(ctx, h, since)
+}
+
+// Each hole has an exchange of its own, and none waits for more than the ones before.
+func TestHolesAreMendedAsFastAsExchangesGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const keys = 2000
+		disk := vfs.NewCrashableMem()
+		h := newHost(t, disk, 5, nil)
+		for i := range keys {
+			h.set(t, fmt.Sprint("k", i), strings.Repeat("v", 200))
+		}
+		for range 2 { // then all rows are in tables, and none is cached
+			h.close(t)
+			h = newHost(t, disk, version.Actor(6), func(c *Config) { c.CacheBytes = 1 })
+		}
+		rows := map[string][]byte{}
+		for i := range keys {
+			key := fmt.Sprint("k", i)
+			rec, _, _, err := h.Read([]byte(key), 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			rows[key] = version.EncodeWire(nil, rec)
+		}
+		h.close(t)
+		s := openStore(t, disk, func(c *storage.Config) { c.BlockCacheBytes = 1 << 10 })
+		s.Start()
+		h = hostOn(t, s, disk, 7, func(c *Config) { c.CacheBytes = 1 })
+		h.rot(t, 6000)
+		h.check(t, rows)
+		holes := len(s.Holes())
+		if holes < 5 {
+			t.Fatalf("only %d holes", holes)
+		}
+		owners := &busyOwners{fakeOwners: &fakeOwners{h: h, rows: rows, send: make(chan struct{})}, began: map[ring.Slot]time.Time{}, ended: map[ring.Slot]time.Time{}}
+		close(owners.send)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		began := time.Now()
+		go func() { ended <- NewMender(h.Replica, owners).Run(ctx) }()
+		for len(s.Holes()) > 0 && time.Since(began) < 10*time.Minute {
+			time.Sleep(time.Second)
+		}
+		if took, most := time.Since(began), time.Duration(holes+2)*(exchangeTakes+2*mendInterval); took > most {
+			t.Errorf("%d holes took %v, more than %v", holes, took, most)
+		}
+		cancel()
+		if err := errors.Join(<-ended, owners.err); err != nil {
+			t.Error(err)
+		}
+		if lost := h.check(t, rows); lost > 0 {
+			t.Errorf("%d rows are still lost", lost)
+		}
+		h.close(t)
+	})
 }
 
 // rot turns a bit in every so many bytes of every table.

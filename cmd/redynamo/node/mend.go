@@ -13,9 +13,10 @@ import (
 // mendOwners is what the mender is told of the other owners.
 type mendOwners struct{ n *Node }
 
-// Exchange is replica.Owners. A repair that is under way is no obstacle: the mender
-// asks again.
-func (o mendOwners) Exchange(first, last ring.Slot) { _ = o.n.exchange.Repair(first, last, true) }
+// Exchange is replica.Owners, by a repair.
+func (o mendOwners) Exchange(first, last ring.Slot) bool {
+	return o.n.exchange.Repair(first, last, true) == nil
+}
 
 // lacksTimeout bounds the question what another owner lacks.
 const lacksTimeout = 2 * time.Second
