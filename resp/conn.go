@@ -22,6 +22,7 @@ type client struct {
 	last   atomic.Pointer[command]
 	proto  atomic.Int32
 	killed atomic.Bool
+	gone   chan struct{}              // closed with killed
 	sub    atomic.Pointer[subscriber] // nil if it never subscribed
 
 	queued      atomic.Int64 // commands behind MULTI and one more; 0 without MULTI
@@ -41,7 +42,7 @@ type labels struct {
 }
 
 func newClient(id int64, nc net.Conn, now time.Time) *client {
-	c := &client{id: id, conn: nc, addr: addrText(nc.RemoteAddr()), laddr: addrText(nc.LocalAddr()), since: now}
+	c := &client{id: id, conn: nc, gone: make(chan struct{}), addr: addrText(nc.RemoteAddr()), laddr: addrText(nc.LocalAddr()), since: now}
 	c.used.Store(now.UnixMilli())
 	c.proto.Store(2)
 	c.mu.user = "default"
@@ -69,7 +70,9 @@ func (c *client) label(change func(l *labels)) {
 
 // kill closes the connection; its goroutine notices.
 func (c *client) kill() {
-	c.killed.Store(true)
+	if !c.killed.Swap(true) {
+		close(c.gone)
+	}
 	conn := c.conn
 	if t, ok := conn.(interface{ NetConn() net.Conn }); ok {
 		conn = t.NetConn() // the farewell of TLS would wait for a client that does not read

@@ -154,6 +154,26 @@ func TestPausedClientsWait(t *testing.T) {
 	})
 }
 
+func TestAClientThatIsKilledWhileItIsPausedLeavesAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDataDoor(t)
+		a, b := d.connect(), d.connect()
+		id := strings.TrimSpace(b.line("CLIENT ID")[1:])
+		a.line("CLIENT PAUSE 1000000 WRITE")
+		if _, err := b.conn.Write([]byte("SET k v\r\n")); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if got := a.line("CLIENT KILL ID " + id); got != ":1\r\n" {
+			t.Fatalf("KILL answers %q", got)
+		}
+		synctest.Wait()
+		if all := d.srv.clients(); len(all) != 1 {
+			t.Errorf("%d clients are there", len(all))
+		}
+	})
+}
+
 func TestShutdownDoesNotWaitForAPause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDataDoor(t)

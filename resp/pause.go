@@ -78,9 +78,13 @@ func (s *session) awaitPause(changes bool) bool {
 		select {
 		case <-t.C:
 		case <-ended:
+		case <-s.client.gone:
 		}
 		t.Stop()
 		s.wall, s.tick = s.srv.cfg.Now(), s.srv.uptime()
+		if s.client.killed.Load() {
+			break
+		}
 	}
 	s.closing = s.closing || s.client.killed.Load()
 	return !s.closing

@@ -195,7 +195,13 @@ func TestRepliesAndMessagesNeverStandInsideEachOther(t *testing.T) {
 // TestMessagesWaitForTheWholeReplyToEXEC has several clients publish to one that runs
 // transactions with long replies, and subscribes within the first of them.
 func TestMessagesWaitForTheWholeReplyToEXEC(t *testing.T) {
-	d := openDoor(t)
+	for _, flushBytes := range []int{0, 1} { // the default, and what leaves as soon as it is there
+		messagesWaitForEXEC(t, openDoor(t, func(c *Config) { c.Limits.FlushBytes = flushBytes }))
+	}
+}
+
+func messagesWaitForEXEC(t *testing.T, d *door) {
+	t.Helper()
 	large := bytes.Repeat([]byte("v"), 100_000)
 	d.store.values = func([]byte) []byte { return large }
 	c := d.connect()

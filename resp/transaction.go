@@ -291,6 +291,15 @@ func (s *session) exec(row *command, args [][]byte, mute bool) {
 	began := s.tick
 	at := s.reply.begin(s.limits().MaxReply)
 	s.client.last.Store(row)
+	if !s.tx.open { // what is watched stays so
+		s.reply.Error("ERR EXEC without MULTI")
+		s.answered(row, args, began, at, mute)
+		return
+	}
+	s.tx.running = true
+	if s.sub != nil {
+		s.sub.out.hold() // before the header, which may leave at once
+	}
 	may := s.mayExec(&s.reply)
 	batch := s.tx.queue
 	if may {
@@ -298,10 +307,6 @@ func (s *session) exec(row *command, args [][]byte, mute bool) {
 		s.unwatch()
 	}
 	s.answered(row, args, began, at, mute)
-	s.tx.running = true
-	if s.sub != nil {
-		s.sub.out.hold()
-	}
 	for i := 0; may && i < len(batch); i++ {
 		if s.srv.base.Err() != nil {
 			s.closing = true // the client must not take the rest for answers
@@ -321,9 +326,6 @@ func (s *session) exec(row *command, args [][]byte, mute bool) {
 // mayExec reports whether the batch may run; otherwise it writes the answer.
 func (s *session) mayExec(w *Reply) bool {
 	switch {
-	case !s.tx.open:
-		w.Error("ERR EXEC without MULTI")
-		return false
 	case s.door() == Cluster && s.tx.crossesSlots():
 		w.Error(errCrossSlot)
 		return false
