@@ -415,7 +415,7 @@ func (l *loop) nag() {
 	switch {
 	case s.ready():
 	case !s.Established && l.cfg.Expect < 2:
-		l.log.Warn("no established cluster reached yet; to create one start a node without --join, or all of them with --expect",
+		l.log.Warn("no established cluster reached yet: there is none, or it has another cluster secret; to create one start a node without --join, or all of them with --expect",
 			"join", l.cfg.Join, "err", l.lastErr)
 	case !s.Established:
 		l.log.Warn("the cluster is forming", "expected", l.cfg.Expect, "agreeing", l.agreeing(), "pledged", s.members(),

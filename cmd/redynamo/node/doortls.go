@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -35,16 +36,17 @@ func (t DoorTLS) validate() error {
 
 // doorTLS is what handshakes go by. The files are looked at again when somebody
 // connects, at most every reloadEvery, so a certificate is renewed by writing the
-// files anew; what cannot be used is logged, and what was used before stays.
+// files anew; what cannot be used is logged, and what was used before stays. While
+// one connection looks, which a disk may hold up, the others go by what there is.
 type doorTLS struct {
-	files DoorTLS
-	log   *slog.Logger
+	files  DoorTLS
+	log    *slog.Logger
+	config atomic.Pointer[tls.Config]
 
-	mu struct {
+	look struct {
 		sync.Mutex
-		config *tls.Config
-		read   [3]stamp // of the files when config was made of them
-		looked time.Time
+		read [3]stamp // of the files when config was made of them
+		at   time.Time
 	}
 }
 
@@ -59,9 +61,9 @@ type stamp struct {
 
 func newDoorTLS(files DoorTLS, log *slog.Logger) (*doorTLS, error) {
 	d := &doorTLS{files: files, log: log}
-	d.mu.read, d.mu.looked = d.stamps(), time.Now()
-	var err error
-	d.mu.config, err = d.load()
+	d.look.read, d.look.at = d.stamps(), time.Now()
+	config, err := d.load()
+	d.config.Store(config)
 	return d, err
 }
 
@@ -75,26 +77,30 @@ func (d *doorTLS) listen(l net.Listener) net.Listener {
 
 // current is what the next handshake goes by.
 func (d *doorTLS) current() *tls.Config {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	now := time.Now()
-	if now.Sub(d.mu.looked) < reloadEvery {
-		return d.mu.config
+	if d.look.TryLock() {
+		defer d.look.Unlock()
+		if now := time.Now(); now.Sub(d.look.at) >= reloadEvery {
+			d.look.at = now
+			d.reloadLocked()
+		}
 	}
-	d.mu.looked = now
+	return d.config.Load()
+}
+
+// reloadLocked reads the files if they are others than before.
+func (d *doorTLS) reloadLocked() {
 	read := d.stamps()
-	if read == d.mu.read {
-		return d.mu.config
+	if read == d.look.read {
+		return
 	}
-	d.mu.read = read
+	d.look.read = read
 	config, err := d.load()
 	if err != nil {
 		d.log.Error("TLS files were changed and cannot be used; the ones before still are", "err", err)
-		return d.mu.config
+		return
 	}
-	d.mu.config = config
+	d.config.Store(config)
 	d.log.Info("TLS files were read again")
-	return config
 }
 
 func (d *doorTLS) stamps() (all [3]stamp) {

@@ -2,6 +2,7 @@ package node
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -11,11 +12,13 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"io"
+	"log/slog"
 	"math/big"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -102,6 +105,13 @@ func ping(n *Node, door int, cfg *tls.Config) (line string, serial int64, err er
 	return strings.TrimSpace(line), c.ConnectionState().PeerCertificates[0].SerialNumber.Int64(), err
 }
 
+// due has the next handshake look at the files.
+func (d *doorTLS) due() {
+	d.look.Lock()
+	defer d.look.Unlock()
+	d.look.at = time.Time{}
+}
+
 func TestTheDoorsSpeakTLSAndTakeUpNewCertificates(t *testing.T) {
 	dir, ca := t.TempDir(), newAuthority(t)
 	file := func(name string) string { return filepath.Join(dir, name) }
@@ -133,12 +143,12 @@ func TestTheDoorsSpeakTLSAndTakeUpNewCertificates(t *testing.T) {
 	if err := os.WriteFile(file("cert"), []byte("nothing"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(reloadEvery + 100*time.Millisecond) // the files are looked at again after that
+	n.doorTLS.due()
 	if line, serial, err := ping(n, listenPlain, trust); line != "+PONG" || serial != first || err != nil {
 		t.Errorf("with a broken file the door answers %q, %d, %v", line, serial, err)
 	}
 	second := ca.issue(file("cert"), file("key"))
-	time.Sleep(reloadEvery + 100*time.Millisecond)
+	n.doorTLS.due()
 	if line, serial, err := ping(n, listenPlain, trust); line != "+PONG" || serial != second || err != nil {
 		t.Errorf("with a new certificate the door answers %q, %d, %v", line, serial, err)
 	}
@@ -194,10 +204,32 @@ func TestFilesThatAreNoCertificateEndTheStart(t *testing.T) {
 	}
 }
 
-// pair starts a node with one secret, and lets another with its own join it.
-func pair(t *testing.T, first, second string) (a, b *Node) {
+// heard is a log that several goroutines write.
+type heard struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (h *heard) Write(b []byte) (int, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.buf.Write(b)
+}
+
+// times counts a text in it.
+func (h *heard) times(text string) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return strings.Count(h.buf.String(), text)
+}
+
+// pair starts a node with one secret, and lets another with its own join it. log is what
+// the first one logs.
+func pair(t *testing.T, first, second string) (a, b *Node, log *heard) {
 	t.Helper()
+	log = &heard{}
 	cfg := lone(vfs.NewMem())
+	cfg.Logger = slog.New(slog.NewTextHandler(log, nil))
 	cfg.ClusterSecret, cfg.Advertise = []byte(first), "127.0.0.1"
 	a = start(t, cfg)
 	var gossip string
@@ -214,13 +246,13 @@ func pair(t *testing.T, first, second string) (a, b *Node) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = b.Close(context.Background()) }) // it may never have been ready
-	return a, b
+	return a, b, log
 }
 
 const testSecret = "correct horse battery staple"
 
 func TestNodesWithOneSecretAreACluster(t *testing.T) {
-	a, b := pair(t, testSecret, testSecret)
+	a, b, _ := pair(t, testSecret, testSecret)
 	within(t, "joining", func() {
 		for len(a.members.View().Ring.Members()) < 2 || !b.members.View().Ready {
 			time.Sleep(10 * time.Millisecond)
@@ -235,8 +267,12 @@ func TestNodesWithOneSecretAreACluster(t *testing.T) {
 
 func TestANodeWithAnotherSecretIsKeptOut(t *testing.T) {
 	for _, second := range []string{"another secret altogether", ""} {
-		a, b := pair(t, testSecret, second)
-		time.Sleep(2 * time.Second) // gossip of nodes on one machine joins in a fraction of that
+		a, b, log := pair(t, testSecret, second)
+		within(t, "knocking at the door", func() {
+			for log.times("failed to receive") < 3 { // one is enough to join
+				time.Sleep(time.Millisecond)
+			}
+		})
 		if n := len(a.members.View().Ring.Members()); n != 1 {
 			t.Errorf("with the secret %q it is a member: there are %d", second, n)
 		}
