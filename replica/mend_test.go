@@ -48,6 +48,7 @@ type busyOwners struct {
 	until time.Time               // of the exchange under way
 	ended map[ring.Slot]time.Time // of the last exchange from each slot on
 	began map[ring.Slot]time.Time
+	sent  bool
 }
 
 const exchangeTakes = 2 * time.Second
@@ -68,13 +69,16 @@ func (o *busyOwners) Whole(ctx context.Context, h storage.Hole, since time.Time)
 	if !asked || time.Now().Before(end) || o.began[ring.Slot(first)].Before(since) {
 		return false
 	}
-	return o.fakeOwners.Whole(ctx, h, since)
+	if !o.sent { // all at once, which is what they have then
+		o.sent = o.fakeOwners.Whole(ctx, h, since)
+	}
+	return true
 }
 
 // Each hole has an exchange of its own, and none waits for more than the ones before.
 func TestHolesAreMendedAsFastAsExchangesGo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const keys = 2000
+		const keys = 1000
 		disk := vfs.NewCrashableMem()
 		h := newHost(t, disk, 5, nil)
 		for i := range keys {
@@ -97,8 +101,9 @@ func TestHolesAreMendedAsFastAsExchangesGo(t *testing.T) {
 		s := openStore(t, disk, func(c *storage.Config) { c.BlockCacheBytes = 1 << 10 })
 		s.Start()
 		h = hostOn(t, s, disk, 7, func(c *Config) { c.CacheBytes = 1 })
-		h.rot(t, 6000)
+		h.rot(t, 5000)
 		h.check(t, rows)
+		time.Sleep(time.Second) // damage that was met is taken out of the tables
 		holes := len(s.Holes())
 		if holes < 5 {
 			t.Fatalf("only %d holes", holes)
