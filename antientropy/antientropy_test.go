@@ -187,10 +187,10 @@ func TestDeliveriesWaitForCredit(t *testing.T) {
 func TestRowsAreReadAfterTheWaitAndNotBefore(t *testing.T) {
 	var a *host
 	waits := 0
-	pace := func(context.Context) (func(), error) {
+	pace := func(context.Context) (func(time.Duration), error) {
 		waits++
 		a.put("k", 100) // while this side waits for its turn
-		return func() {}, nil
+		return func(time.Duration) {}, nil
 	}
 	var b *host
 	a, b = pair(t, Config{Settle: time.Nanosecond, Pace: pace})
@@ -210,11 +210,11 @@ func TestAnExchangeIsMadeOfSmallPieces(t *testing.T) {
 	for _, listKeys := range []int{4, 20, 200} {
 		synctest.Test(t, func(t *testing.T) {
 			begun, ended := 0, 0
-			a, b := pair(t, Config{RowBytes: 500, ListKeys: listKeys, Pace: func(context.Context) (func(), error) {
+			a, b := pair(t, Config{RowBytes: 500, ListKeys: listKeys, Pace: func(context.Context) (func(time.Duration), error) {
 				if begun++; begun != ended+1 {
 					t.Errorf("piece %d begins when %d have ended", begun, ended)
 				}
-				return func() { ended++ }, nil
+				return func(time.Duration) { ended++ }, nil
 			}})
 			const rows, row = 3000, 16 // number, and bytes of one at most
 			keys := map[merkle.Cell]int{}
@@ -256,6 +256,27 @@ func TestAnExchangeIsMadeOfSmallPieces(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestWaitingForThePeerIsNoWorkOfThisNode has every answer take a second of virtual
+// time, in which this side does nothing else that takes any.
+func TestWaitingForThePeerIsNoWorkOfThisNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		busy, pieces := time.Duration(0), 0
+		a, b := pair(t, Config{Settle: time.Nanosecond, Pace: func(context.Context) (func(time.Duration), error) {
+			began := time.Now()
+			return func(waited time.Duration) { busy, pieces = busy+time.Since(began)-waited, pieces+1 }, nil
+		}})
+		for i := range 50 {
+			a.put(fmt.Sprint("a", i), 1)
+			b.put(fmt.Sprint("b", i), 1)
+		}
+		b.answers = time.Second
+		exchangeAll(t, a, b)
+		if busy != 0 || pieces < 4 {
+			t.Errorf("%d pieces, in which this side was busy for %v", pieces, busy)
+		}
+	})
 }
 
 func TestRowsThatWereFetchedLongAgoAreNotMerged(t *testing.T) {

@@ -24,9 +24,10 @@ type Config struct {
 	CellBatch int // differing cells that are settled together; 4096
 
 	// Pace waits until a piece of work may begin, such as to list some cells or to move
-	// some rows; end is called when it is done.
+	// some rows; end is called when it is done, with the time in it that went by in
+	// waiting for the peer.
 	// Default: at once.
-	Pace func(ctx context.Context) (end func(), err error)
+	Pace func(ctx context.Context) (end func(waited time.Duration), err error)
 
 	Now     func() time.Time // time.Now
 	Rand    func() uint64    // spreads the exchanges; math/rand/v2
@@ -43,7 +44,7 @@ func (c Config) withDefaults() Config {
 	c.ListKeys = or(c.ListKeys, 512)
 	c.CellBatch = or(c.CellBatch, 4096)
 	if c.Pace == nil {
-		c.Pace = func(context.Context) (func(), error) { return func() {}, nil }
+		c.Pace = func(context.Context) (func(time.Duration), error) { return func(time.Duration) {}, nil }
 	}
 	if c.Now == nil {
 		c.Now = time.Now

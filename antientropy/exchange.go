@@ -115,11 +115,11 @@ func (e *exchange) filled(cells []merkle.Cell, partition int, leaves []int) []me
 // descend appends the cells of a partition that differ, or that may in a whole session:
 // where there is nothing on this side, the tree tells whether there is on the other.
 func (e *exchange) descend(ctx context.Context, cells []merkle.Cell, partition int) ([]merkle.Cell, error) {
-	end, err := e.x.cfg.Pace(ctx)
+	work, err := e.begin(ctx)
 	if err != nil {
 		return cells, err
 	}
-	defer end()
+	defer work.end()
 	tree := e.forest.tree(partition)
 	level, differing := 0, []int{0}
 	for level < tree.Depth() && len(differing) > 0 { // none: it has changed meanwhile
@@ -128,7 +128,9 @@ func (e *exchange) descend(ctx context.Context, cells []merkle.Cell, partition i
 		for _, i := range differing {
 			q.Nodes = append(q.Nodes, Node{Partition: partition, Index: i})
 		}
+		over := work.waiting()
 		theirs, err := e.nodes(ctx, q)
+		over()
 		if err != nil {
 			return cells, err
 		}
@@ -181,15 +183,39 @@ func (e *exchange) settle(ctx context.Context, cells []merkle.Cell) error {
 	return nil
 }
 
+// piece is a piece of work that Pace let begin. What it waits for the peer is no work
+// of this node: the peer counts what it does for it as its own.
+type piece struct {
+	done   func(waited time.Duration)
+	waited time.Duration
+}
+
+// begin waits until a piece of work may begin.
+func (e *exchange) begin(ctx context.Context) (*piece, error) {
+	done, err := e.x.cfg.Pace(ctx)
+	return &piece{done: done}, err
+}
+
+// waiting is called before a question to the peer, and what it returns after it.
+func (w *piece) waiting() (over func()) {
+	from := time.Now()
+	return func() { w.waited += time.Since(from) }
+}
+
+// end is called when the piece is done.
+func (w *piece) end() { w.done(w.waited) }
+
 // differing lists some cells on both sides, and answers how far that went and where
 // the two do not hold the same.
 func (e *exchange) differing(ctx context.Context, q ListQuery) (covered ListAnswer, diffs []difference, err error) {
-	end, err := e.x.cfg.Pace(ctx)
+	work, err := e.begin(ctx)
 	if err != nil {
 		return covered, nil, err
 	}
-	defer end()
+	defer work.end()
+	over := work.waiting()
 	theirs, err := e.list(ctx, q)
+	over()
 	if err != nil {
 		return covered, nil, fmt.Errorf("list: %w", err)
 	}
@@ -337,13 +363,15 @@ func (e *exchange) reconcile(ctx context.Context, diffs []difference) error {
 // pull takes in the rows at the first positions, notes what the peer holds, and
 // returns how many positions that were.
 func (e *exchange) pull(ctx context.Context, at []Position, theirs map[keyOf]uint64) (int, error) {
-	end, err := e.x.cfg.Pace(ctx)
+	work, err := e.begin(ctx)
 	if err != nil {
 		return 0, err
 	}
-	defer end()
+	defer work.end()
 	deadline := time.Now().Add(2 * e.x.cfg.Timeout) // before the peer reads them
+	over := work.waiting()
 	rows, n, err := e.fetch(ctx, at)
+	over()
 	if err != nil {
 		return 0, fmt.Errorf("fetch: %w", err)
 	}
@@ -429,11 +457,11 @@ func (e *exchange) push(ctx context.Context, diffs []difference, theirs map[keyO
 // waiting is done before the rows are read, and one deadline is over reading and
 // delivering them. Whoever drops tombstones rests on it (package replica).
 func (e *exchange) pushOnce(ctx context.Context, at []Position, room int, theirs map[keyOf]uint64) (credit, n int, err error) {
-	end, err := e.x.cfg.Pace(ctx)
+	work, err := e.begin(ctx)
 	if err != nil {
 		return 0, 0, err
 	}
-	defer end()
+	defer work.end()
 	ctx, cancel := context.WithTimeout(ctx, e.x.cfg.Timeout)
 	defer cancel()
 	rows, n, err := e.ownRows(at, room)
@@ -447,7 +475,10 @@ func (e *exchange) pushOnce(ctx context.Context, at []Position, room int, theirs
 	if len(rows) == 0 {
 		return room, n, nil
 	}
-	if credit, err = e.peer.Deliver(ctx, rows); err != nil {
+	over := work.waiting()
+	credit, err = e.peer.Deliver(ctx, rows)
+	over()
+	if err != nil {
 		return 0, 0, fmt.Errorf("deliver: %w", err)
 	}
 	e.tally.Pushed += int64(len(rows))

@@ -405,8 +405,8 @@ func (h *host) broughtRows() (rows, distinct int) {
 
 // slow makes an exchange of many rows take a while.
 func slow() Config {
-	return Config{RowBytes: 64, Settle: 100 * time.Millisecond, Interval: time.Second, Pace: func(ctx context.Context) (func(), error) {
-		return func() {}, sleep(ctx, 50*time.Millisecond)
+	return Config{RowBytes: 64, Settle: 100 * time.Millisecond, Interval: time.Second, Pace: func(ctx context.Context) (func(time.Duration), error) {
+		return func(time.Duration) {}, sleep(ctx, 50*time.Millisecond)
 	}}
 }
 

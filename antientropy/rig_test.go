@@ -76,7 +76,7 @@ type host struct {
 	fail     error // of every question to this host
 	credits  []int // of the deliveries to come; none left: plenty
 	calls    map[string]int
-	answers  time.Duration // how long a fetch from it takes
+	answers  time.Duration // how long any answer of it takes but to the frames of a session
 	barriers int
 	brought  map[string]int                                   // merges by key: rows that others brought or that were fetched
 	live     *ring.Live                                       // nil: the world's ring alone
@@ -321,6 +321,7 @@ func (l link) Nodes(_ context.Context, q NodesQuery) ([]uint64, error) {
 	if err := l.called("nodes", nil, 0); err != nil {
 		return nil, err
 	}
+	time.Sleep(l.to.answers)
 	return l.to.r.Nodes(q, l.to.world.ring.Units())
 }
 
@@ -328,6 +329,7 @@ func (l link) List(_ context.Context, q ListQuery) (ListAnswer, error) {
 	if err := l.called("list", q.Cells, 0); err != nil {
 		return ListAnswer{}, err
 	}
+	time.Sleep(l.to.answers)
 	q.Whole = q.Whole && !l.to.deaf
 	return l.to.r.List(q)
 }
@@ -345,6 +347,7 @@ func (l link) Deliver(_ context.Context, rows []Row) (int, error) {
 	if err := l.called("deliver", nil, sizeOf(rows)); err != nil {
 		return 0, err
 	}
+	time.Sleep(l.to.answers)
 	for _, r := range rows {
 		l.to.Merge(r.Key, r.Record, time.Time{}, func(error) {})
 	}

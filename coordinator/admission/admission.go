@@ -211,8 +211,8 @@ func (c *Controller) ask(k Kind) time.Duration {
 const maxWait = share.SliceMS * time.Millisecond
 
 // Slice waits until work of a kind may begin, and returns what is to be called
-// when it has ended. It answers an error once ctx has ended.
-func (c *Controller) Slice(ctx context.Context, k Kind) (end func(), err error) {
+// when it has ended, as Begin does. It answers an error once ctx has ended.
+func (c *Controller) Slice(ctx context.Context, k Kind) (end func(waited time.Duration), err error) {
 	for told := false; ; told = true {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -234,15 +234,16 @@ func (c *Controller) Slice(ctx context.Context, k Kind) (end func(), err error) 
 }
 
 // Begin charges a kind for work that has begun anyway, because it was granted
-// before or cannot wait, until end is called.
-func (c *Controller) Begin(k Kind) (end func()) {
+// before or cannot wait, until end is called. What it waited for other nodes is not
+// charged: those charge themselves.
+func (c *Controller) Begin(k Kind) (end func(waited time.Duration)) {
 	begin := time.Now()
 	c.granted[k].Inc()
 	c.begun.Add(1)
 	c.active.Add(1)
-	return func() {
+	return func(waited time.Duration) {
 		c.active.Add(-1)
-		took := time.Since(begin)
+		took := max(time.Since(begin)-waited, 0)
 		c.busy[k].Add(took.Seconds())
 		c.budgets[k].charge(took)
 	}

@@ -68,7 +68,7 @@ func TestHarmfulWorkGetsLittleAndHarmlessWorkAll(t *testing.T) {
 						time.Sleep(20 * time.Millisecond)
 						working.Store(false)
 						busy.Add(int64(20 * time.Millisecond))
-						end()
+						end(0)
 					}
 				})
 				time.Sleep(20 * time.Second)
@@ -99,7 +99,7 @@ func TestWithoutClientsAllIsGranted(t *testing.T) {
 			}
 			end := c.Begin(Receive)
 			time.Sleep(7 * time.Millisecond)
-			end()
+			end(0)
 		}
 		cancel()
 		synctest.Wait()
@@ -126,7 +126,7 @@ func TestWorkComesInSmallPiecesWithRestsBetweenThem(t *testing.T) {
 					t.Errorf("a rest of %v after %v of work, want %v", rested, piece, rest)
 				}
 				time.Sleep(piece)
-				end()
+				end(0)
 				ended = time.Now()
 			}
 		}
@@ -153,7 +153,7 @@ func TestGrantsAreSmallerAndFewerWhenTheShareIs(t *testing.T) {
 		}
 		end := c.Begin(Receive)
 		time.Sleep(50 * time.Millisecond)
-		end()
+		end(0)
 		if got := c.Grant(Receive, 100); got != 0 {
 			t.Errorf("%d granted right after 50 ms of work", got)
 		}
@@ -177,13 +177,28 @@ func TestGrantsAreSmallerAndFewerWhenTheShareIs(t *testing.T) {
 	})
 }
 
+func TestWaitingForOthersIsFree(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _ := New(Config{})
+		c.verdict.Store(&share.Verdict{Share: share.Floor})
+		for _, waited := range []time.Duration{time.Second, time.Hour} { // clocks may disagree
+			end := c.Begin(Exchange)
+			time.Sleep(time.Second)
+			end(waited)
+			if wait := c.ask(Exchange); wait != 0 {
+				t.Errorf("%v after a second in which it waited %v", wait, waited)
+			}
+		}
+	})
+}
+
 func TestOneLongWaitIsPaidForInBoundedTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, _ := New(Config{})
 		c.verdict.Store(&share.Verdict{Share: share.Floor})
 		end := c.Begin(Exchange)
 		time.Sleep(time.Hour)
-		end()
+		end(0)
 		began := time.Now()
 		if _, err := c.Slice(t.Context(), Exchange); err != nil {
 			t.Fatal(err)

@@ -79,7 +79,7 @@ func runModel(t *testing.T, multiple float64) (m model) {
 					mu.Lock()
 					busy[k] += modelPiece
 					mu.Unlock()
-					end()
+					end(0)
 				}
 			})
 		}

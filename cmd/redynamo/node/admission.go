@@ -22,7 +22,18 @@ func (n *Node) buildAdmission(context.Context) (err error) {
 
 // pace is how a kind of background work asks for its time.
 func (n *Node) pace(k admission.Kind) func(context.Context) (func(), error) {
-	return func(ctx context.Context) (func(), error) { return n.admission.Slice(ctx, k) }
+	return func(ctx context.Context) (func(), error) {
+		end, err := n.admission.Slice(ctx, k)
+		if err != nil {
+			return nil, err
+		}
+		return func() { end(0) }, nil
+	}
+}
+
+// paceExchange is pace for anti-entropy, which tells what it waited for its peer.
+func (n *Node) paceExchange(ctx context.Context) (end func(waited time.Duration), err error) {
+	return n.admission.Slice(ctx, admission.Exchange)
 }
 
 // began is when a question of another node came, if a client there waits for

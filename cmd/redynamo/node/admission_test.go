@@ -40,6 +40,13 @@ func TestBackgroundWorkAsksForItsTime(t *testing.T) {
 	if got := granted(n, "receive"); got != 1 {
 		t.Errorf("a delivery is counted as %d slices", got)
 	}
+	handler{n}.ServeList(rpc.ListRequest{Cells: []uint32{1}, Limit: 10}, rpc.Meta{Class: rpc.Background}, func(_ rpc.ListReply, err error) { done <- err })
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if got := granted(n, "exchange"); got != 1 {
+		t.Errorf("an answer to a node that compares is counted as %d slices", got)
+	}
 	var fields []string
 	for _, f := range n.publish.Stats().Extra {
 		fields = append(fields, f.Name+"="+f.Value)

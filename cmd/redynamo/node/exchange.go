@@ -193,7 +193,9 @@ func later[R any](h handler, meta rpc.Meta, reply func(R, error), f func() (R, e
 			err = rpc.ErrStaleEpoch
 		}
 		if err == nil {
+			end := h.n.admission.Begin(admission.Exchange)
 			r, err = f()
+			end(0)
 		}
 		reply(r, h.n.refusal(meta, exchangeError(err)))
 	})
@@ -313,7 +315,7 @@ func (n *Node) buildExchange(context.Context) (err error) {
 	src := ownRows{Replica: n.replica, durable: n.durableRows()}
 	n.responder = antientropy.NewResponder(src)
 	n.exchange, err = antientropy.New(antientropy.Config{
-		Interval: n.cfg.ExchangeInterval, Pace: n.pace(admission.Exchange), Now: n.cfg.Now, Rand: n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set,
+		Interval: n.cfg.ExchangeInterval, Pace: n.paceExchange, Now: n.cfg.Now, Rand: n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set,
 	}, exchangeCluster{cluster{n}}, src)
 	return err
 }

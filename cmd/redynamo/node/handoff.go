@@ -131,12 +131,12 @@ func (h handler) ServeDeliver(m rpc.DeliverRequest, meta rpc.Meta, reply func(rp
 	for i, row := range m.Rows {
 		in.Rows[i] = handoff.Row{Key: row.Key, Record: row.Record}
 	}
-	end := func() {}
+	end := func(time.Duration) {}
 	if len(in.Rows) > 0 {
 		end = h.n.admission.Begin(admission.Receive)
 	}
 	h.n.hints.receiver.Deliver(in, meta.Deadline, func(credit int, err error) {
-		end()
+		end(0)
 		reply(rpc.DeliverReply{Credit: uint32(credit)}, h.n.refusal(meta, receiveError(err)))
 	})
 }
