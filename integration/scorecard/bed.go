@@ -267,7 +267,7 @@ func (b *bed) faulty() { b.faultAt = time.Now() }
 func (b *bed) healed() {
 	b.healedAt = time.Now()
 	if b.l != nil && b.l.ended.IsZero() {
-		b.pause(b.span(500*time.Millisecond, 5*time.Second))
+		b.pause(b.span(500*time.Millisecond, 20*time.Second))
 		b.l.stop()
 	}
 }

@@ -214,13 +214,14 @@ func grayNode(b *bed) {
 // is only told.
 func (b *bed) judgeLatency(p99, p999 float64) {
 	healthy, faulty := b.l.between(b.l.began, b.faultAt), b.l.between(b.faultAt, b.healedAt)
+	after := b.l.between(b.healedAt, b.l.ended)
 	if b.short {
 		p99, p999 = 2*p99, math.Inf(1)
 	}
 	for _, q := range []struct{ at, most float64 }{{0.99, p99}, {0.999, p999}} {
 		got := ratio(healthy, faulty, q.at)
-		b.note("p%v %v healthy, %v faulty, of %d and %d operations", 100*q.at, quantile(healthy, q.at).Round(100*time.Microsecond),
-			quantile(faulty, q.at).Round(100*time.Microsecond), len(healthy), len(faulty))
+		b.note("p%v %v healthy, %v faulty, %v after, of %d, %d and %d operations", 100*q.at, quantile(healthy, q.at).Round(100*time.Microsecond),
+			quantile(faulty, q.at).Round(100*time.Microsecond), quantile(after, q.at).Round(100*time.Microsecond), len(healthy), len(faulty), len(after))
 		b.check(got <= q.most, "p%v grew %.1f times, more than %v", 100*q.at, got, q.most)
 	}
 }
