@@ -44,6 +44,8 @@ var layers = map[string][]string{
 	"integration":          {"*"},
 	"integration/sim":      {"*"},
 	"integration/compare":  {"cmd/redynamo/loadgen"},
+	// clients drives what other people wrote, and knows a cluster by its addresses.
+	"integration/clients": {},
 	// These run the tests of integration, and kernelsim, as binaries.
 	"integration/rerun":  {},
 	"integration/replay": {"integration/rerun"},

@@ -12,37 +12,54 @@ import (
 	"github.com/redynamo/redynamo/resp"
 )
 
-var update = flag.Bool("update", false, "write README's command list anew")
+var update = flag.Bool("update", false, "write README's lists of commands and clients anew")
 
-const (
-	readme        = "../README.md"
-	commandsBegin = "<!-- commands:begin -->\n"
-	commandsEnd   = "<!-- commands:end -->\n"
-)
+const readme = "../README.md"
+
+// readmeBlock is what README has between the marks of a name.
+func readmeBlock(t *testing.T, name string) string {
+	t.Helper()
+	_, block, _ := cutReadme(t, name)
+	return block
+}
+
+// writeReadmeBlock puts another text between the marks.
+func writeReadmeBlock(t *testing.T, name, text string) {
+	t.Helper()
+	before, _, after := cutReadme(t, name)
+	if err := os.WriteFile(readme, []byte(before+text+after), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// cutReadme has the marks at the ends of before and after.
+func cutReadme(t *testing.T, name string) (before, block, after string) {
+	t.Helper()
+	text, err := os.ReadFile(readme)
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin, end := fmt.Sprintf("<!-- %s:begin -->\n", name), fmt.Sprintf("<!-- %s:end -->\n", name)
+	before, rest, begun := strings.Cut(string(text), begin)
+	block, after, ended := strings.Cut(rest, end)
+	if !begun || !ended {
+		t.Fatalf("%s has no block between %q and %q", readme, begin, end)
+	}
+	return before + begin, block, end + after
+}
 
 // commandGroups are the groups in the order in which a reader wants them.
 var commandGroups = []string{"string", "bitmap", "generic", "transactions", "vctx", "pubsub", "connection", "cluster", "server", "scripting"}
 
 func TestReadmeListsTheCommandsOfTheTable(t *testing.T) {
-	text, err := os.ReadFile(readme)
-	if err != nil {
-		t.Fatal(err)
-	}
-	before, rest, begun := strings.Cut(string(text), commandsBegin)
-	got, after, ended := strings.Cut(rest, commandsEnd)
-	if !begun || !ended {
-		t.Fatalf("%s has no block between %q and %q", readme, commandsBegin, commandsEnd)
-	}
-	want := commandList(t, resp.Rows())
+	got, want := readmeBlock(t, "commands"), commandList(t, resp.Rows())
 	if got == want {
 		return
 	}
 	if !*update {
 		t.Fatalf("README's command list is not that of the table; run this test with -update. It should be\n%s", want)
 	}
-	if err := os.WriteFile(readme, []byte(before+commandsBegin+want+commandsEnd+after), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	writeReadmeBlock(t, "commands", want)
 }
 
 // commandList is the rows as a table, group by group.
