@@ -46,6 +46,7 @@ var layers = map[string][]string{
 	"integration/compare":  {"cmd/redynamo/loadgen"},
 	// clients drives what other people wrote, and knows a cluster by its addresses.
 	"integration/clients": {},
+	"integration/drivers": {},
 	// These run the tests of integration, and kernelsim, as binaries.
 	"integration/rerun":  {},
 	"integration/replay": {"integration/rerun"},

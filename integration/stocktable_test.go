@@ -42,6 +42,7 @@ func TestStockClientsWork(t *testing.T) {
 		}
 	})
 	t.Run("redis-cli", func(t *testing.T) { redisCLI(t, c) })
+	t.Run("carts", func(t *testing.T) { shoppers(t, c) })
 	writers := map[string]*stockWriter{}
 	t.Run("kill", func(t *testing.T) { killUnderStock(t, c, victim, clients, writers) })
 
