@@ -117,12 +117,27 @@ func secretWords(row *command, args [][]byte) func(i int) bool {
 	case "auth":
 		return func(i int) bool { return i > 0 }
 	case "hello":
-		at := slices.IndexFunc(args, func(a []byte) bool { return foldEqual(a, "AUTH") })
-		return func(i int) bool { return at > 0 && (i == at+1 || i == at+2) }
+		return helloSecrets(args)
 	case "config|set":
 		return func(i int) bool { return i > 2 && i%2 == 1 && equalFold(args[i-1], "requirepass") }
 	}
 	return func(int) bool { return false }
+}
+
+// helloSecrets finds user and password in HELLO, also in one that is refused: a name
+// that is AUTH must not hide them.
+func helloSecrets(args [][]byte) func(i int) bool {
+	var secret []int
+	for i := 2; i < len(args); i++ {
+		switch {
+		case foldEqual(args[i], "AUTH"):
+			secret = append(secret, i+1, i+2)
+			i += 2
+		case foldEqual(args[i], "SETNAME"):
+			i++
+		}
+	}
+	return func(i int) bool { return slices.Contains(secret, i) }
 }
 
 func slowlogGet(s *session, args [][]byte, w *Reply) {
