@@ -287,6 +287,12 @@ func (c *client) subscriptions() (n [topics]int64) {
 	return n
 }
 
+// monitor reports whether the client is shown what all do.
+func (c *client) monitor() bool {
+	sub := c.sub.Load()
+	return sub != nil && sub.monitor.Load()
+}
+
 // kind is the client's type.
 func (c *client) kind() string {
 	if c.subscriptions() != [topics]int64{} {
@@ -296,7 +302,10 @@ func (c *client) kind() string {
 }
 
 // clientFlags is the letters by which CLIENT LIST says what a connection is.
-func clientFlags(subscribed, queuing bool, l labels) (flags string) {
+func clientFlags(monitor, subscribed, queuing bool, l labels) (flags string) {
+	if monitor {
+		flags += "O"
+	}
 	if subscribed {
 		flags += "P"
 	}
@@ -343,7 +352,7 @@ func (s *Server) describe(dst []byte, c *client, asking *session) []byte {
 	field("name", l.name)
 	number("age", max(0, int64(now.Sub(c.since).Seconds())))
 	number("idle", max(0, (now.UnixMilli()-c.used.Load())/1000))
-	field("flags", clientFlags(subs != [topics]int64{}, queued >= 0, l))
+	field("flags", clientFlags(c.monitor(), subs != [topics]int64{}, queued >= 0, l))
 	number("db", 0)
 	number("sub", subs[toChannel])
 	number("psub", subs[toPattern])

@@ -105,6 +105,10 @@ type Limits struct {
 	// another message is closed. 256 MiB.
 	MaxPushes int64
 
+	// MaxMonitorLine is how long a line of MONITOR may be, about; what is longer is
+	// cut. Default: room for any one value, up to half of PushHard.
+	MaxMonitorLine int
+
 	// IdleTimeout closes a connection that asks nothing for so long; default 0:
 	// never, as Redis.
 	IdleTimeout time.Duration
@@ -199,6 +203,7 @@ func (l Limits) withDefaults() Limits {
 	orDefault(&l.PushSoft, min(defaultPushSoft, l.PushHard))
 	orDefault(&l.PushSoftTime, defaultPushSoftTime)
 	orDefault(&l.MaxPushes, max(defaultMaxPushes, 2*l.PushHard))
+	orDefault(&l.MaxMonitorLine, int(min(int64(4*l.MaxValue+64*kib), l.PushHard/2))) // a byte may take four
 	orDefault(&l.ReadTimeout, defaultReadTimeout)
 	orDefault(&l.LoginTimeout, defaultLoginTimeout)
 	orDefault(&l.WriteTimeout, defaultWriteTimeout)
@@ -235,6 +240,7 @@ func (l Limits) validate() error {
 	}
 	atLeast("max channel", l.MaxChannel, 1)
 	atLeast("max message", l.MaxMessage, 1)
+	atLeast("max monitor line", l.MaxMonitorLine, 1)
 	atLeast("max subscriptions", l.MaxSubscriptions, 1)
 	atLeast("max patterns", l.MaxPatterns, 1)
 	if l.PushSoft < 1 || l.PushHard < l.PushSoft || l.MaxPushes < l.PushHard {

@@ -80,6 +80,7 @@ func runSelect(s *session, args [][]byte, w *Reply) {
 }
 
 func runQuit(s *session, _ [][]byte, w *Reply) {
+	s.unmonitor()
 	w.Simple("OK")
 	s.closing = true
 }

@@ -28,6 +28,9 @@ func (s *session) gate(row *command, args [][]byte) string {
 	if refused == "" && !row.subscribed && s.narrow() {
 		return errNarrow(row)
 	}
+	if refused == "" {
+		refused = s.errMonitor(row)
+	}
 	return refused
 }
 

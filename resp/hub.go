@@ -41,8 +41,9 @@ const (
 // and no message of it after the confirmation of its end. Both are queued under
 // mu, and so are messages.
 type Hub struct {
-	peers Broadcaster
-	names budget
+	peers    Broadcaster
+	names    budget
+	monitors monitors
 
 	mu struct {
 		sync.RWMutex
@@ -77,6 +78,8 @@ type subscriber struct {
 	out    *outbox
 	names  [topics]map[string]struct{} // the session's own
 	counts [topics]atomic.Int64        // for the others
+
+	monitor atomic.Bool // it is shown what all do
 }
 
 // NewHub builds a hub. Both doors of a node are given the same.
@@ -164,8 +167,9 @@ func (h *Hub) removeLocked(s *subscriber, t topic, name string) {
 	}
 }
 
-// leave ends all subscriptions of s.
+// leave ends all subscriptions of s, and MONITOR.
 func (h *Hub) leave(s *subscriber) {
+	h.monitors.remove(s)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for t := range topic(topics) {

@@ -88,6 +88,7 @@ func (s *session) dispatch(args [][]byte) {
 	case row.batch:
 		s.settle()
 		s.exec(row, args, mute)
+		s.showMonitors(row, args) // after the commands of the batch
 	default:
 		s.perform(row, args, mute)
 	}
@@ -252,6 +253,9 @@ func (s *session) answered(row *command, args [][]byte, began time.Duration, at 
 	}
 	if mute {
 		s.reply.buf = s.reply.buf[:at]
+	}
+	if !row.batch {
+		s.showMonitors(row, args)
 	}
 	if len(s.reply.buf)+s.owed >= s.limits().FlushBytes {
 		_ = s.flush() // sets closing; what is in flight is still waited for

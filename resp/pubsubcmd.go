@@ -192,7 +192,7 @@ func ends(t topic) handler {
 			h.removeLocked(sub, t, string(name))
 			confirm(w, topicWords[t].ended, func() { w.Bulk(name) }, sub.told(t))
 		}
-		s.guard.patient = sub.total() > 0
+		s.guard.patient = sub.total() > 0 || s.monitoring()
 		s.handOver()
 	}
 }

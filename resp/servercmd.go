@@ -25,6 +25,7 @@ func serverCommands() []command {
 			since: "1.0.0", summary: "The same as FLUSHALL.", complexity: "O(N) with N = keys", args: flush},
 		{name: "lastsave", arity: 1, flags: words("loading stale fast"), run: runLastSave, categories: words("admin dangerous"),
 			tips: words("nondeterministic_output"), since: "1.0.0", summary: "Answers the time: whatever was acknowledged is saved."},
+		monitorCommand(),
 		{name: "role", arity: 1, flags: words("noscript loading stale fast"), run: runRole, categories: words("admin dangerous"),
 			since: "2.8.12", summary: "Answers master: every node takes writes."},
 		{name: "lolwut", arity: -1, flags: words("readonly fast"), run: runLolwut, since: "5.0.0", summary: "Names the version.",
