@@ -35,7 +35,8 @@ var layers = map[string][]string{
 	"coordinator": {"coordinator/quorum", "membership/ring", "replica/version"},
 	// resp names the coordinator's types and errors, and speaks of slots,
 	// contexts and tokens, which are kernel words.
-	"resp":                 {"coordinator", "membership/ring", "replica/version"},
+	"resp":                 {"coordinator", "membership/ring", "replica/version", "resp/glob"},
+	"resp/glob":            {},
 	"integration/simnet":   {},
 	"cmd/redynamo/node":    {"*"},
 	"cmd/redynamo":         {"cmd/redynamo/node", "cmd/redynamo/loadgen", "cmd/redynamo/history", "cmd/redynamo/record"},
@@ -61,7 +62,7 @@ var layers = map[string][]string{
 }
 
 // kernels are arithmetic: time and randomness are arguments, and nothing waits.
-var kernels = []string{"replica/version", "membership/ring", "membership/epoch", "antientropy/merkle", "coordinator/quorum", "coordinator/admission/share"}
+var kernels = []string{"replica/version", "membership/ring", "membership/epoch", "antientropy/merkle", "coordinator/quorum", "coordinator/admission/share", "resp/glob"}
 
 // bannedInKernels names what would let a kernel wait, look at the world or be
 // changed from two sides at once.

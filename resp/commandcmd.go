@@ -3,6 +3,8 @@ package resp
 import (
 	"slices"
 	"strings"
+
+	"github.com/redynamo/redynamo/resp/glob"
 )
 
 func commandSubcommands() []command {
@@ -168,9 +170,9 @@ func commandList(s *session, args [][]byte, w *Reply) {
 			category := strings.ToLower(string(value))
 			keep = func(c *command) bool { return slices.Contains(c.categories, category) }
 		case equalFold(args[3], "pattern"):
-			pattern := compileGlob(fold256(value))
+			pattern := glob.Compile(fold256(value))
 			keep = func(c *command) bool {
-				ok, err := pattern.match([]byte(c.full))
+				ok, err := pattern.Match([]byte(c.full))
 				return err == nil && ok
 			}
 		default:

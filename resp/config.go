@@ -153,7 +153,7 @@ const (
 	defaultQueuedBytes  = 64 * mib
 	defaultQueuedTotal  = 256 * mib
 	defaultMaxWatched   = 1024
-	defaultMaxChannel   = 4 * kib // the square is less than globSteps
+	defaultMaxChannel   = 4 * kib // the square is less than glob.Steps
 	defaultMaxSubs      = 16384
 	defaultMaxPatterns  = 1024
 	defaultPushHard     = 32 * mib

@@ -7,6 +7,7 @@ import (
 
 	"github.com/redynamo/redynamo/coordinator"
 	"github.com/redynamo/redynamo/replica/version"
+	"github.com/redynamo/redynamo/resp/glob"
 )
 
 const (
@@ -41,8 +42,8 @@ func walkCommands() []command {
 // scanOptions are the options of SCAN.
 type scanOptions struct {
 	count   int
-	pattern *glob // nil: every key
-	strings bool  // TYPE, if given, is string
+	pattern *glob.Pattern // nil: every key
+	strings bool          // TYPE, if given, is string
 }
 
 // parseScanOptions reads them and returns the text of an error, if any.
@@ -62,7 +63,7 @@ func parseScanOptions(args [][]byte) (o scanOptions, fault string) {
 			}
 			o.count = int(min(n, maxScanCount))
 		case foldEqual(args[i], "MATCH"):
-			o.pattern = compileGlob(args[i+1])
+			o.pattern = glob.Compile(args[i+1])
 		case foldEqual(args[i], "TYPE"):
 			o.strings = foldEqual(args[i+1], "STRING")
 		default:
@@ -97,7 +98,7 @@ func runScan(s *session, args [][]byte, w *Reply) {
 			return
 		}
 	}
-	keys, err := o.pattern.filter(page.Keys)
+	keys, err := matching(o.pattern, page.Keys)
 	if err != nil {
 		w.Error(errPatternCost)
 		return
@@ -107,14 +108,14 @@ func runScan(s *session, args [][]byte, w *Reply) {
 	writeKeys(w, keys)
 }
 
-// filter returns the keys that match; a nil pattern matches all.
-func (g *glob) filter(keys [][]byte) ([][]byte, error) {
-	if g == nil || g.all {
+// matching returns the keys that like matches; a nil pattern matches all.
+func matching(like *glob.Pattern, keys [][]byte) ([][]byte, error) {
+	if like == nil || like.All() {
 		return keys, nil
 	}
 	kept := make([][]byte, 0, len(keys))
 	for _, k := range keys {
-		ok, err := g.match(k)
+		ok, err := like.Match(k)
 		if err != nil {
 			return nil, err
 		}
@@ -136,11 +137,11 @@ func writeKeys(w *Reply, keys [][]byte) {
 var errReplyTooBig = errors.New("resp: reply too big")
 
 func runKeys(s *session, args [][]byte, w *Reply) {
-	pattern := compileGlob(args[1])
+	pattern := glob.Compile(args[1])
 	var found [][]byte
 	size := int64(0)
 	err := s.walk(func(keys [][]byte) error {
-		kept, err := pattern.filter(keys)
+		kept, err := matching(pattern, keys)
 		for _, k := range kept {
 			size += int64(len(k))
 		}
@@ -153,7 +154,7 @@ func runKeys(s *session, args [][]byte, w *Reply) {
 	switch {
 	case errors.Is(err, errReplyTooBig):
 		w.Error(errKeysTooMany)
-	case errors.Is(err, errGlobCost):
+	case errors.Is(err, glob.ErrCost):
 		w.Error(errPatternCost)
 	case err != nil:
 		w.Fail(err)

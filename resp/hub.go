@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+
+	"github.com/redynamo/redynamo/resp/glob"
 )
 
 // A Message is something published.
@@ -48,7 +50,7 @@ type Hub struct {
 	mu struct {
 		sync.RWMutex
 		channels [topics]map[string]audience // patterns too
-		globs    map[string]*glob            // of the patterns
+		globs    map[string]*glob.Pattern    // of the patterns
 	}
 }
 
@@ -90,7 +92,7 @@ func NewHub(cfg HubConfig) *Hub {
 	for t := range h.mu.channels {
 		h.mu.channels[t] = make(map[string]audience)
 	}
-	h.mu.globs = make(map[string]*glob)
+	h.mu.globs = make(map[string]*glob.Pattern)
 	return h
 }
 
@@ -142,7 +144,7 @@ func (h *Hub) addLocked(s *subscriber, t topic, name string) bool {
 	if all[name] == nil {
 		all[name] = make(audience)
 		if t == toPattern {
-			h.mu.globs[name] = compileGlob([]byte(name))
+			h.mu.globs[name] = glob.Compile([]byte(name))
 		}
 	}
 	all[name][s] = struct{}{}
@@ -205,23 +207,14 @@ func (h *Hub) Deliver(m Message) (receivers int64) {
 	if m.Shard {
 		return receivers
 	}
-	for pattern, glob := range h.mu.globs {
+	for pattern, like := range h.mu.globs {
 		// A match that costs too much is none: names are so short that it happens
 		// to those of other nodes only, if these have other limits.
-		if hit, err := glob.matchName(m.Channel); hit && err == nil {
+		if hit, err := like.MatchName(m.Channel); hit && err == nil {
 			receivers += h.mu.channels[toPattern][pattern].deliver(&letter{topic: toPattern, pattern: pattern, m: m})
 		}
 	}
 	return receivers
-}
-
-// matchName is match, except that as in Redis a star does not stand for the channel
-// without a name; for keys it does.
-func (g *glob) matchName(name []byte) (bool, error) {
-	if g.all && len(name) == 0 {
-		return false, nil
-	}
-	return g.match(name)
 }
 
 func (a audience) deliver(l *letter) (n int64) {
@@ -265,14 +258,14 @@ func (l *letter) in(proto int) []byte {
 const pushHeadBytes = 64
 
 // named lists the channels, or shard channels, that match; all for a nil glob.
-func (h *Hub) named(t topic, like *glob) ([]string, error) {
+func (h *Hub) named(t topic, like *glob.Pattern) ([]string, error) {
 	h.mu.RLock()
 	names := slices.Collect(maps.Keys(h.mu.channels[t]))
 	h.mu.RUnlock()
 	if like != nil { // not under the lock: it may take long
 		kept := names[:0]
 		for _, name := range names {
-			hit, err := like.matchName([]byte(name))
+			hit, err := like.MatchName([]byte(name))
 			if err != nil {
 				return nil, err
 			}

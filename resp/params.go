@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+
+	"github.com/redynamo/redynamo/resp/glob"
 )
 
 // params are the settings that CONFIG SET may change while the server runs, and
@@ -185,11 +187,11 @@ func configGet(s *session, args [][]byte, w *Reply) {
 	all := s.srv.params.list()
 	for _, arg := range args[2:] {
 		literal := !bytes.ContainsAny(arg, "[*?")
-		pattern := compileGlob(fold256(arg))
+		pattern := glob.Compile(fold256(arg))
 		for _, f := range all {
 			match := literal && equalFold(arg, f.Name)
 			if !literal {
-				ok, err := pattern.match([]byte(f.Name))
+				ok, err := pattern.Match([]byte(f.Name))
 				match = ok && err == nil
 			}
 			if !match || slices.ContainsFunc(found, func(g Field) bool { return strings.EqualFold(f.Name, g.Name) }) {

@@ -3,6 +3,8 @@ package resp
 import (
 	"maps"
 	"slices"
+
+	"github.com/redynamo/redynamo/resp/glob"
 )
 
 // Refusals of ours: Redis has no such limits.
@@ -230,13 +232,13 @@ func publishes(shard bool) handler {
 
 func channelsOf(t topic) handler {
 	return func(s *session, args [][]byte, w *Reply) {
-		var like *glob
+		var like *glob.Pattern
 		switch {
 		case len(args) > 3:
 			w.Error(subcommandText(clip(args[1], shownBytes), "PUBSUB"))
 			return
 		case len(args) == 3:
-			like = compileGlob(args[2])
+			like = glob.Compile(args[2])
 		}
 		names, err := s.srv.hub.named(t, like)
 		if err != nil {

@@ -1,63 +1,66 @@
-package resp
+// Package glob is the kernel that matches names with the patterns of Redis: `*`,
+// `?`, `[a-z]`, `[^x]` and backslash. A match costs at most a bounded number of
+// steps, whatever the pattern.
+package glob
 
 import "errors"
 
-// errGlobCost refuses a pattern whose match would take longer than any key is
-// worth (see globSteps).
-var errGlobCost = errors.New("resp: pattern is too expensive")
+// ErrCost refuses a pattern whose match would take longer than any key is
+// worth (see Steps).
+var ErrCost = errors.New("glob: pattern is too expensive")
 
-// globSteps bounds the work of matching one key. Redis matched recursively and
+// Steps bounds the work of matching one key. Redis matched recursively and
 // could be stopped for hours by a row of stars (CVE-2022-36021); the matcher
 // here is at worst pattern times key, and past this bound the command is
 // refused instead of the key being silently left out.
-const globSteps = 1 << 24
+const Steps = 1 << 24
 
-// Kinds of globToken; globStar is the one that matches any run of bytes.
+// Kinds of token; anyRun is the one that matches any run of bytes.
 const (
-	globByte = iota
-	globAny
-	globClass
-	globStar
+	oneByte = iota
+	anyByte
+	classByte
+	anyRun
 )
 
-// globToken is one step of a compiled pattern: a byte, any byte, a class of
+// token is one step of a compiled pattern: a byte, any byte, a class of
 // bytes, or a star.
-type globToken struct {
+type token struct {
 	kind  uint8
 	b     byte
 	class *[4]uint64
 }
 
-// glob is a compiled pattern of Redis: `*`, `?`, `[a-z]`, `[^x]` and backslash.
-type glob struct {
-	tokens []globToken
+// A Pattern is compiled, and not changed any more.
+type Pattern struct {
+	tokens []token
 	all    bool // the pattern is exactly "*"
 }
 
-// compileGlob reads a pattern the way Redis 7.0 does, which accepts every byte
+// Compile reads a pattern the way Redis 7.0 does, which accepts every byte
 // string: an unclosed class ends with the pattern, a lone "[" matches nothing,
 // a trailing backslash is itself, and in "[a-]" the bracket is the end of the
 // range. Runs of stars become one.
-func compileGlob(pattern []byte) *glob {
-	g := &glob{all: len(pattern) == 1 && pattern[0] == '*'}
+func Compile(pattern []byte) *Pattern {
+	g := &Pattern{all: len(pattern) == 1 && pattern[0] == '*'}
 	for i := 0; i < len(pattern); i++ {
 		switch c := pattern[i]; c {
 		case '*':
-			if n := len(g.tokens); n == 0 || g.tokens[n-1].kind != globStar {
-				g.tokens = append(g.tokens, globToken{kind: globStar})
+			if n := len(g.tokens); n == 0 || g.tokens[n-1].kind != anyRun {
+				g.tokens = append(g.tokens, token{kind: anyRun})
 			}
 		case '?':
-			g.tokens = append(g.tokens, globToken{kind: globAny})
+			g.tokens = append(g.tokens, token{kind: anyByte})
 		case '[':
 			class, next := compileClass(pattern, i+1)
-			g.tokens = append(g.tokens, globToken{kind: globClass, class: class})
+			g.tokens = append(g.tokens, token{kind: classByte, class: class})
 			i = next
 		default:
 			if c == '\\' && i+1 < len(pattern) {
 				i++
 				c = pattern[i]
 			}
-			g.tokens = append(g.tokens, globToken{kind: globByte, b: c})
+			g.tokens = append(g.tokens, token{kind: oneByte, b: c})
 		}
 	}
 	return g
@@ -99,11 +102,11 @@ func addRange(class *[4]uint64, lo, hi byte) {
 	}
 }
 
-// match says whether the whole of s fits the pattern. Only the last star ever
+// Match says whether the whole of s fits the pattern. Only the last star ever
 // needs another try: what an earlier star matched longer, the later one can
 // match too, so there is no recursion and the cost is bounded by the product of
 // the lengths.
-func (g *glob) match(s []byte) (bool, error) {
+func (g *Pattern) Match(s []byte) (bool, error) {
 	if g.all {
 		return true, nil
 	}
@@ -114,11 +117,11 @@ func (g *glob) match(s []byte) (bool, error) {
 	t, i := 0, 0               // next token, next byte
 	starToken, starAt := -1, 0 // last star, where it stops matching
 	for steps := 0; i < len(s); steps++ {
-		if steps > globSteps {
-			return false, errGlobCost
+		if steps > Steps {
+			return false, ErrCost
 		}
 		switch {
-		case t < len(g.tokens) && g.tokens[t].kind == globStar:
+		case t < len(g.tokens) && g.tokens[t].kind == anyRun:
 			if t == len(g.tokens)-1 {
 				return true, nil
 			}
@@ -134,20 +137,32 @@ func (g *glob) match(s []byte) (bool, error) {
 			return false, nil
 		}
 	}
-	for t < len(g.tokens) && g.tokens[t].kind == globStar {
+	for t < len(g.tokens) && g.tokens[t].kind == anyRun {
 		t++
 	}
 	return t == len(g.tokens), nil
 }
 
 // accepts says whether a token that stands for one byte accepts c.
-func (t globToken) accepts(c byte) bool {
+func (t token) accepts(c byte) bool {
 	switch t.kind {
-	case globByte:
+	case oneByte:
 		return t.b == c
-	case globAny:
+	case anyByte:
 		return true
 	default:
 		return t.class[c>>6]&(1<<(c&63)) != 0
 	}
+}
+
+// All reports whether the pattern is a star alone, so that nothing need be compared.
+func (g *Pattern) All() bool { return g.all }
+
+// MatchName is Match, except that a star does not stand for the name without
+// bytes: so Redis has it for channels and in rules of access; for keys it does.
+func (g *Pattern) MatchName(name []byte) (bool, error) {
+	if g.all && len(name) == 0 {
+		return false, nil
+	}
+	return g.Match(name)
 }

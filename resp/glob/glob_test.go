@@ -1,4 +1,4 @@
-package resp
+package glob
 
 import (
 	"math/rand/v2"
@@ -86,7 +86,7 @@ func TestGlobMatchesAsTheRecursiveDefinition(t *testing.T) {
 	for range 200000 {
 		p, s := random(`**?[]^-\abc`, 9), random(`ab]c-^\[`, 7)
 		want := slowMatch(p, s) || p == "*"
-		got, err := compileGlob([]byte(p)).match([]byte(s))
+		got, err := Compile([]byte(p)).Match([]byte(s))
 		if got != want || err != nil {
 			t.Fatalf("seed %d: %q against %q: got %v, %v; want %v", seed, p, s, got, err, want)
 		}
@@ -108,7 +108,7 @@ func TestGlobWithManyStarsEnds(t *testing.T) {
 		strings.Repeat("*", 1000) + "b",
 		strings.Repeat("*?", 1000) + "b",
 	} {
-		ok, err := compileGlob([]byte(p)).match(key)
+		ok, err := Compile([]byte(p)).Match(key)
 		if ok || err != nil {
 			t.Errorf("%.20q...: %v, %v", p, ok, err)
 		}
@@ -118,7 +118,7 @@ func TestGlobWithManyStarsEnds(t *testing.T) {
 func TestGlobRefusesWhatCostsTooMuch(t *testing.T) {
 	key := []byte(strings.Repeat("a", 64<<10))
 	pattern := "*" + strings.Repeat("a", 32<<10) + "b"
-	if _, err := compileGlob([]byte(pattern)).match(key); err != errGlobCost {
-		t.Errorf("got %v, want %v", err, errGlobCost)
+	if _, err := Compile([]byte(pattern)).Match(key); err != ErrCost {
+		t.Errorf("got %v, want %v", err, ErrCost)
 	}
 }
