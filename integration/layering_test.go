@@ -35,8 +35,9 @@ var layers = map[string][]string{
 	"coordinator": {"coordinator/quorum", "membership/ring", "replica/version"},
 	// resp names the coordinator's types and errors, and speaks of slots,
 	// contexts and tokens, which are kernel words.
-	"resp":                 {"coordinator", "membership/ring", "replica/version", "resp/glob"},
+	"resp":                 {"coordinator", "membership/ring", "replica/version", "resp/glob", "resp/acl"},
 	"resp/glob":            {},
+	"resp/acl":             {"resp/glob"},
 	"integration/simnet":   {},
 	"cmd/redynamo/node":    {"*"},
 	"cmd/redynamo":         {"cmd/redynamo/node", "cmd/redynamo/loadgen", "cmd/redynamo/history", "cmd/redynamo/record"},
@@ -62,7 +63,7 @@ var layers = map[string][]string{
 }
 
 // kernels are arithmetic: time and randomness are arguments, and nothing waits.
-var kernels = []string{"replica/version", "membership/ring", "membership/epoch", "antientropy/merkle", "coordinator/quorum", "coordinator/admission/share", "resp/glob"}
+var kernels = []string{"replica/version", "membership/ring", "membership/epoch", "antientropy/merkle", "coordinator/quorum", "coordinator/admission/share", "resp/glob", "resp/acl"}
 
 // bannedInKernels names what would let a kernel wait, look at the world or be
 // changed from two sides at once.
