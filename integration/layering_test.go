@@ -35,9 +35,10 @@ var layers = map[string][]string{
 	"coordinator": {"coordinator/quorum", "membership/ring", "replica/version"},
 	// resp names the coordinator's types and errors, and speaks of slots,
 	// contexts and tokens, which are kernel words.
-	"resp":                 {"coordinator", "membership/ring", "replica/version", "resp/glob", "resp/acl"},
+	"resp":                 {"coordinator", "membership/ring", "replica/version", "resp/glob", "resp/acl", "resp/rdb"},
 	"resp/glob":            {},
 	"resp/acl":             {"resp/glob"},
+	"resp/rdb":             {},
 	"integration/simnet":   {},
 	"cmd/redynamo/node":    {"*"},
 	"cmd/redynamo":         {"cmd/redynamo/node", "cmd/redynamo/loadgen", "cmd/redynamo/history", "cmd/redynamo/record"},

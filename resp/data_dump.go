@@ -4,6 +4,7 @@ import (
 	"math"
 
 	"github.com/redynamo/redynamo/replica/version"
+	"github.com/redynamo/redynamo/resp/rdb"
 )
 
 // dumpCommands carry values to Redis and from it.
@@ -28,7 +29,7 @@ func startDump(s *session, args [][]byte) pending {
 			w.Null()
 			return
 		}
-		w.Bulk(dumpString(v.Value))
+		w.Bulk(rdb.Dump(v.Value))
 	})
 }
 
@@ -85,7 +86,10 @@ func startRestore(s *session, args [][]byte) pending {
 	at, fault := parseTTL(args[2])
 	var value []byte
 	if fault == "" {
-		value, fault = restoreString(args[3], s.limits().MaxValue)
+		var err error
+		if value, err = rdb.Restore(args[3], s.limits().MaxValue); err != nil {
+			fault = errorText(err)
+		}
 	}
 	switch {
 	case at == 0 || o.absolute:

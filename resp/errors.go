@@ -7,6 +7,7 @@ import (
 
 	"github.com/redynamo/redynamo/coordinator"
 	"github.com/redynamo/redynamo/replica/version"
+	"github.com/redynamo/redynamo/resp/rdb"
 )
 
 // Error texts of Redis that more than one command uses.
@@ -29,6 +30,7 @@ const (
 	errReplyTooLong = "ERR the reply would be longer than the limit of this server"
 	errInternal     = "ERR internal error"
 	errShutdown     = "ERR the server is shutting down"
+	errDumpSum      = "ERR DUMP payload version or checksum are wrong"
 )
 
 // wording is the one table from sentinel to Redis error. The first row that
@@ -56,6 +58,10 @@ var wording = [...]struct {
 	{version.ErrNotFinite, "ERR increment would produce NaN or Infinity"},
 	{version.ErrBadToken, errBadContext},
 	{version.ErrCorrupt, "ERR stored data is damaged on too many replicas"},
+	{rdb.ErrSum, errDumpSum},
+	{rdb.ErrData, "ERR Bad data format"},
+	{rdb.ErrType, "ERR Bad data format: only strings can be restored here"},
+	{rdb.ErrTooLong, errTooLong},
 	{context.DeadlineExceeded, "TIMEOUT the request took too long"},
 	{context.Canceled, errShutdown},
 }

@@ -1,4 +1,4 @@
-package resp
+package rdb
 
 import (
 	"bytes"
@@ -38,7 +38,7 @@ func TestDumpIsThatOfRedis(t *testing.T) {
 		{strings.Repeat("ab", 300), "00c310425802616261e0ff01e0ff01e03a010161620a003897a9748ed12c00"},
 		{"abcdefghijklmnopqrstuvwxyz0123456789abc", "00276162636465666768696a6b6c6d6e6f707172737475767778797a303132333435363738396162630a00fb6e5a81948a58d8"},
 	} {
-		if got := hex.EncodeToString(dumpString([]byte(c.value))); got != c.want {
+		if got := hex.EncodeToString(Dump([]byte(c.value))); got != c.want {
 			t.Errorf("%.40q: %s, want %s", c.value, got, c.want)
 		}
 	}
@@ -56,14 +56,14 @@ func TestRestoreReadsWhatDumpWrote(t *testing.T) {
 		if rnd.IntN(4) == 0 {
 			value = fmt.Append(nil, int64(rnd.Uint64())>>rnd.IntN(64))
 		}
-		payload := dumpString(value)
-		got, fault := restoreString(payload, 1<<16)
-		if fault != "" || !bytes.Equal(got, value) {
-			t.Fatalf("seed %d: %.100q became %.100q, %q", seed, value, got, fault)
+		payload := Dump(value)
+		got, fault := Restore(payload, 1<<16)
+		if fault != nil || !bytes.Equal(got, value) {
+			t.Fatalf("seed %d: %.100q became %.100q, %v", seed, value, got, fault)
 		}
 		payload[rnd.IntN(len(payload))] ^= 1 << rnd.IntN(8)
-		if _, fault := restoreString(payload, 1<<16); fault != errDumpSum {
-			t.Fatalf("seed %d: a payload of %.100q with a wrong bit: %q", seed, value, fault)
+		if _, fault := Restore(payload, 1<<16); fault != ErrSum {
+			t.Fatalf("seed %d: a payload of %.100q with a wrong bit: %v", seed, value, fault)
 		}
 	}
 }
@@ -72,46 +72,46 @@ func TestRestoreRefusesWhatIsNoString(t *testing.T) {
 	for _, c := range []struct {
 		body    string
 		version uint16
-		want    string
+		want    error
 	}{
-		{"\x00\x05hello", 11, ""},
-		{"\x00\x05hello", 12, errDumpSum},
-		{"", 10, errDumpData},
-		{"\x00", 10, errDumpData},
-		{"\x00\x06hello", 10, errDumpData},
-		{"\x01\x01\x01a", 10, errDumpType},
-		{"\x15\x01\x01a", 10, errDumpType},
-		{"\x08\x01a", 10, errDumpData},
-		{"\x16\x01a", 10, errDumpData},
-		{"\x00\xc4\x01", 10, errDumpData},
-		{"\x00\x82\x01", 10, errDumpData},
-		{"\x00\xc2\x01", 10, errDumpData},
-		{"\x00\xc3\x05\x0b\x00a\xe0\x01\x00", 10, ""},
-		{"\x00\xc3\x05\x0c\x00a\xe0\x01\x00", 10, errDumpData},
+		{"\x00\x05hello", 11, nil},
+		{"\x00\x05hello", 12, ErrSum},
+		{"", 10, ErrData},
+		{"\x00", 10, ErrData},
+		{"\x00\x06hello", 10, ErrData},
+		{"\x01\x01\x01a", 10, ErrType},
+		{"\x15\x01\x01a", 10, ErrType},
+		{"\x08\x01a", 10, ErrData},
+		{"\x16\x01a", 10, ErrData},
+		{"\x00\xc4\x01", 10, ErrData},
+		{"\x00\x82\x01", 10, ErrData},
+		{"\x00\xc2\x01", 10, ErrData},
+		{"\x00\xc3\x05\x0b\x00a\xe0\x01\x00", 10, nil},
+		{"\x00\xc3\x05\x0c\x00a\xe0\x01\x00", 10, ErrData},
 	} {
-		if _, fault := restoreString(sealed(c.body, c.version), 100); fault != c.want {
-			t.Errorf("%q: %q, want %q", c.body, fault, c.want)
+		if _, fault := Restore(sealed(c.body, c.version), 100); fault != c.want {
+			t.Errorf("%q: %v, want %v", c.body, fault, c.want)
 		}
 	}
 }
 
 func TestRestoreAllocatesNoMoreThanAValueMayHave(t *testing.T) {
 	bomb := sealed("\x00\xc3\x05\x81\x00\x00\x00\xff\xff\xff\xff\xff\x00a\xe0\x01\x00", 10)
-	if _, fault := restoreString(bomb, 1<<20); fault != errTooLong {
-		t.Errorf("got %q", fault)
+	if _, fault := Restore(bomb, 1<<20); fault != ErrTooLong {
+		t.Errorf("got %v", fault)
 	}
-	if n := testing.AllocsPerRun(10, func() { restoreString(bomb, 1<<20) }); n > 0 {
+	if n := testing.AllocsPerRun(10, func() { Restore(bomb, 1<<20) }); n > 0 {
 		t.Errorf("%v allocations", n)
 	}
-	for size, want := range map[int]string{1000: "", 999: errTooLong} {
+	for size, want := range map[int]error{1000: nil, 999: ErrTooLong} {
 		for _, value := range []string{strings.Repeat("x", 1000), string(noise(1000))} {
-			if _, fault := restoreString(dumpString([]byte(value)), size); fault != want {
-				t.Errorf("at most %d: %q, want %q", size, fault, want)
+			if _, fault := Restore(Dump([]byte(value)), size); fault != want {
+				t.Errorf("at most %d: %v, want %v", size, fault, want)
 			}
 		}
 	}
-	if got, fault := restoreString(sealed("\x00\xc2\x00\x00\x00\x80", 10), 4); fault != errTooLong {
-		t.Errorf("a number of 11 digits: %q, %q", got, fault)
+	if got, fault := Restore(sealed("\x00\xc2\x00\x00\x00\x80", 10), 4); fault != ErrTooLong {
+		t.Errorf("a number of 11 digits: %q, %v", got, fault)
 	}
 }
 
@@ -142,18 +142,18 @@ func FuzzRestore(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		const most = 1 << 12
-		if value, _ := restoreString(body, most); len(value) > most {
+		if value, _ := Restore(body, most); len(value) > most {
 			t.Fatalf("%d bytes", len(value))
 		}
-		value, fault := restoreString(sealed(string(body), rdbWritten), most)
+		value, fault := Restore(sealed(string(body), written), most)
 		switch {
-		case fault != "" && value != nil:
-			t.Fatalf("%q and a value", fault)
+		case fault != nil && value != nil:
+			t.Fatalf("%v and a value", fault)
 		case len(value) > most:
 			t.Fatalf("%d bytes", len(value))
-		case fault == "":
-			if again, fault := restoreString(dumpString(value), most); fault != "" || !bytes.Equal(again, value) {
-				t.Fatalf("%q became %q, %q", value, again, fault)
+		case fault == nil:
+			if again, fault := Restore(Dump(value), most); fault != nil || !bytes.Equal(again, value) {
+				t.Fatalf("%q became %q, %v", value, again, fault)
 			}
 		}
 	})
@@ -162,8 +162,8 @@ func FuzzRestore(f *testing.F) {
 func FuzzLZF(f *testing.F) {
 	f.Add([]byte("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaabcabcabcabc"))
 	f.Fuzz(func(t *testing.T, value []byte) {
-		packed := lzfPack(value, len(value)-rdbPackGain)
-		if len(packed) > max(0, len(value)-rdbPackGain) {
+		packed := lzfPack(value, len(value)-packGain)
+		if len(packed) > max(0, len(value)-packGain) {
 			t.Fatalf("%d bytes became %d", len(value), len(packed))
 		}
 		if packed == nil {

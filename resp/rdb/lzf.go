@@ -1,4 +1,4 @@
-package resp
+package rdb
 
 // LZF is how Redis packs strings: runs of literals and references to what stands up
 // to 8 KiB before.
