@@ -33,6 +33,7 @@ type cli struct {
 	Bench  benchCmd  `cmd:"" help:"Load a server that speaks RESP and print throughput, latency and CPU per operation."`
 	Check  checkCmd  `cmd:"" help:"Judge histories of what clients did and saw: exit status 0 is clean, 1 findings, 2 unreadable."`
 	Ring   ringCmd   `cmd:"" help:"Show and change the members of a cluster."`
+	Import importCmd `cmd:"" help:"Bring the strings of a Redis into a cluster, from an RDB file or from a server that goes on serving."`
 }
 
 func main() {

@@ -1,0 +1,23 @@
+// Package migrate brings the strings of a Redis into a cluster: from an RDB file, or
+// from a server that goes on serving.
+//
+// # How it runs
+//
+// A source gives pages: a few hundred keys, and the mark behind them. Each key goes to
+// the worker that its hash names, a connection to one of the addresses, so that two
+// copies of a key (SCAN may show one twice) are written in order. Workers write
+// pipelines of SET and ask another address when one does not answer. Pages end in any
+// order; what is saved is the mark behind the last page before which all have ended, with
+// the counts and the length of the report that belong to it. Who goes on from there may
+// write keys again, and leaves none out.
+//
+//	source --pages--> split by key --jobs--> workers --> pages in order --> state, report
+//
+// At most pagesInFlight pages of pageBytes, and one value more in each, are in memory.
+//
+// # Marks
+//
+// In a file a mark is a position of package rdb, which carries the sum of all before.
+// On a server it is a cursor of SCAN, which means something to that very process only:
+// if the server has another run_id when the import goes on, the walk begins again.
+package migrate

@@ -1,0 +1,293 @@
+package migrate
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// liveSource is a server that goes on serving.
+type liveSource struct {
+	cfg       *Config
+	cl        *redis.Client
+	id        Identity
+	absolute  bool // it knows PEXPIRETIME
+	keys      int64
+	walked    int64
+	cursor    uint64           // of the page that is being taken apart
+	following uint64           // of the one behind it
+	rest      []string         // keys of it that are still to come
+	last      bool             // none is behind it
+	others    map[string]int64 // keys of the other databases
+}
+
+func openLive(ctx context.Context, cfg *Config) (*liveSource, error) {
+	s := &liveSource{cfg: cfg, cl: cfg.From.client(cfg.From.Addrs[0], 1, cfg.DB)}
+	if err := s.greet(ctx); err != nil {
+		_ = s.cl.Close() // the first error counts
+		return nil, fmt.Errorf("%s: %w", cfg.From.Addrs[0], err)
+	}
+	return s, nil
+}
+
+// greet asks the server who it is and how much it has.
+func (s *liveSource) greet(ctx context.Context) error {
+	server, err := s.cl.Info(ctx, "server").Result()
+	if err != nil {
+		return err
+	}
+	s.id = Identity{Source: s.cfg.From.Addrs[0], Run: infoField(server, "run_id")}
+	_, err = s.cl.Do(ctx, "PEXPIRETIME", "x").Result()
+	s.absolute = err == nil
+	if err != nil && !isReply(err) {
+		return err
+	}
+	if s.keys, err = s.cl.DBSize(ctx).Result(); err != nil {
+		return err
+	}
+	space, err := s.cl.Info(ctx, "keyspace").Result()
+	s.others = otherDatabases(space, s.cfg.DB)
+	return err
+}
+
+// infoField is a field of INFO.
+func infoField(info, name string) string {
+	_, rest, _ := strings.Cut("\n"+info, "\n"+name+":")
+	value, _, _ := strings.Cut(rest, "\r")
+	return value
+}
+
+// otherDatabases are the keys of all databases but one, as INFO keyspace tells them.
+func otherDatabases(info string, but int) map[string]int64 {
+	others := map[string]int64{}
+	for line := range strings.Lines(info) {
+		name, fields, found := strings.Cut(strings.TrimSpace(line), ":keys=")
+		number, isDB := strings.CutPrefix(name, "db")
+		if !found || !isDB || number == strconv.Itoa(but) {
+			continue
+		}
+		keys, _, _ := strings.Cut(fields, ",")
+		others[number], _ = strconv.ParseInt(keys, 10, 64) // a foreign one counts none
+	}
+	return others
+}
+
+func (s *liveSource) identity() Identity             { return s.id }
+func (s *liveSource) restarted(before Identity) bool { return before.Run != s.id.Run }
+func (s *liveSource) close() error                   { return s.cl.Close() }
+
+// resume goes on at a cursor.
+func (s *liveSource) resume(m mark, seen int64) {
+	s.following, s.last, s.walked = m.Cursor, m.End, seen
+	s.others = nil // counted before
+}
+
+// next takes a part of what a SCAN answered: as much as may be in one page.
+func (s *liveSource) next(ctx context.Context) (*page, error) {
+	if len(s.rest) == 0 {
+		if s.last {
+			return nil, io.EOF
+		}
+		if err := s.scan(ctx); err != nil {
+			return nil, err
+		}
+	}
+	p := newPage()
+	for db, keys := range s.others {
+		p.mu.counts.elsewhere(db, keys)
+	}
+	s.others = nil
+	if err := s.fill(ctx, p); err != nil {
+		return nil, err
+	}
+	// The mark moves when all that the cursor stands for has been taken.
+	p.mark.Cursor = s.cursor
+	if len(s.rest) == 0 {
+		p.mark.Cursor, p.mark.End = s.following, s.last
+	}
+	p.share = min(1, float64(s.walked)/float64(max(s.keys, 1)))
+	return p, nil
+}
+
+func (s *liveSource) scan(ctx context.Context) error {
+	args := []any{"SCAN", s.following, "COUNT", pageKeys}
+	if s.cfg.Match != "" {
+		args = append(args, "MATCH", s.cfg.Match)
+	}
+	answer, err := s.cl.Do(ctx, args...).Slice()
+	if err != nil {
+		return err
+	}
+	if len(answer) != 2 {
+		return fmt.Errorf("SCAN answers %d parts", len(answer))
+	}
+	list, _ := answer[1].([]any)
+	s.cursor = s.following
+	if s.following, err = strconv.ParseUint(fmt.Sprint(answer[0]), 10, 64); err != nil {
+		return fmt.Errorf("SCAN answers the cursor %v", answer[0])
+	}
+	seen := make(map[string]bool, len(list))
+	for _, k := range list {
+		if key := fmt.Sprint(k); !seen[key] {
+			seen[key] = true
+			s.rest = append(s.rest, key)
+		}
+	}
+	s.last = s.following == 0
+	s.walked += int64(len(list))
+	return nil
+}
+
+// fill takes as many keys as a page may hold.
+func (s *liveSource) fill(ctx context.Context, p *page) error {
+	types, sizes, err := s.look(ctx, s.rest)
+	if err != nil {
+		return err
+	}
+	var wanted []string
+	var bytes int64
+	n := 0
+	for ; n < len(s.rest) && bytes < pageBytes; n++ {
+		key := s.rest[n]
+		switch {
+		case types[n] == "none": // gone since
+		case types[n] != "string":
+			p.mu.counts.note(types[n], sizes[n])
+			p.mu.counts.Unsupported++
+			p.name([]byte(key), types[n], "of a type that is not stored")
+		case len(key) > s.cfg.MaxKey:
+			s.tooLong(p, key[:s.cfg.MaxKey], sizes[n], "the key is too long, this is its beginning")
+		case sizes[n] > int64(s.cfg.MaxValue):
+			s.tooLong(p, key, sizes[n], fmt.Sprintf("%d bytes are too long", sizes[n]))
+		case s.cfg.DryRun:
+			p.mu.counts.note("string", sizes[n])
+		default:
+			wanted = append(wanted, key)
+			bytes += sizes[n]
+		}
+	}
+	s.rest = s.rest[n:]
+	return s.get(ctx, p, wanted)
+}
+
+func (s *liveSource) tooLong(p *page, key string, size int64, why string) {
+	p.mu.counts.note("string", size)
+	p.mu.counts.TooLong++
+	p.name([]byte(key), "string", why)
+}
+
+// look asks for the types of keys and for how large their values are: of strings how
+// long, of others what memory they take, if the server says so.
+func (s *liveSource) look(ctx context.Context, keys []string) (types []string, sizes []int64, err error) {
+	kinds, err := s.ask(ctx, keys, func(pipe redis.Pipeliner, key string) { pipe.Do(ctx, "TYPE", key) })
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, k := range kinds {
+		types = append(types, fmt.Sprint(k.Val()))
+	}
+	i := -1
+	large, err := s.ask(ctx, keys, func(pipe redis.Pipeliner, key string) {
+		if i++; types[i] == "string" {
+			pipe.Do(ctx, "STRLEN", key)
+			return
+		}
+		pipe.Do(ctx, "MEMORY", "USAGE", key)
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, l := range large {
+		n, _ := l.Int64() // gone, or not said
+		sizes = append(sizes, n)
+	}
+	return types, sizes, nil
+}
+
+// ask sends one command for each key. What the server answers to each is for the caller.
+func (s *liveSource) ask(ctx context.Context, keys []string, each func(pipe redis.Pipeliner, key string)) ([]*redis.Cmd, error) {
+	if len(keys) == 0 {
+		return nil, nil
+	}
+	pipe := s.cl.Pipeline()
+	for _, key := range keys {
+		each(pipe, key)
+	}
+	cmds, err := pipe.Exec(ctx)
+	if err != nil && !isReply(err) {
+		return nil, err
+	}
+	out := make([]*redis.Cmd, len(cmds))
+	for i, c := range cmds {
+		out[i] = c.(*redis.Cmd)
+	}
+	return out, nil
+}
+
+// expiry asks when a key ends: at which time, or after which.
+func (s *liveSource) expiry() string {
+	if s.absolute {
+		return "PEXPIRETIME"
+	}
+	return "PTTL"
+}
+
+// get asks for values with their ends, both of one moment.
+func (s *liveSource) get(ctx context.Context, p *page, keys []string) error {
+	now := time.Now()
+	cmds, err := s.ask(ctx, keys, func(pipe redis.Pipeliner, key string) {
+		pipe.Do(ctx, "MULTI")
+		pipe.Do(ctx, "GETRANGE", key, 0, s.cfg.MaxValue) // one byte more than it may have
+		pipe.Do(ctx, s.expiry(), key)
+		pipe.Do(ctx, "EXEC")
+	})
+	if err != nil {
+		return err
+	}
+	const each = 4
+	for i, key := range keys {
+		got, err := cmds[i*each+each-1].Slice()
+		if err != nil || len(got) != 2 {
+			return fmt.Errorf("read %.50q: %v, %w", key, cmds[i*each+1], err)
+		}
+		end, known := got[1].(int64)
+		value, isText := got[0].(string)
+		if !isText || !known { // another type since
+			p.mu.counts.note("unknown", 0)
+			p.mu.counts.Unsupported++
+			p.name([]byte(key), "unknown", fmt.Sprintf("was a string and is none any more: %v", got[0]))
+			continue
+		}
+		at, gone := s.endOf(end, now)
+		switch {
+		case gone || p.over(at, now):
+		case len(value) > s.cfg.MaxValue:
+			s.tooLong(p, key, int64(len(value)), "grown too long")
+		default:
+			p.mu.counts.note("string", int64(len(value)))
+			p.items = append(p.items, item{kind: "string", key: []byte(key), value: []byte(value), bytes: int64(len(value)), expireAtMS: at})
+		}
+	}
+	return nil
+}
+
+// endOf is the time at which a key ends, 0 for never; gone means that it has.
+func (s *liveSource) endOf(answer int64, now time.Time) (atMS int64, gone bool) {
+	switch {
+	case answer == -2:
+		return 0, true
+	case answer < 0:
+		return 0, false
+	case s.absolute:
+		return answer, false
+	case answer > math.MaxInt64-now.UnixMilli():
+		return 0, false
+	}
+	return now.UnixMilli() + answer, false
+}

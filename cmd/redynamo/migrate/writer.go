@@ -1,0 +1,205 @@
+package migrate
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// An Endpoint is how servers are reached.
+type Endpoint struct {
+	Addrs          []string
+	User, Password string
+	TLS            *tls.Config // spoken if not nil
+}
+
+// client is for one address. It repeats nothing by itself.
+func (e Endpoint) client(addr string, conns, db int) *redis.Client {
+	return redis.NewClient(&redis.Options{
+		Addr: addr, Username: e.User, Password: e.Password, TLSConfig: e.TLS, DB: db, PoolSize: conns, MaxRetries: -1,
+		Protocol: 2, DisableIdentity: true, DialTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 30 * time.Second,
+	})
+}
+
+// isReply reports whether an error is what a server said, or nil for nothing found.
+func isReply(err error) bool {
+	var reply redis.Error
+	return errors.As(err, &reply)
+}
+
+// fault says what an error of one SET means.
+type fault uint8
+
+const (
+	faultNone fault = iota
+	faultAgain
+	faultKey  // this key is not taken
+	faultStop // nothing will be
+)
+
+// againWords begin errors that pass.
+var againWords = []string{"LOADING", "NOREPLICAS", "UNCERTAIN", "OVERLOADED", "TIMEOUT", "MOVED", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "BUSY"}
+
+// stopWords begin errors that every key would get.
+var stopWords = []string{"NOAUTH", "WRONGPASS", "NOPERM", "READONLY"}
+
+// judge sorts an error of one SET.
+func judge(err error) fault {
+	if err == nil {
+		return faultNone
+	}
+	if !isReply(err) {
+		return faultAgain
+	}
+	text := err.Error()
+	for _, w := range againWords {
+		if strings.HasPrefix(text, w) {
+			return faultAgain
+		}
+	}
+	for _, w := range stopWords {
+		if strings.HasPrefix(text, w) {
+			return faultStop
+		}
+	}
+	switch text {
+	case "ERR max number of clients reached", "ERR the server is shutting down":
+		return faultAgain
+	}
+	return faultKey
+}
+
+// job is what one worker writes of a page.
+type job struct {
+	page  *page
+	items []*item
+}
+
+// A worker writes its part of the keys over one connection at a time.
+type worker struct {
+	cfg     *Config
+	clients []*redis.Client // one for each address
+	at      int             // the one in use
+	jobs    chan job
+}
+
+// spread hands the items of a page to the workers.
+func spread(ctx context.Context, p *page, workers []*worker, seed maphash.Seed) error {
+	parts := make([][]*item, len(workers))
+	n := int32(0)
+	for i := range p.items {
+		it := &p.items[i]
+		w := maphash.Bytes(seed, it.key) % uint64(len(workers))
+		if parts[w] == nil {
+			n++
+		}
+		parts[w] = append(parts[w], it)
+	}
+	if n == 0 {
+		close(p.ended)
+		return nil
+	}
+	p.left.Store(n)
+	for w, items := range parts {
+		if items == nil {
+			continue
+		}
+		select {
+		case workers[w].jobs <- job{p, items}:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+// run writes jobs until there are no more or one cannot be written.
+func (w *worker) run(ctx context.Context) error {
+	for j := range w.jobs {
+		outcomes := make([]outcome, len(j.items))
+		if err := w.write(ctx, j.items, outcomes); err != nil {
+			return err
+		}
+		j.page.settle(j.items, outcomes)
+	}
+	return nil
+}
+
+// Pauses between two tries of what did not go.
+const (
+	firstPause = 50 * time.Millisecond
+	longPause  = 2 * time.Second
+)
+
+// write writes the items, each try those that are left, at the next address if one was
+// no good. It gives up when nothing has gone for the patience there is.
+func (w *worker) write(ctx context.Context, items []*item, outcomes []outcome) error {
+	left := make([]int, len(items))
+	for i := range left {
+		left[i] = i
+	}
+	pause, moved := firstPause, time.Now()
+	for {
+		again, why, err := w.try(ctx, items, left, outcomes)
+		switch {
+		case err != nil:
+			return err
+		case len(again) == 0:
+			return nil
+		case len(again) < len(left):
+			pause, moved = firstPause, time.Now()
+		case time.Since(moved) > w.cfg.Patience:
+			return fmt.Errorf("%s: nothing is taken for %v: %w", w.cfg.To.Addrs[w.at], w.cfg.Patience, why)
+		}
+		left, w.at = again, (w.at+1)%len(w.clients)
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		pause = min(2*pause, longPause)
+	}
+}
+
+// try sends one pipeline, and tells which of the items are to be sent again, and why one
+// of them is.
+func (w *worker) try(ctx context.Context, items []*item, left []int, outcomes []outcome) (again []int, why, err error) {
+	pipe := w.clients[w.at].Pipeline()
+	for _, i := range left {
+		it := items[i]
+		args := []any{"SET", it.key, it.value}
+		if it.expireAtMS != 0 {
+			args = append(args, "PXAT", it.expireAtMS)
+		}
+		if !w.cfg.Replace {
+			args = append(args, "NX")
+		}
+		pipe.Do(ctx, args...)
+	}
+	cmds, _ := pipe.Exec(ctx) // each command has its own error
+	if ctx.Err() != nil {
+		return nil, nil, context.Cause(ctx)
+	}
+	for n, i := range left {
+		err := cmds[n].Err()
+		if errors.Is(err, redis.Nil) {
+			outcomes[i] = outcome{kept: true}
+			continue
+		}
+		switch judge(err) {
+		case faultAgain:
+			again, why = append(again, i), err
+		case faultKey:
+			outcomes[i] = outcome{err: err}
+		case faultStop:
+			return nil, nil, fmt.Errorf("%s: %w", w.cfg.To.Addrs[w.at], err)
+		}
+	}
+	return again, why, nil
+}
