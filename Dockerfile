@@ -17,6 +17,9 @@ VOLUME /data
 # Plain door, cluster door, node to node, gossip, admin HTTP.
 EXPOSE 6379 6380 7379 7946 7946/udp 8379
 ENV REDYNAMO_DATA_DIR=/data
+# Every client of a container comes from another machine. Whoever publishes its ports
+# decides who can reach them, or gives the node a password; so does the image of Redis.
+ENV REDYNAMO_PROTECTED_MODE=no
 HEALTHCHECK --interval=2s --timeout=3s --start-period=30s --retries=5 CMD ["/redynamo", "health"]
 ENTRYPOINT ["/redynamo"]
 CMD ["server"]

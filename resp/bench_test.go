@@ -65,7 +65,7 @@ func benchmarkBatch(b *testing.B, depth int, args ...string) {
 		b.Fatal(err)
 	}
 	f := &feed{batch: bytes.Repeat(encodeCommand(args), depth), left: max(1, b.N/depth)}
-	ss := newSession(srv, newClient(1, f, time.Now()))
+	ss := newSession(srv, newClient(1, f, srv.access.users.Load().Default(), time.Now()))
 	b.ReportAllocs()
 	b.ResetTimer()
 	ss.loop()

@@ -375,7 +375,7 @@ func (s *Server) describe(dst []byte, c *client, asking *session) []byte {
 	number("tot-mem", int64(qbuf+room+omem))
 	field("events", "r")
 	field("cmd", last)
-	field("user", l.user)
+	field("user", c.user.Load().Name())
 	number("redir", -1)
 	number("resp", int64(c.proto.Load()))
 	field("lib-name", l.lib)

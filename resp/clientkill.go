@@ -5,6 +5,7 @@ package resp
 type killFilter struct {
 	id          int64
 	addr, laddr []byte
+	user        []byte
 	kind        string
 	keepSelf    bool
 }
@@ -19,7 +20,7 @@ func clientKill(s *session, args [][]byte, w *Reply) {
 		w.Simple("OK")
 		return
 	}
-	f, refused := parseKill(args[2:])
+	f, refused := parseKill(s.srv.access, args[2:])
 	if refused != "" {
 		w.Error(refused)
 		return
@@ -27,7 +28,7 @@ func clientKill(s *session, args [][]byte, w *Reply) {
 	w.Int(s.srv.kill(f, s))
 }
 
-func parseKill(args [][]byte) (f killFilter, refused string) {
+func parseKill(a *Access, args [][]byte) (f killFilter, refused string) {
 	f.keepSelf = true
 	for ; len(args) > 0; args = args[2:] {
 		if len(args) == 1 { // only now: what stands before it is judged first
@@ -52,9 +53,10 @@ func parseKill(args [][]byte) (f killFilter, refused string) {
 		case equalFold(args[0], "laddr"):
 			f.laddr = value
 		case equalFold(args[0], "user"):
-			if string(value) != "default" {
+			if !a.knows(value) {
 				return f, "ERR No such user '" + clip(value, shownBytes) + "'"
 			}
+			f.user = value
 		case equalFold(args[0], "skipme") && equalFold(value, "yes"):
 			f.keepSelf = true
 		case equalFold(args[0], "skipme") && equalFold(value, "no"):
@@ -73,6 +75,7 @@ func (s *Server) kill(f killFilter, asking *session) (killed int64) {
 		switch {
 		case f.kind != "" && c.kind() != f.kind, f.id != 0 && c.id != f.id,
 			f.addr != nil && c.addr != string(f.addr),
+			f.user != nil && c.user.Load().Name() != string(f.user),
 			f.laddr != nil && c.laddr != string(f.laddr),
 			f.keepSelf && c == asking.client:
 			continue

@@ -26,7 +26,9 @@ type Config struct {
 	Port int
 	// TLS says that the listener speaks it: what shows the port shows it as such.
 	TLS bool
-	// Password is requirepass; empty lets everybody in.
+	// Access knows the users of the node: both doors have the same. Nil = one of this
+	// door's own, without a file, with Password for requirepass.
+	Access   *Access
 	Password string
 	// TokenKey seals the contexts handed to clients. It is asked for each time,
 	// because a forming cluster may still change it. Nil = a key of zeros.

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/redynamo/redynamo/resp/acl"
 )
 
 // A client is what one connection shows to the others (CLIENT LIST, CLIENT
@@ -22,6 +24,7 @@ type client struct {
 	last   atomic.Pointer[command]
 	proto  atomic.Int32
 	killed atomic.Bool
+	user   atomic.Pointer[acl.User]
 	gone   chan struct{}              // closed with killed
 	sub    atomic.Pointer[subscriber] // nil if it never subscribed
 
@@ -37,15 +40,14 @@ type client struct {
 // labels are what a client says of itself.
 type labels struct {
 	name, lib, libVersion string
-	user                  string
 	noEvict, noTouch      bool
 }
 
-func newClient(id int64, nc net.Conn, now time.Time) *client {
+func newClient(id int64, nc net.Conn, user *acl.User, now time.Time) *client {
 	c := &client{id: id, conn: nc, gone: make(chan struct{}), addr: addrText(nc.RemoteAddr()), laddr: addrText(nc.LocalAddr()), since: now}
 	c.used.Store(now.UnixMilli())
 	c.proto.Store(2)
-	c.mu.user = "default"
+	c.user.Store(user)
 	return c
 }
 

@@ -1,9 +1,6 @@
 package resp
 
-import (
-	"crypto/sha256"
-	"crypto/subtle"
-)
+import "github.com/redynamo/redynamo/resp/acl"
 
 // emulated is the Redis version whose commands and replies are promised; it is
 // what clients parse from HELLO and INFO to decide what they may use.
@@ -90,7 +87,7 @@ func runReset(s *session, _ [][]byte, w *Reply) {
 	s.endTransaction()
 	s.unsubscribe()
 	s.replyOff, s.skipNext = false, false
-	s.guard.trust = !s.srv.params.locked()
+	s.logOut()
 	s.setProto(2)
 	s.client.label(func(l *labels) { l.name, l.noEvict, l.noTouch = "", false, false })
 	w.Simple("RESET")
@@ -101,45 +98,35 @@ func (s *session) setProto(version int) {
 	s.client.proto.Store(int32(version))
 }
 
-// password is the requirepass of a server, as a digest, so that comparing takes
-// the same time whatever was sent.
-type password [sha256.Size]byte
-
-// matches compares without telling by its duration how much was right.
-func (p *password) matches(given []byte) bool {
-	sum := sha256.Sum256(given)
-	return subtle.ConstantTimeCompare(sum[:], p[:]) == 1
-}
-
-// login checks user and password; an unknown user takes the same path.
-func (s *session) login(user, secret []byte) bool {
-	known := subtle.ConstantTimeCompare(user, []byte("default")) == 1
-	right := true // without a password set, the default user may use any
-	if p := s.srv.params.secret(); p != nil {
-		right = p.matches(secret)
-	}
-	if !known || !right {
+// login makes the connection a user's; an unknown user takes the same path as a
+// wrong password.
+func (s *session) login(word, name, secret []byte) bool {
+	users := s.srv.access.users.Load()
+	user := users.Find(string(name))
+	if !user.Admits(secret) {
 		s.srv.counts.authFailed.Add(1)
+		s.noteDenied("auth", string(word), string(name))
 		return false
 	}
+	s.become(users, user)
 	s.guard.trust = true
 	return true
 }
 
 func runAuth(s *session, args [][]byte, w *Reply) {
-	user, secret := []byte("default"), args[len(args)-1]
+	user, secret := []byte(acl.Default), args[len(args)-1]
 	switch {
 	case len(args) > 3:
 		w.Error(errSyntax)
 		return
 	case len(args) == 3:
 		user = args[1]
-	case !s.srv.params.locked():
+	case s.srv.access.users.Load().Default().NoPass():
 		w.Error("ERR AUTH <password> called without any password configured for the default user. " +
 			"Are you sure your configuration is correct?")
 		return
 	}
-	if !s.login(user, secret) {
+	if !s.login(args[0], user, secret) {
 		w.Error(errWrongPass)
 		return
 	}
@@ -190,7 +177,7 @@ func runHello(s *session, args [][]byte, w *Reply) {
 	case refused != "":
 		w.Error(refused)
 		return
-	case h.user != nil && !s.login(h.user, h.secret):
+	case h.user != nil && !s.login(args[0], h.user, h.secret):
 		w.Error(errWrongPass)
 		return
 	case !s.guard.trust:

@@ -9,11 +9,19 @@ import (
 // gate decides whether a command may be run now and returns the refusal, or "".
 // The order is Redis's: what concerns the client before what concerns the data.
 func (s *session) gate(row *command, args [][]byte) string {
+	if users := s.srv.access.users.Load(); users != s.who.users && !s.renew(users) {
+		return errNoAuth
+	}
 	if !s.guard.trust && !row.noAuth {
 		return errNoAuth
 	}
 	if row.barred != "" {
 		return row.barred
+	}
+	if !s.free {
+		if refused := s.denied(row, args); refused != "" {
+			return refused
+		}
 	}
 	if row.data && !s.admin().Ready() {
 		return errLoading

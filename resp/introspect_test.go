@@ -40,6 +40,7 @@ func TestSlowWordsTellNoPasswords(t *testing.T) {
 		t.Fatal(err)
 	}
 	for command, want := range map[string]string{
+		"ACL SETUSER u on >secret ~k":                  "ACL SETUSER (redacted) (redacted) (redacted) (redacted)",
 		"AUTH secret":                                  "AUTH (redacted)",
 		"auth me secret":                               "auth (redacted) (redacted)",
 		"HELLO 3 SETNAME x auth me secret":             "HELLO 3 SETNAME x auth (redacted) (redacted)",

@@ -2,7 +2,6 @@ package resp
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"fmt"
 	"math"
 	"slices"
@@ -20,29 +19,25 @@ type params struct {
 	// slowAfter is slowlog-log-slower-than in microseconds, slowMax
 	// slowlog-max-len, latencyMS latency-monitor-threshold.
 	slowAfter, slowMax, latencyMS atomic.Int64
-	pass                          atomic.Pointer[password]
+	access                        *Access // has requirepass, protected-mode and acllog-max-len
 	fixed                         []Field // by name
 }
 
 // load takes the initial values. Clients ask for many parameters of Redis; those
 // that mean something here tell the truth, the rest what Redis has when the
 // feature is off.
-func (p *params) load(cfg *Config) {
+func (p *params) load(cfg *Config, access *Access) {
+	p.access = access
 	p.clients.Store(int64(cfg.Limits.MaxClients))
 	p.slowAfter.Store(defaultSlowAfter)
 	p.slowMax.Store(defaultSlowlog)
-	p.setPassword(cfg.Password)
-	yes := func(b bool) string {
-		if b {
-			return "yes"
-		}
-		return "no"
-	}
 	openPort, tlsPort := cfg.Port, 0
 	if cfg.TLS {
 		openPort, tlsPort = 0, cfg.Port
 	}
 	p.fixed = append([]Field{
+		{"acl-pubsub-default", "resetchannels"},
+		{"aclfile", ""}, // paths of the server are nobody's business
 		{"activerehashing", "yes"},
 		{"appendfsync", "always"},
 		{"appendonly", "yes"},
@@ -51,10 +46,10 @@ func (p *params) load(cfg *Config) {
 			cfg.Limits.PushHard, cfg.Limits.PushSoft, int(cfg.Limits.PushSoftTime.Seconds()))},
 		{"client-query-buffer-limit", strconv.Itoa(cfg.Limits.MaxCommand)},
 		{"cluster-allow-reads-when-down", "yes"},
-		{"cluster-enabled", yes(cfg.Door == Cluster)},
+		{"cluster-enabled", yesNo(cfg.Door == Cluster)},
 		{"cluster-require-full-coverage", "no"},
 		{"databases", "1"},
-		{"dir", ""}, // paths of the server are nobody's business
+		{"dir", ""}, // the same
 		{"enable-debug-command", "no"},
 		{"enable-module-command", "no"},
 		{"hz", "10"},
@@ -79,23 +74,17 @@ func (p *params) load(cfg *Config) {
 
 func (p *params) maxClients() int { return int(min(p.clients.Load(), math.MaxInt)) }
 
-// locked reports whether a password is needed.
-func (p *params) locked() bool { return p.pass.Load() != nil }
-
-func (p *params) secret() *password { return p.pass.Load() }
-
-func (p *params) setPassword(text string) {
-	if text == "" {
-		p.pass.Store(nil)
-		return
+func yesNo(b bool) string {
+	if b {
+		return "yes"
 	}
-	sum := password(sha256.Sum256([]byte(text)))
-	p.pass.Store(&sum)
+	return "no"
 }
 
 // list gives every parameter by name. The password is never shown.
 func (p *params) list() []Field {
 	all := append(slices.Clone(p.fixed),
+		Field{"protected-mode", yesNo(p.access.protected.Load())},
 		Field{"requirepass", ""})
 	for _, n := range p.numbers() {
 		all = append(all, Field{n.name, strconv.FormatInt(n.at.Load(), 10)})
@@ -111,8 +100,9 @@ type number struct {
 	least, most int64
 }
 
-func (p *params) numbers() [4]number {
+func (p *params) numbers() [5]number {
 	return [...]number{
+		p.access.number(),
 		{"latency-monitor-threshold", &p.latencyMS, 0, math.MaxInt64},
 		{"maxclients", &p.clients, 1, math.MaxUint32},
 		{"slowlog-log-slower-than", &p.slowAfter, -1, math.MaxInt64},
@@ -123,7 +113,12 @@ func (p *params) numbers() [4]number {
 // refusal returns the reason why a parameter cannot be set to value, or "".
 // Setting a parameter to the value it has is always allowed.
 func (p *params) refusal(name, value string) string {
-	if name == "requirepass" {
+	switch {
+	case name == "requirepass":
+		return ""
+	case name == "protected-mode" && !strings.EqualFold(value, "yes") && !strings.EqualFold(value, "no"):
+		return "argument must be 'yes' or 'no'"
+	case name == "protected-mode":
 		return ""
 	}
 	for _, n := range p.numbers() {
@@ -147,10 +142,14 @@ func (p *params) refusal(name, value string) string {
 	return ""
 }
 
-// set changes one parameter. Requires: refusal has no reason against it.
-func (p *params) set(name, value string) {
-	if name == "requirepass" {
-		p.setPassword(value)
+// set changes one parameter, as asking wants. Requires: refusal has no reason against
+// it.
+func (p *params) set(asking *session, name, value string) error {
+	switch name {
+	case "requirepass":
+		return p.access.setPassword(asking, value)
+	case "protected-mode":
+		p.access.protected.Store(strings.EqualFold(value, "yes"))
 	}
 	for _, n := range p.numbers() {
 		if n.name == name {
@@ -158,6 +157,7 @@ func (p *params) set(name, value string) {
 			n.at.Store(v)
 		}
 	}
+	return nil
 }
 
 func (p *params) known(name string) bool {
@@ -172,7 +172,7 @@ func configSubcommands() []command {
 		{name: "help", arity: 2, flags: words("loading stale"), since: "5.0.0", summary: "Lists the subcommands."},
 		{name: "resetstat", arity: 2, flags: admin, run: configResetStat, since: "2.0.0", summary: "Sets the counts of INFO to 0."},
 		{name: "rewrite", arity: 2, flags: admin, run: configRewrite, since: "2.8.0", summary: "Refused: settings come from flags and the configuration file."},
-		{name: "set", arity: -4, flags: admin, run: configSet, since: "2.0.0", summary: "Changes maxclients, requirepass, slowlog-log-slower-than, slowlog-max-len or latency-monitor-threshold of this door.",
+		{name: "set", arity: -4, flags: admin, run: configSet, since: "2.0.0", summary: "Changes maxclients, slowlog-log-slower-than, slowlog-max-len or latency-monitor-threshold of this door, requirepass, protected-mode or acllog-max-len of this node.",
 			tips: words("request_policy:all_nodes response_policy:all_succeeded"), args: arguments("parameter string", "value string")},
 	}
 	rows[1].run = helper("config", rows)
@@ -241,7 +241,10 @@ func configSet(s *session, args [][]byte, w *Reply) {
 		}
 	}
 	for i, name := range names {
-		s.srv.params.set(name, string(pairs[2*i+1]))
+		if err := s.srv.params.set(s, name, string(pairs[2*i+1])); err != nil {
+			w.Error("ERR CONFIG SET failed (possibly related to argument '" + name + "') - " + err.Error())
+			return
+		}
 	}
 	w.Simple("OK")
 }

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/redynamo/redynamo/resp/acl"
 	"github.com/redynamo/redynamo/resp/glob"
 )
 
@@ -61,10 +62,16 @@ func pubsubCommands() []command {
 			rows[i].categories = words("pubsub")
 			rows[i].pushes = true
 			rows[i].subscribed = !rows[i].has("fast")
+			rows[i].channels = heard[rows[i].name]
 		}
 	}
 	return rows
 }
+
+// heard says of which commands the channels are judged; to end a subscription needs no
+// permission.
+var heard = map[string]channelArgs{"subscribe": allChannels, "ssubscribe": allChannels, "psubscribe": allPatterns,
+	"publish": oneChannel, "spublish": oneChannel}
 
 func pubsubSubcommands() []command {
 	row := func(name string, arity int, since, summary string, run handler, args ...argument) command {
@@ -164,6 +171,11 @@ func begins(t topic) handler {
 		}
 		h.mu.Lock()
 		defer h.mu.Unlock()
+		if !s.mayHear(t, names) { // what closes those who may not has looked before
+			h.names.give(bytes)
+			w.Error(denials[acl.NoChannel].text)
+			return
+		}
 		for _, name := range names {
 			if h.addLocked(sub, t, string(name)) {
 				bytes -= int64(len(name) + subscriptionBytes)

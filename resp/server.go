@@ -18,6 +18,7 @@ type Server struct {
 	table  *table
 	hub    *Hub
 	begun  time.Time // monotonic
+	access *Access
 	params params
 	counts counts
 
@@ -75,13 +76,22 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("resp: %w", err)
 	}
 	s.table = table
-	s.params.load(&s.cfg)
+	if s.access = cfg.Access; s.access == nil {
+		if s.access, err = NewAccess(AccessConfig{Password: cfg.Password}); err != nil {
+			return nil, err
+		}
+	}
+	if err := table.identify(s.access.catalog); err != nil {
+		return nil, fmt.Errorf("resp: %w", err)
+	}
+	s.params.load(&s.cfg, s.access)
 	s.query.limit, s.replies.limit = cfg.Limits.MaxQuery, cfg.Limits.MaxReplies
 	s.queued.limit = cfg.Limits.MaxQueuedTotal
 	s.base, s.cancel = context.WithCancel(context.Background())
 	s.mu.clients = make(map[int64]*client)
 	s.mu.listeners = make(map[net.Listener]struct{})
 	s.registerMetrics()
+	s.access.attach(s)
 	return s, nil
 }
 
@@ -154,6 +164,11 @@ func (s *Server) removeListener(ln net.Listener) {
 
 // accept starts a connection, or refuses it.
 func (s *Server) accept(nc net.Conn) {
+	if s.access.shuts(nc.RemoteAddr()) {
+		s.counts.rejected.Add(1)
+		s.refuse(nc, errProtected)
+		return
+	}
 	c, full := s.register(nc)
 	switch {
 	case c != nil:
@@ -164,7 +179,7 @@ func (s *Server) accept(nc net.Conn) {
 		}()
 	case full:
 		s.counts.rejected.Add(1)
-		s.refuse(nc)
+		s.refuse(nc, errMaxClients)
 	default:
 		_ = nc.Close() // stopping
 	}
@@ -182,15 +197,17 @@ func (s *Server) register(nc net.Conn) (c *client, full bool) {
 		return nil, true
 	}
 	s.mu.lastID++
-	c = newClient(s.mu.lastID, nc, s.cfg.Now())
+	c = newClient(s.mu.lastID, nc, s.access.users.Load().Default(), s.cfg.Now())
 	s.mu.clients[c.id] = c
 	s.wg.Add(1)
 	return c, false
 }
 
-// refuse tells a client that there are too many, without holding up the accept
-// loop: a TLS connection may have to shake hands first.
-func (s *Server) refuse(nc net.Conn) {
+const errMaxClients = "ERR max number of clients reached"
+
+// refuse tells a client why it is not served, without holding up the accept loop: a
+// TLS connection may have to shake hands first.
+func (s *Server) refuse(nc net.Conn, text string) {
 	select {
 	case s.refused <- struct{}{}:
 	default:
@@ -201,7 +218,7 @@ func (s *Server) refuse(nc net.Conn) {
 		defer func() { <-s.refused }()
 		defer func() { _ = nc.Close() }()
 		if nc.SetDeadline(time.Now().Add(refusalTimeout)) == nil {
-			_, _ = nc.Write([]byte("-ERR max number of clients reached\r\n"))
+			_, _ = nc.Write([]byte("-" + text + "\r\n"))
 		}
 	})
 }

@@ -64,10 +64,7 @@ func strangerCommands() []command {
 			tips:  words("request_policy:all_shards response_policy:agg_min"),
 			since: "3.0.0", complexity: "O(1)", summary: "Answers at once how many further nodes have every write this connection had acknowledged.",
 			args: arguments("numreplicas integer", "timeout integer")},
-		container("acl", "server", "6.0.0", "6.0.0",
-			command{name: "list", arity: 2, flags: admin, run: aclList, summary: "Lists the one user."},
-			command{name: "users", arity: 2, flags: admin, run: aclUsers, summary: "Names the one user."},
-			command{name: "whoami", arity: 2, flags: words("noscript loading stale"), run: aclWhoAmI, summary: "Names the user of the connection."}),
+		aclCommand(),
 		container("function", "scripting", "7.0.0", "7.0.0",
 			command{name: "flush", arity: -2, flags: words("write noscript"), run: functionFlush, summary: "Accepted; there are no functions.",
 				tips: words("request_policy:all_shards response_policy:all_succeeded")},
@@ -168,22 +165,6 @@ func runWait(s *session, args [][]byte, w *Reply) {
 		}
 		w.Int(int64(max(0, acks-1)))
 	}
-}
-
-func aclWhoAmI(s *session, _ [][]byte, w *Reply) { w.BulkString(s.client.labels().user) }
-
-func aclUsers(_ *session, _ [][]byte, w *Reply) {
-	w.Array(1)
-	w.BulkString("default")
-}
-
-func aclList(s *session, _ [][]byte, w *Reply) {
-	w.Array(1)
-	if s.srv.params.locked() {
-		w.BulkString("user default on ~* &* +@all") // the digest is not shown
-		return
-	}
-	w.BulkString("user default on nopass ~* &* +@all")
 }
 
 func scriptExists(_ *session, args [][]byte, w *Reply) {

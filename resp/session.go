@@ -28,6 +28,7 @@ type session struct {
 	batch  []redcon.Command // reused
 	pipeline
 	settings
+	who
 	sub    *subscriber // once it has subscribed to something
 	owed   int         // reply bytes handed over and not waited for
 	seen   seen        // contexts and tokens of the keys last touched
@@ -50,12 +51,13 @@ type session struct {
 func newSession(srv *Server, c *client) *session {
 	g := &guard{
 		conn: c.conn, limits: &srv.cfg.Limits, query: &srv.query, stop: &srv.stop,
-		trust: !srv.params.locked(), since: time.Now(),
+		since: time.Now(),
 	}
 	s := &session{srv: srv, client: c, guard: g}
 	s.reply.proto = 2
 	s.pipeline = pipeline{seed: srv.seed, window: min(firstWindow, srv.cfg.Limits.Window)}
 	s.seen.seed = srv.seed
+	s.logOut()
 	if view := srv.cfg.Admin.View(); view != nil {
 		s.epoch = view.Version
 	}

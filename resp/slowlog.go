@@ -118,6 +118,8 @@ func secretWords(row *command, args [][]byte) func(i int) bool {
 		return func(i int) bool { return i > 0 }
 	case "hello":
 		return helloSecrets(args)
+	case "acl|setuser":
+		return func(i int) bool { return i > 1 }
 	case "config|set":
 		return func(i int) bool { return i > 2 && i%2 == 1 && equalFold(args[i-1], "requirepass") }
 	}

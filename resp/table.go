@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+
+	"github.com/redynamo/redynamo/resp/acl"
 )
 
 // A handler answers a command at once. args[0] is the command as the client
@@ -56,6 +58,9 @@ type command struct {
 	// positions in args. Nil for ordinary commands.
 	keys func(args [][]byte) []int
 
+	// channels says which arguments are channels, for the rules of access.
+	channels channelArgs
+
 	// pushes marks commands that queue messages or confirmations, or change how they
 	// look: what was answered before is queued before.
 	pushes bool
@@ -80,6 +85,7 @@ type command struct {
 
 	// Filled when the table is built.
 	full   string // "get", or "command|getkeys"
+	id     acl.ID // in the catalog that rules of access speak of
 	writes bool   // has flag write
 	data   bool   // reads or writes keys: waits for readiness
 	noAuth bool   // allowed before login

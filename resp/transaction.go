@@ -313,7 +313,13 @@ func (s *session) exec(row *command, args [][]byte, mute bool) {
 			break
 		}
 		// CLIENT REPLY and CLIENT KILL in the batch silence what follows them.
-		s.perform(batch[i].row, batch[i].args, s.skipping || s.replyOff || s.closing)
+		mute := s.skipping || s.replyOff || s.closing
+		if refused := s.deniedNow(batch[i].row, batch[i].args); refused != "" {
+			s.settle()
+			s.refuse(batch[i].row, refused, mute)
+			continue
+		}
+		s.perform(batch[i].row, batch[i].args, mute)
 	}
 	s.settle()
 	s.endTransaction()

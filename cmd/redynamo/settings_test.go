@@ -181,6 +181,30 @@ data-dir = "/d"
 	}
 }
 
+func TestAccessIsProtectedUnlessItIsSaidOtherwise(t *testing.T) {
+	for _, c := range []struct {
+		file string
+		args []string
+		want bool
+	}{
+		{"", nil, true},
+		{"", []string{"--protected-mode=no"}, false},
+		{"", []string{"--no-protected-mode"}, false},
+		{"protected-mode = false\naclfile = '/a'\n", nil, false},
+		{"[server]\nprotected-mode = 'no'\naclfile = '/a'\n", []string{"--protected-mode"}, true},
+	} {
+		s := mustParse(t, c.file, append([]string{"server", "--data-dir", "d"}, c.args...)...).Server
+		if s.ProtectedMode != c.want || (s.ACLFile == "/a") != (c.file != "") {
+			t.Errorf("%q %v: protected %v, aclfile %q", c.file, c.args, s.ProtectedMode, s.ACLFile)
+		}
+	}
+	t.Setenv("REDYNAMO_PROTECTED_MODE", "no")
+	t.Setenv("REDYNAMO_ACLFILE", "/e")
+	if s := mustParse(t, "", "server", "--data-dir", "d").Server; s.ProtectedMode || s.ACLFile != "/e" {
+		t.Errorf("of the environment: protected %v, aclfile %q", s.ProtectedMode, s.ACLFile)
+	}
+}
+
 func TestListsAndSwitchesOfTheEnvironment(t *testing.T) {
 	t.Setenv("REDYNAMO_JOIN", "n1:7946,n2:7946")
 	t.Setenv("REDYNAMO_AUTO_JOIN", "false")

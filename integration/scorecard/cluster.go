@@ -129,7 +129,8 @@ func (c *cluster) start(p *node) error {
 	cmd := exec.Command(words[0], slices.Concat(words[1:], p.flags, p.once)...)
 	p.once = nil
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.Env = append(os.Environ(), p.env...)
+	// The clients of namespaces come from other addresses than loopback.
+	cmd.Env = append(append(os.Environ(), "REDYNAMO_PROTECTED_MODE=no"), p.env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := c.net.start(p.index, cmd); err != nil {
 		return fmt.Errorf("start node %d: %w", p.index, err)

@@ -72,6 +72,8 @@ type Config struct {
 
 	RequestTimeout time.Duration // a request is answered, for good or ill, within it; 1 s
 	RequirePass    string        // password of the default user; "" for none
+	ACLFile        string        // users and their rules; "" for none
+	ProtectedMode  bool          // clients of other machines are refused as long as the default user lets everybody in; false
 	MaxClients     int           // connections to each door; resp's default
 	MaxValue       int           // bytes of one value; 1 MiB
 

@@ -326,9 +326,13 @@ func (n *Node) buildCoordinator(context.Context) error {
 func (n *Node) buildDoors(context.Context) error {
 	admin := newRingAdmin(n, handover{n})
 	n.herald = newHerald(n)
+	access, err := newAccess(n.cfg)
+	if err != nil {
+		return err
+	}
 	for i, door := range []resp.Door{resp.Plain, resp.Cluster} {
 		d, err := resp.New(resp.Config{
-			Door: door, Store: n.coord, Admin: n.publish, Ring: admin, Hub: n.herald.hub, Port: port(n.listeners[i]), TLS: n.doorTLS != nil, Password: n.cfg.RequirePass,
+			Door: door, Store: n.coord, Admin: n.publish, Ring: admin, Hub: n.herald.hub, Port: port(n.listeners[i]), TLS: n.doorTLS != nil, Access: access,
 			TokenKey: func() version.MACKey { return version.MACKey(n.members.View().TokenKey) },
 			Limits:   resp.Limits{MaxClients: n.cfg.MaxClients, MaxValue: n.cfg.MaxValue},
 			Now:      n.cfg.Now, Rand: n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set, Params: n.settings(),
