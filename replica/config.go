@@ -40,6 +40,10 @@ type Config struct {
 	// OnHint is told when something is kept for a node that nothing was kept for.
 	// It is called with a lock held and must not block. Default: nobody.
 	OnHint func(target ring.NodeID)
+	// OnExpired is told that nothing of a key is live any more since the time, once
+	// this copy of it has been cleared. It is called with a lock held and must not
+	// block, nor keep the key. Default: nobody.
+	OnExpired func(key []byte, atMS int64)
 	// Now is the wall clock. Default: time.Now.
 	Now func() time.Time
 
@@ -65,6 +69,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Pace == nil {
 		c.Pace = func(context.Context) (func(), error) { return func() {}, nil }
+	}
+	if c.OnExpired == nil {
+		c.OnExpired = func([]byte, int64) {}
 	}
 	if c.Now == nil {
 		c.Now = time.Now

@@ -165,6 +165,9 @@ func (r *Replica) expire(x indexEntry, cutoffMS int64) error {
 		return err
 	}
 	r.meters.expired.Add(dropped)
+	if len(next.Live(cutoffMS)) == 0 {
+		r.cfg.OnExpired(x.key, x.atMS)
+	}
 	return nil
 }
 

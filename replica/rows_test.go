@@ -666,3 +666,37 @@ func TestClosedReplicaRefusesChanges(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestTheEndOfAKeyIsToldOnceAndNotOfOneThatLivesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var told []string
+		h := newHost(t, vfs.NewMem(), 1, func(c *Config) {
+			c.OnExpired = func(key []byte, atMS int64) { told = append(told, fmt.Sprint(string(key), " ", atMS)) }
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- h.Run(ctx) }()
+		at := time.Now().UnixMilli() + 100
+		brief := version.Op{Kind: version.OpSet, Value: []byte("v"), Expiry: version.ExpiryAt, ExpireAtMS: at}
+		for _, key := range []string{"k", "written", "persisted", "sibling"} {
+			h.do(t, key, 0, brief)
+		}
+		h.set(t, "written", "again")
+		h.do(t, "persisted", 0, version.Op{Kind: version.OpExpire})
+		brief.Explicit, brief.ExpireAtMS = true, at+5000
+		h.do(t, "sibling", 0, brief) // has seen nothing, and outlives the other
+		time.Sleep(3 * time.Second)
+		if got, want := fmt.Sprint(told), fmt.Sprintf("[k %d]", at); got != want {
+			t.Errorf("told %s, want %s", got, want)
+		}
+		time.Sleep(time.Minute)
+		if got, want := fmt.Sprint(told), fmt.Sprintf("[k %d sibling %d]", at, at+5000); got != want {
+			t.Errorf("told %s, want %s", got, want)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		h.close(t)
+	})
+}

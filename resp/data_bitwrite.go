@@ -194,6 +194,7 @@ func setOrDelete(value []byte) version.Op {
 func (s *session) beginReplace(key, value []byte, seen version.Token, show func(c *call, w *Reply)) *call {
 	c := s.newCall(key, nil, show)
 	op := setOrDelete(value)
+	c.deed = deedOf(&op)
 	overwriting(&op, seen.Join(s.implicit(key)))
 	op.Explicit, op.MinHLC = true, s.hlc()
 	op.MaxValue, op.MaxSiblings, op.MaxSiblingBytes = s.limits().MaxValue, maxSiblings, maxSiblingBytes

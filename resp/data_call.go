@@ -30,6 +30,7 @@ type call struct {
 	from, to int64
 	fault    string
 	withOld  bool
+	deed     deed
 
 	// The outcome; ready orders it before finish.
 	ready chan struct{}
@@ -95,12 +96,19 @@ func (s *session) beginRead(key []byte, args [][]byte, show func(c *call, w *Rep
 	return c
 }
 
+// peek is beginRead for commands to which a missing key is no miss.
+func (s *session) peek(key []byte, args [][]byte, show func(c *call, w *Reply)) *call {
+	c := s.beginRead(key, args, show)
+	c.deed.unseen = true
+	return c
+}
+
 // beginWrite starts a plain write: it covers what the coordinator holds and all
 // that this connection has read of the key, and it wins over everything the
 // connection has seen (design §3.4).
 func (s *session) beginWrite(key []byte, args [][]byte, op version.Op, show func(c *call, w *Reply)) *call {
 	c := s.newCall(key, args, show)
-	c.withOld = op.ReturnOld
+	c.withOld, c.deed = op.ReturnOld, deedOf(&op)
 	overwriting(&op, s.implicit(key))
 	op.MinHLC = s.hlc()
 	op.MaxValue = s.limits().MaxValue
@@ -115,7 +123,11 @@ func (s *session) tooLong(value []byte) bool { return len(value) > s.limits().Ma
 // writes will win over it.
 func (c *call) winner() (version.Version, bool) {
 	c.s.observe(c.read.Record.MaxHLC())
-	return c.read.Record.Winner(c.s.now().UnixMilli())
+	v, ok := c.read.Record.Winner(c.s.now().UnixMilli())
+	if !ok {
+		c.noteMiss()
+	}
+	return v, ok
 }
 
 // shown is winner for replies that carry the value: the connection has then
@@ -130,6 +142,7 @@ func (c *call) shown() (version.Version, bool) {
 func (c *call) noteWrite() *coordinator.WriteResult {
 	r := &c.wrote
 	c.s.observe(r.HLC)
+	c.noteDeed()
 	if r.Applied || c.withOld {
 		c.s.remember(c.key, r.Token)
 	}

@@ -103,7 +103,7 @@ func startRestore(s *session, args [][]byte) pending {
 	case fault != "" && o.replace:
 		return failed(fault)
 	case fault != "" || over && !o.replace:
-		c := s.beginRead(args[1], args, showBusyOrFault)
+		c := s.peek(args[1], args, showBusyOrFault)
 		c.fault = fault
 		return c
 	case over:
@@ -116,7 +116,9 @@ func startRestore(s *session, args [][]byte) pending {
 	if !o.replace {
 		op.Cond = version.CondAbsent
 	}
-	return s.beginWrite(args[1], args, op, showRestored)
+	c := s.beginWrite(args[1], args, op, showRestored)
+	c.deed.moves = "restore"
+	return c
 }
 
 // parseTTL reads the time to live of RESTORE, 0 for none.

@@ -113,7 +113,7 @@ func startExpire(s *session, args [][]byte, name string, seconds, relative bool)
 // Note: a PERSIST between the two makes LT pass where XX would not; one
 // condition for both would have to come from version.
 func startExpireXXLT(s *session, args [][]byte, atMS int64) pending {
-	c := s.beginRead(args[1], args, func(c *call, w *Reply) {
+	c := s.peek(args[1], args, func(c *call, w *Reply) {
 		if v, ok := c.winner(); !ok || v.Expiry.AtMS == 0 {
 			w.Int(0)
 			return

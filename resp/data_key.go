@@ -104,7 +104,7 @@ func objectCommand() command {
 		return command{
 			name: name, arity: 3, flags: words("readonly"), first: 2, keySpec: words("RO"),
 			tips: words("nondeterministic_output"), since: since, summary: summary, args: arguments("key key"),
-			start: func(s *session, args [][]byte) pending { return s.beginRead(args[2], args, show) },
+			start: func(s *session, args [][]byte) pending { return s.peek(args[2], args, show) },
 		}
 	}
 	subs := []command{

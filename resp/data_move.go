@@ -34,7 +34,7 @@ func moveCommands() []command {
 const moveHalf = "UNCERTAIN the value was written under its new name, and the old key may still be there; the failure was: "
 
 func startRename(s *session, args [][]byte) pending {
-	return s.beginRead(args[1], args, func(c *call, w *Reply) {
+	return s.peek(args[1], args, func(c *call, w *Reply) {
 		switch moved, refused := c.rename(version.CondNone); {
 		case refused != "":
 			w.Error(refused)
@@ -45,7 +45,7 @@ func startRename(s *session, args [][]byte) pending {
 }
 
 func startRenameNX(s *session, args [][]byte) pending {
-	return s.beginRead(args[1], args, func(c *call, w *Reply) {
+	return s.peek(args[1], args, func(c *call, w *Reply) {
 		moved, refused := c.rename(version.CondAbsent)
 		switch {
 		case refused != "":
@@ -79,19 +79,25 @@ func (c *call) rename(cond version.Condition) (moved bool, refused string) {
 	case !moved:
 		return false, ""
 	}
+	s.note(eventNew, "new", to)
 	if err := s.erase(from, c.read.Record.ReadToken()); err != nil {
+		s.note(eventGeneric, "rename_to", to)
 		return true, moveHalf + errorText(err)
 	}
+	s.note(eventGeneric, "rename_from", from)
+	s.note(eventGeneric, "rename_to", to)
 	return true, ""
 }
 
-// put writes a version that was read under another key, and waits.
+// put writes a version that was read under another key, and waits. The caller notes
+// the event.
 func (s *session) put(key []byte, v version.Version, cond version.Condition) (applied bool, err error) {
 	op := version.Op{Kind: version.OpSet, Value: v.Value, Cond: cond}
 	if v.Expiry.AtMS != 0 {
 		op.Expiry, op.ExpireAtMS = version.ExpiryAt, v.Expiry.AtMS
 	}
 	c := s.beginWrite(key, nil, op, nil)
+	c.deed = deed{}
 	defer c.release()
 	if err := c.wait(); err != nil {
 		return false, err
@@ -147,6 +153,8 @@ func startCopy(s *session, args [][]byte) pending {
 		case err != nil:
 			w.Fail(err)
 		case applied:
+			s.note(eventNew, "new", args[2])
+			s.note(eventGeneric, "copy_to", args[2])
 			w.Int(1)
 		default:
 			w.Int(0)
@@ -188,7 +196,7 @@ func startMSetNX(s *session, args [][]byte) pending {
 	m := &setAll{s: s, args: args, at: at}
 	m.reads = &fan{
 		n:     len(at),
-		begin: func(i int) *call { return s.beginRead(args[at[i]], nil, nil) },
+		begin: func(i int) *call { return s.peek(args[at[i]], nil, nil) },
 		fold: func(c *call, _ *Reply) {
 			_, there := c.winner()
 			m.taken = m.taken || there

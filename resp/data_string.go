@@ -308,7 +308,7 @@ func startSetRange(s *session, args [][]byte) pending {
 	case offset < 0:
 		return failed(errOffset)
 	case len(args[3]) == 0:
-		return s.beginRead(args[1], args, showStrLen)
+		return s.peek(args[1], args, showStrLen)
 	case offset > int64(s.limits().MaxValue-len(args[3])):
 		return failedWith(version.ErrTooLarge)
 	}

@@ -150,6 +150,9 @@ func (c *call) replyToken(w *Reply, t version.Token) {
 
 func showVGet(c *call, w *Reply) {
 	live := c.read.Record.Live(c.s.now().UnixMilli())
+	if len(live) == 0 {
+		c.noteMiss()
+	}
 	w.Array(2)
 	c.replyToken(w, c.read.Record.ReadToken())
 	w.Array(len(live))
@@ -165,6 +168,9 @@ const flagFallback = 1
 func showVMeta(c *call, w *Reply) {
 	now := c.s.now().UnixMilli()
 	live := c.read.Record.Live(now)
+	if len(live) == 0 {
+		c.noteMiss()
+	}
 	flags := int64(0)
 	if c.read.Fallback {
 		flags |= flagFallback
@@ -260,6 +266,7 @@ func (s *session) beginVersioned(args [][]byte, tok []byte, op version.Op, o coo
 		op.MinHLC = max(op.MinHLC, t.HLC)
 	}
 	c := s.newCall(key, args, showVersioned)
+	c.deed = deedOf(&op)
 	s.store().Write(key, op, o, c.onWrite)
 	return c
 }
@@ -269,6 +276,7 @@ func (s *session) beginVersioned(args [][]byte, tok []byte, op version.Op, o coo
 func showVersioned(c *call, w *Reply) {
 	w.Array(2)
 	c.s.observe(c.wrote.HLC)
+	c.noteDeed()
 	c.replyToken(w, c.wrote.Token)
 	w.Int(int64(c.wrote.Live))
 }

@@ -217,7 +217,9 @@ func flushAll(s *session) error {
 	return s.walk(func(keys [][]byte) error {
 		f := &fan{n: len(keys), write: true}
 		f.begin = func(i int) *call {
-			return s.beginWrite(keys[i], nil, version.Op{Kind: version.OpDelete}, nil)
+			c := s.beginWrite(keys[i], nil, version.Op{Kind: version.OpDelete}, nil)
+			c.deed = deed{} // no events, as in Redis
+			return c
 		}
 		f.fold = func(c *call, _ *Reply) { c.noteWrite() }
 		return f.launch().collect(nil)

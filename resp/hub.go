@@ -46,6 +46,7 @@ type Hub struct {
 	peers    Broadcaster
 	names    budget
 	monitors monitors
+	events   atomic.Uint32 // Events
 
 	mu struct {
 		sync.RWMutex

@@ -37,7 +37,7 @@ func startMemoryUsage(s *session, args [][]byte) pending {
 			return failed(errSyntax)
 		}
 	}
-	return s.beginRead(args[2], args, func(c *call, w *Reply) {
+	return s.peek(args[2], args, func(c *call, w *Reply) {
 		if _, ok := c.winner(); !ok {
 			w.Null()
 			return

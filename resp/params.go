@@ -20,6 +20,7 @@ type params struct {
 	// slowlog-max-len, latencyMS latency-monitor-threshold.
 	slowAfter, slowMax, latencyMS atomic.Int64
 	access                        *Access // has requirepass, protected-mode and acllog-max-len
+	hub                           *Hub    // has the events that the node tells
 	fixed                         []Field // by name
 }
 
@@ -31,6 +32,7 @@ func (p *params) load(cfg *Config, access *Access) {
 	p.clients.Store(int64(cfg.Limits.MaxClients))
 	p.slowAfter.Store(defaultSlowAfter)
 	p.slowMax.Store(defaultSlowlog)
+	p.hub = cfg.Hub
 	openPort, tlsPort := cfg.Port, 0
 	if cfg.TLS {
 		openPort, tlsPort = 0, cfg.Port
@@ -59,7 +61,6 @@ func (p *params) load(cfg *Config, access *Access) {
 		{"maxmemory", "0"},
 		{"maxmemory-policy", "noeviction"},
 		{"maxmemory-samples", "5"},
-		{"notify-keyspace-events", ""},
 		{"port", strconv.Itoa(openPort)},
 		{"proto-max-bulk-len", strconv.Itoa(cfg.Limits.MaxBulk)},
 		{"replica-read-only", "yes"},
@@ -85,7 +86,7 @@ func yesNo(b bool) string {
 func (p *params) list() []Field {
 	all := append(slices.Clone(p.fixed),
 		Field{"protected-mode", yesNo(p.access.protected.Load())},
-		Field{"requirepass", ""})
+		Field{"requirepass", ""}, Field{"notify-keyspace-events", p.hub.Events().String()})
 	for _, n := range p.numbers() {
 		all = append(all, Field{n.name, strconv.FormatInt(n.at.Load(), 10)})
 	}
@@ -113,12 +114,18 @@ func (p *params) numbers() [5]number {
 // refusal returns the reason why a parameter cannot be set to value, or "".
 // Setting a parameter to the value it has is always allowed.
 func (p *params) refusal(name, value string) string {
-	switch {
-	case name == "requirepass":
+	switch name {
+	case "requirepass":
 		return ""
-	case name == "protected-mode" && !strings.EqualFold(value, "yes") && !strings.EqualFold(value, "no"):
-		return "argument must be 'yes' or 'no'"
-	case name == "protected-mode":
+	case "protected-mode":
+		if !strings.EqualFold(value, "yes") && !strings.EqualFold(value, "no") {
+			return "argument must be 'yes' or 'no'"
+		}
+		return ""
+	case "notify-keyspace-events":
+		if _, ok := ParseEvents(value); !ok {
+			return errEvents
+		}
 		return ""
 	}
 	for _, n := range p.numbers() {
@@ -150,6 +157,9 @@ func (p *params) set(asking *session, name, value string) error {
 		return p.access.setPassword(asking, value)
 	case "protected-mode":
 		p.access.protected.Store(strings.EqualFold(value, "yes"))
+	case "notify-keyspace-events":
+		e, _ := ParseEvents(value)
+		p.hub.SetEvents(e)
 	}
 	for _, n := range p.numbers() {
 		if n.name == name {
@@ -172,7 +182,7 @@ func configSubcommands() []command {
 		{name: "help", arity: 2, flags: words("loading stale"), since: "5.0.0", summary: "Lists the subcommands."},
 		{name: "resetstat", arity: 2, flags: admin, run: configResetStat, since: "2.0.0", summary: "Sets the counts of INFO to 0."},
 		{name: "rewrite", arity: 2, flags: admin, run: configRewrite, since: "2.8.0", summary: "Refused: settings come from flags and the configuration file."},
-		{name: "set", arity: -4, flags: admin, run: configSet, since: "2.0.0", summary: "Changes maxclients, slowlog-log-slower-than, slowlog-max-len or latency-monitor-threshold of this door, requirepass, protected-mode or acllog-max-len of this node.",
+		{name: "set", arity: -4, flags: admin, run: configSet, since: "2.0.0", summary: "Changes maxclients, slowlog-log-slower-than, slowlog-max-len or latency-monitor-threshold of this door, requirepass, protected-mode, acllog-max-len or notify-keyspace-events of this node.",
 			tips: words("request_policy:all_nodes response_policy:all_succeeded"), args: arguments("parameter string", "value string")},
 	}
 	rows[1].run = helper("config", rows)

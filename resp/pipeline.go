@@ -254,6 +254,9 @@ func (s *session) answered(row *command, args [][]byte, began time.Duration, at 
 	if mute {
 		s.reply.buf = s.reply.buf[:at]
 	}
+	if len(s.events) > 0 {
+		s.announce(min(at, len(s.reply.buf)))
+	}
 	if !row.batch {
 		s.showMonitors(row, args)
 	}

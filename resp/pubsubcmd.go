@@ -16,6 +16,9 @@ const (
 	errSubscribersFull = "ERR too many subscriptions on this server"
 )
 
+// publishLevel is the level of the cluster from which on every node knows messages.
+const publishLevel = 2
+
 func pubsubCommands() []command {
 	subscriber, publisher := words("pubsub noscript loading stale"), words("pubsub loading stale fast")
 	several := func(name, kind string) []argument {
@@ -28,13 +31,13 @@ func pubsubCommands() []command {
 		{name: "psubscribe", arity: -2, flags: subscriber, run: begins(toPattern), since: "2.0.0",
 			complexity: "O(N) with N = patterns", args: several("pattern", "pattern"),
 			summary: "Takes the messages of all channels that match, at most once each."},
-		{name: "publish", arity: 3, flags: publisher, run: publishes(false), since: "2.0.0", level: 2,
+		{name: "publish", arity: 3, flags: publisher, run: publishes(false), since: "2.0.0", level: publishLevel,
 			complexity: "O(N+M) with N = subscribers, M = patterns", args: arguments("channel string", "message string"),
 			summary: "Sends a message to the subscribers on all live nodes, at most once; answers how many this node has."},
 		{name: "punsubscribe", arity: -1, flags: subscriber, run: ends(toPattern), since: "2.0.0",
 			complexity: "O(N) with N = patterns", args: perhaps("pattern", "pattern"),
 			summary: "Ends subscriptions to patterns."},
-		{name: "spublish", arity: 3, flags: publisher, run: publishes(true), since: "7.0.0", level: 2,
+		{name: "spublish", arity: 3, flags: publisher, run: publishes(true), since: "7.0.0", level: publishLevel,
 			complexity: "O(N) with N = subscribers", args: arguments("shardchannel string", "message string"),
 			first: 1, last: 1, step: 1, keySpec: words("not_key"),
 			summary: "As PUBLISH, to a shard channel: at the cluster door with the slot of its name."},

@@ -36,6 +36,7 @@ type session struct {
 	epoch  uint64      // map version the client has been told of
 	spare  []*call     // finished calls, for reuse (data_call.go)
 	tx     transaction // what came since MULTI or WATCH
+	events []keyEvent  // of the command that is being answered
 
 	wall time.Time     // when the present batch began
 	tick time.Duration // uptime at the last reply, or when the batch began

@@ -34,6 +34,7 @@ type serverFlags struct {
 	TLSKey         string        `name:"tls-key" help:"Its private key, PEM." placeholder:"FILE" type:"path"`
 	TLSClientCA    string        `name:"tls-client-ca" help:"Authorities, PEM: clients must show a certificate signed by one of them." placeholder:"FILE" type:"path"`
 	ClusterSecret  string        `name:"cluster-secret-file" help:"File with the secret of the cluster, the same on all nodes: what nodes say to each other is encrypted, and who does not have it is kept out." placeholder:"FILE" type:"path"`
+	KeyEvents      string        `name:"notify-keyspace-events" help:"What happens to keys is told on pub/sub channels: letters of Ag$lshzxeKEtmdn, as in Redis." placeholder:"LETTERS"`
 	MaxClients     int           `help:"Client connections at most, on each door." default:"10000"`
 	MaxValue       byteSize      `help:"Largest value." default:"1MiB"`
 	RecordCache    byteSize      `help:"Memory for decoded records." default:"64MiB"`
@@ -176,6 +177,7 @@ func (f serverFlags) config() (node.Config, error) {
 		RequirePass:      f.RequirePass,
 		ClusterSecret:    secret,
 		TLS:              node.DoorTLS{CertFile: f.TLSCert, KeyFile: f.TLSKey, ClientCAFile: f.TLSClientCA},
+		KeyEvents:        f.KeyEvents,
 		MaxClients:       f.MaxClients,
 		MaxValue:         int(f.MaxValue),
 		RecordCache:      int64(f.RecordCache),

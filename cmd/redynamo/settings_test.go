@@ -151,6 +151,7 @@ func TestListsAndOtherValuesOfTheFile(t *testing.T) {
 join = ["n1:7946", "n2:7946"]
 auto-join = false
 max-clients = 7
+notify-keyspace-events = "KEA"
 max-value = 2048
 fsync = "interval"
 fsync-interval = "250ms"
@@ -160,7 +161,7 @@ data-dir = "/d"
 	if want := []string{"n1:7946", "n2:7946"}; !slices.Equal(s.Join, want) {
 		t.Errorf("join %q, want %q", s.Join, want)
 	}
-	if s.AutoJoin || s.MaxClients != 7 || s.MaxValue != 2048 || s.Fsync != "interval" || s.FsyncInterval != 250*time.Millisecond {
+	if s.AutoJoin || s.MaxClients != 7 || s.KeyEvents != "KEA" || s.MaxValue != 2048 || s.Fsync != "interval" || s.FsyncInterval != 250*time.Millisecond {
 		t.Errorf("other values arrived as %+v", s)
 	}
 	if s.RequirePass != "a,b c" {

@@ -137,6 +137,9 @@ func startCluster(t *testing.T, n int) *cluster {
 			Advertise: c.host(i), AdminListen: "-", Expect: n, Zone: strconv.Itoa(i), W: 3,
 			MemTableBytes: 1 << 20, BlockCache: 1 << 20, RecordCache: 1 << 20,
 		}
+		if i < n-1 { // CONFIG SET is for the last alone, and whose key it is tells
+			cfg.KeyEvents = "KEx"
+		}
 		if i > 0 {
 			cfg.Join = []string{c.host(0) + ":7946"}
 		}

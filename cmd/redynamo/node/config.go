@@ -17,6 +17,7 @@ import (
 	"github.com/redynamo/redynamo/membership"
 	"github.com/redynamo/redynamo/replica/handoff"
 	"github.com/redynamo/redynamo/replica/storage"
+	"github.com/redynamo/redynamo/resp"
 )
 
 // Network is how a node reaches others and is reached. The zero Config uses
@@ -74,6 +75,7 @@ type Config struct {
 	RequirePass    string        // password of the default user; "" for none
 	ACLFile        string        // users and their rules; "" for none
 	ProtectedMode  bool          // clients of other machines are refused as long as the default user lets everybody in; false
+	KeyEvents      string        // what is told of keys on pub/sub channels at first, in Redis's letters; ""
 	MaxClients     int           // connections to each door; resp's default
 	MaxValue       int           // bytes of one value; 1 MiB
 
@@ -173,6 +175,8 @@ func (c Config) validate() error {
 	fault(c.MaxValue < 1 || c.MaxValue > 64<<20, "max-value (%d) must be in 1..64 MiB", c.MaxValue)
 	fault(c.HintBudget < 0, "hint-budget (%d) must not be negative", c.HintBudget)
 	fault(c.MaxClients < 0, "max-clients (%d) must not be negative", c.MaxClients)
+	_, told := resp.ParseEvents(c.KeyEvents)
+	fault(!told, "notify-keyspace-events (%q) must be letters of Ag$lshzxeKEtmdn", c.KeyEvents)
 	fault(c.MinFreePercent < 0 || c.MinFreePercent > 99, "min-free (%d%%) must be below 100%%", c.MinFreePercent)
 	fault(c.StallLimit != 0 && c.StallLimit < time.Second, "disk-stall-limit (%v) must be at least 1s", c.StallLimit)
 	fault(c.ReplaceLost != 0 && len(c.Join) == 0, "replace-lost needs join: the rest is fetched from the other members")

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"errors"
 	"sync"
 	"sync/atomic"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/VictoriaMetrics/metrics"
 
+	"github.com/redynamo/redynamo/membership/ring"
 	"github.com/redynamo/redynamo/replica/rpc"
 	"github.com/redynamo/redynamo/resp"
 )
@@ -62,6 +64,8 @@ type heraldCounters struct {
 
 func newHerald(n *Node) *herald {
 	h := heraldOf(n.set)
+	events, _ := resp.ParseEvents(n.cfg.KeyEvents) // validate has looked
+	h.hub.SetEvents(events)
 	h.peer = n.pool.Get
 	h.others = func() (ids []nodeID) {
 		for id := range n.members.View().Nodes {
@@ -121,6 +125,40 @@ func (h *herald) outcome(err error) *metrics.Counter {
 		return h.count.lost
 	}
 	return h.count.refused
+}
+
+// expiredNews is how long ago a key may have expired to be news: a copy that comes
+// late is cleared after the others have cleared, and told of, theirs.
+const expiredNews = 10 * time.Second
+
+// expired tells that the time of a key is over, if that is for this node to tell: each
+// owner clears its copy by itself, and the first of them that lives tells.
+func (n *Node) expired(key []byte, atMS int64) {
+	h, at := n.herald, time.UnixMilli(atMS)
+	// What expired before this node started was for others to tell.
+	if !h.hub.TellsExpired() || at.Before(n.started) || n.cfg.Now().Sub(at) > expiredNews || !n.firstLive(key) {
+		return
+	}
+	own := bytes.Clone(key)
+	everywhere := n.publish.Level() >= 2
+	if !h.heard.try(func() { h.hub.Expired(own, everywhere) }) {
+		h.count.crowded.Inc()
+	}
+}
+
+// firstLive reports whether no other live owner of the key comes before this node.
+func (n *Node) firstLive(key []byte) bool {
+	v := n.members.View()
+	if v.Ring == nil {
+		return false
+	}
+	up := cluster{n}.Up
+	for _, id := range v.Ring.Owners(v.Ring.Partition(ring.SlotOf(key))) {
+		if id == n.id.node || up(id) {
+			return id == n.id.node
+		}
+	}
+	return false
 }
 
 // ServePublish delivers what a client of another node has published.

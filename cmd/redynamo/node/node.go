@@ -242,8 +242,8 @@ func (n *Node) buildReplica(context.Context) error {
 	n.replica, err = replica.New(replica.Config{
 		Actor: n.actor, Store: n.store, Units: n.cfg.Units, CacheBytes: n.cfg.RecordCache, ScrubPeriod: n.cfg.ScrubPeriod,
 		Pace:   n.pace(admission.Scrub),
-		OnHint: func(nodeID) { n.hints.sender.Wake() },
-		Now:    n.cfg.Now, Logger: n.cfg.Logger, Metrics: n.set,
+		OnHint: func(nodeID) { n.hints.sender.Wake() }, OnExpired: n.expired,
+		Now: n.cfg.Now, Logger: n.cfg.Logger, Metrics: n.set,
 	})
 	if err != nil {
 		return err
