@@ -218,3 +218,32 @@ func TestMemoryUsageIsWhatACopyTakes(t *testing.T) {
 	}
 	c.expect("+OK\r\n", "MEMORY", "PURGE")
 }
+
+func TestTheGraphOfLatencyIsThatOfRedis(t *testing.T) {
+	d := newDataDoor(t)
+	s := d.session()
+	now := d.clock.now().Unix()
+	d.srv.latency.add("command", now-4, 24)
+	d.srv.latency.add("command", now-3, 217)
+	d.srv.latency.add("command", now-1, 598)
+	w := Reply{proto: 2}
+	latencyGraph(s, [][]byte{[]byte("latency"), []byte("graph"), []byte("command")}, &w)
+	want := "command - high 598 ms, low 24 ms (all time high 598 ms)\n" + strings.Repeat("-", 80) + "\n" +
+		"  #\n  |\n o|\n_||\n   \n431\nsss\n"
+	if got := string(w.buf); got != "$165\r\n"+want+"\r\n" {
+		t.Errorf("%s", got)
+	}
+	for seconds, text := range map[int64]string{-1: "0s", 59: "59s", 60: "1m", 7199: "1h", 86400: "1d"} {
+		if got := ageText(seconds); got != text {
+			t.Errorf("%d s are %s", seconds, got)
+		}
+	}
+	for i := range int64(200) { // the newest are shown
+		d.srv.latency.add("fast-command", now+i, 1)
+	}
+	w.buf = nil
+	latencyGraph(s, [][]byte{[]byte("latency"), []byte("graph"), []byte("fast-command")}, &w)
+	if !strings.Contains(string(w.buf), "\n"+strings.Repeat("_", 80)+"\n") {
+		t.Errorf("%s", w.buf)
+	}
+}

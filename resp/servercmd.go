@@ -72,6 +72,8 @@ func strangerCommands() []command {
 				tips: words("nondeterministic_output_order")}),
 		container("latency", "server", "2.8.13", "2.8.13",
 			command{name: "doctor", arity: 2, flags: admin, run: latencyDoctor, tips: special, summary: "Says what the latency monitor has seen."},
+			command{name: "graph", arity: 3, flags: admin, run: latencyGraph, tips: special, summary: "Draws the newest samples of an event: command or fast-command.",
+				args: arguments("event string")},
 			command{name: "histogram", arity: -2, flags: admin, run: latencyHistogram, tips: special, since: "7.0.0",
 				summary: "Answers how long commands took on this door, from their arrival on.",
 				args:    []argument{{name: "command", kind: "string", optional: true, multiple: true}}},
