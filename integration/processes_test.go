@@ -77,10 +77,12 @@ type process struct {
 	peer    string
 	gossip  string
 	admin   string
-	dir     string
-	log     *os.File
-	cmd     *exec.Cmd
-	waited  chan struct{} // closed when cmd has ended
+	// sentinel is what {sentinel} stands for in flags.
+	sentinel string
+	dir      string
+	log      *os.File
+	cmd      *exec.Cmd
+	waited   chan struct{} // closed when cmd has ended
 }
 
 // processes is a cluster of servers on loopback.
@@ -122,17 +124,20 @@ func startProcesses(t *testing.T, n int, flags ...string) *processes {
 		t.Fatal(err)
 	}
 	c := &processes{t: t}
-	ports := freePorts(t, 5*n)
+	ports := freePorts(t, 6*n)
 	at := func(i int) string { return "127.0.0.1:" + strconv.Itoa(ports[i]) }
 	root := t.TempDir()
 	for i := range n {
 		p := &process{
-			index: i, plain: at(5 * i), cluster: at(5*i + 1), peer: at(5*i + 2), gossip: at(5*i + 3), admin: at(5*i + 4),
+			index: i, plain: at(6 * i), cluster: at(6*i + 1), peer: at(6*i + 2), gossip: at(6*i + 3), admin: at(6*i + 4), sentinel: at(6*i + 5),
 			dir: filepath.Join(root, fmt.Sprintf("n%d", i)),
 		}
-		p.args = append([]string{path, "server", "--data-dir", p.dir, "--listen", p.plain, "--cluster-listen", p.cluster,
+		p.args = []string{path, "server", "--data-dir", p.dir, "--listen", p.plain, "--cluster-listen", p.cluster,
 			"--peer-listen", p.peer, "--gossip-listen", p.gossip, "--admin-listen", p.admin,
-			"--expect", strconv.Itoa(n), "--zone", fmt.Sprintf("z%d", i%3)}, flags...)
+			"--expect", strconv.Itoa(n), "--zone", fmt.Sprintf("z%d", i%3)}
+		for _, flag := range flags {
+			p.args = append(p.args, strings.ReplaceAll(flag, "{sentinel}", p.sentinel))
+		}
 		if i > 0 {
 			p.args = append(p.args, "--join", c.nodes[0].gossip)
 		}

@@ -22,6 +22,9 @@ type Config struct {
 	// this door's own.
 	Hub *Hub
 
+	// SentinelName is what clients of the Sentinel door call the master; "mymaster".
+	SentinelName string
+
 	// Port is what INFO and CLUSTER print for this door; 0 = unknown.
 	Port int
 	// TLS says that the listener speaks it: what shows the port shows it as such.
@@ -262,6 +265,7 @@ func (l Limits) validate() error {
 
 func (c Config) withDefaults() Config {
 	c.Limits = c.Limits.withDefaults()
+	orDefault(&c.SentinelName, defaultSentinelName)
 	if c.Now == nil {
 		c.Now = time.Now
 	}
@@ -291,7 +295,7 @@ func (c Config) validate() error {
 	if c.Ring == nil {
 		errs = append(errs, errors.New("ring is missing"))
 	}
-	if c.Door > Cluster {
+	if c.Door > Sentinel {
 		errs = append(errs, fmt.Errorf("unknown door %d", c.Door))
 	}
 	if err := c.Limits.validate(); err != nil {

@@ -192,7 +192,12 @@ func runHello(s *session, args [][]byte, w *Reply) {
 	if h.version != 0 {
 		s.setProto(h.version)
 	}
-	w.Map(7)
+	master := s.door() != Sentinel // no role of a sentinel is told here
+	if master {
+		w.Map(7)
+	} else {
+		w.Map(6)
+	}
 	pair := func(name, value string) {
 		w.BulkString(name)
 		w.BulkString(value)
@@ -204,7 +209,9 @@ func runHello(s *session, args [][]byte, w *Reply) {
 	w.BulkString("id")
 	w.Int(s.client.id)
 	pair("mode", s.srv.mode())
-	pair("role", "master")
+	if master {
+		pair("role", "master")
+	}
 	w.BulkString("modules")
 	w.Array(0)
 	switch { // messages look different from here on
@@ -218,8 +225,11 @@ func runHello(s *session, args [][]byte, w *Reply) {
 
 // mode is redis_mode.
 func (s *Server) mode() string {
-	if s.cfg.Door == Cluster {
+	switch s.cfg.Door {
+	case Cluster:
 		return "cluster"
+	case Sentinel:
+		return "sentinel"
 	}
 	return "standalone"
 }

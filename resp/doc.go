@@ -28,6 +28,9 @@
 // teeth are one MOVED per connection after it changed, which is what makes
 // clients notice.
 //
+// The Sentinel door has no keys and a small table of its own (sentinel.go): it
+// tells clients of Redis Sentinel which plain door to use.
+//
 // # Who may call what
 //
 // cmd/redynamo/node builds a Server per door and implements Store (the

@@ -20,6 +20,17 @@ type section struct {
 	fields func(s *session) []Field
 }
 
+// sentinelSections are those of the Sentinel door.
+func sentinelSections() []section {
+	return []section{
+		{"server", "Server", true, infoServer},
+		{"clients", "Clients", true, infoClients},
+		{"stats", "Stats", true, infoStats},
+		{"cpu", "CPU", true, infoCPU},
+		{"sentinel", "Sentinel", true, infoSentinel},
+	}
+}
+
 // sections are in the order of Redis; the last ones are ours.
 func sections() []section {
 	return []section{
@@ -50,7 +61,11 @@ func runInfo(s *session, args [][]byte, w *Reply) {
 	every := asked["all"] || asked["everything"]
 	usual := len(args) == 1 || asked["default"]
 	var b strings.Builder
-	for _, sec := range sections() {
+	shown := sections()
+	if s.door() == Sentinel {
+		shown = sentinelSections()
+	}
+	for _, sec := range shown {
 		if !every && !asked[sec.name] && !(usual && sec.usual) {
 			continue
 		}

@@ -71,7 +71,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("resp: %w", err)
 	}
 	s := &Server{cfg: cfg, hub: cfg.Hub, begun: time.Now(), refused: make(chan struct{}, refusals), seed: maphash.MakeSeed()}
-	table, err := newTable(commands())
+	table, err := newTable(rowsOf(cfg.Door))
 	if err != nil {
 		return nil, fmt.Errorf("resp: %w", err)
 	}

@@ -9,13 +9,14 @@ import (
 	"github.com/redynamo/redynamo/replica/version"
 )
 
-// A Door is one of the two faces of a node.
+// A Door is one of the faces of a node.
 type Door uint8
 
 // The doors of design §3.2.
 const (
-	Plain   Door = iota // the whole key space, no redirections
-	Cluster             // the published slot map, one MOVED per map change
+	Plain    Door = iota // the whole key space, no redirections
+	Cluster              // the published slot map, one MOVED per map change
+	Sentinel             // no keys: tells clients of sentinels which plain door to use
 )
 
 // A session is the state of one connection. It belongs to the connection's

@@ -17,6 +17,9 @@ type counts struct {
 }
 
 func (d Door) String() string {
+	if d == Sentinel {
+		return "sentinel"
+	}
 	if d == Cluster {
 		return "cluster"
 	}

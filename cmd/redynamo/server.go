@@ -50,23 +50,25 @@ type serverFlags struct {
 // serverCmd runs one node until it is told to stop.
 type serverCmd struct {
 	serverFlags
-	DataDir       string   `help:"Where everything persistent lies." required:"" type:"path"`
-	Listen        string   `help:"Plain door: any Redis client, the whole key space." default:":6379"`
-	ClusterListen string   `help:"Cluster door: Redis Cluster clients, no extra hop." default:":6380"`
-	PeerListen    string   `help:"Node to node." default:":7379"`
-	GossipListen  string   `help:"Membership gossip, TCP and UDP." default:":7946"`
-	ACLFile       string   `name:"aclfile" help:"Users and what they may do, as ACL SAVE writes them. It is this node's own: give each node one." placeholder:"FILE" type:"path"`
-	ProtectedMode bool     `help:"Refuse clients of other machines as long as the default user has no password." default:"true" negatable:""`
-	AdminListen   string   `help:"HTTP: metrics, health, profiles; '-' for none." default:":8379"`
-	Advertise     string   `help:"Host that clients and other nodes dial." placeholder:"HOST"`
-	Join          []string `help:"Gossip addresses of the cluster to join." placeholder:"HOST:PORT"`
-	AutoJoin      bool     `help:"Add this node to the ring on its first boot." default:"true" negatable:""`
-	ReplaceLost   string   `help:"Take over this member, whose data directory is lost, with an empty one." placeholder:"NODEID"`
-	AcceptLoss    bool     `help:"Give up what the data directory has lost: the node counts in reads at once. For one start."`
-	Expect        int      `help:"On the first boot, answer LOADING to data commands until this many nodes have joined." placeholder:"N"`
-	LogLevel      string   `help:"Least important message that is logged: ${enum}." enum:"debug,info,warn,error" default:"info"`
-	Zone          string   `help:"Failure zone; replicas are spread over zones."`
-	Weight        int      `help:"Share of the key space, relative to other nodes." default:"100"`
+	DataDir        string   `help:"Where everything persistent lies." required:"" type:"path"`
+	Listen         string   `help:"Plain door: any Redis client, the whole key space." default:":6379"`
+	ClusterListen  string   `help:"Cluster door: Redis Cluster clients, no extra hop." default:":6380"`
+	PeerListen     string   `help:"Node to node." default:":7379"`
+	SentinelListen string   `help:"Door for clients of Redis Sentinel: it names a plain door." placeholder:"HOST:PORT"`
+	SentinelName   string   `help:"What these clients call the master." default:"mymaster"`
+	GossipListen   string   `help:"Membership gossip, TCP and UDP." default:":7946"`
+	ACLFile        string   `name:"aclfile" help:"Users and what they may do, as ACL SAVE writes them. It is this node's own: give each node one." placeholder:"FILE" type:"path"`
+	ProtectedMode  bool     `help:"Refuse clients of other machines as long as the default user has no password." default:"true" negatable:""`
+	AdminListen    string   `help:"HTTP: metrics, health, profiles; '-' for none." default:":8379"`
+	Advertise      string   `help:"Host that clients and other nodes dial." placeholder:"HOST"`
+	Join           []string `help:"Gossip addresses of the cluster to join." placeholder:"HOST:PORT"`
+	AutoJoin       bool     `help:"Add this node to the ring on its first boot." default:"true" negatable:""`
+	ReplaceLost    string   `help:"Take over this member, whose data directory is lost, with an empty one." placeholder:"NODEID"`
+	AcceptLoss     bool     `help:"Give up what the data directory has lost: the node counts in reads at once. For one start."`
+	Expect         int      `help:"On the first boot, answer LOADING to data commands until this many nodes have joined." placeholder:"N"`
+	LogLevel       string   `help:"Least important message that is logged: ${enum}." enum:"debug,info,warn,error" default:"info"`
+	Zone           string   `help:"Failure zone; replicas are spread over zones."`
+	Weight         int      `help:"Share of the key space, relative to other nodes." default:"100"`
 }
 
 // Run starts the node and waits for ctx or for the node's own end.
@@ -89,6 +91,7 @@ func (s *serverCmd) Run(ctx context.Context, con *console) error {
 	}
 	cfg.DataDir = s.DataDir
 	cfg.Listen, cfg.ClusterListen, cfg.PeerListen = s.Listen, s.ClusterListen, s.PeerListen
+	cfg.SentinelListen, cfg.SentinelName = s.SentinelListen, s.SentinelName
 	cfg.GossipListen, cfg.AdminListen, cfg.Advertise = s.GossipListen, s.AdminListen, s.Advertise
 	cfg.Join, cfg.StageJoin, cfg.Expect = s.Join, !s.AutoJoin, s.Expect
 	cfg.AcceptLoss = s.AcceptLoss

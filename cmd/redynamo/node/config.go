@@ -36,9 +36,12 @@ type Config struct {
 	Listen        string // plain door; ":6379"
 	ClusterListen string // cluster door; ":6380"
 	PeerListen    string // node to node; ":7379"
-	GossipListen  string // membership gossip; ":7946"
-	AdminListen   string // admin HTTP; ":8379"; "-" for none
-	Advertise     string // host that clients and peers dial; found from the listeners if empty
+	// SentinelListen is where clients of Redis Sentinel ask for a node; "" for nowhere.
+	SentinelListen string
+	SentinelName   string // what they call the master; "mymaster"
+	GossipListen   string // membership gossip; ":7946"
+	AdminListen    string // admin HTTP; ":8379"; "-" for none
+	Advertise      string // host that clients and peers dial; found from the listeners if empty
 
 	Join        []string // gossip addresses of members of the cluster to join
 	ReplaceLost nodeID   // take over this member, whose data directory is lost, with an empty one; 0 none
@@ -176,6 +179,7 @@ func (c Config) validate() error {
 	fault(c.HintBudget < 0, "hint-budget (%d) must not be negative", c.HintBudget)
 	fault(c.MaxClients < 0, "max-clients (%d) must not be negative", c.MaxClients)
 	_, told := resp.ParseEvents(c.KeyEvents)
+	fault(strings.ContainsAny(c.SentinelName, " \r\n"), "sentinel-name (%q) must have no spaces", c.SentinelName)
 	fault(!told, "notify-keyspace-events (%q) must be letters of Ag$lshzxeKEtmdn", c.KeyEvents)
 	fault(c.MinFreePercent < 0 || c.MinFreePercent > 99, "min-free (%d%%) must be below 100%%", c.MinFreePercent)
 	fault(c.StallLimit != 0 && c.StallLimit < time.Second, "disk-stall-limit (%v) must be at least 1s", c.StallLimit)
@@ -192,10 +196,10 @@ func (c Config) validate() error {
 		errs = append(errs, err)
 	}
 	for _, a := range []struct{ name, addr string }{
-		{"listen", c.Listen}, {"cluster-listen", c.ClusterListen}, {"peer-listen", c.PeerListen},
+		{"listen", c.Listen}, {"cluster-listen", c.ClusterListen}, {"peer-listen", c.PeerListen}, {"sentinel-listen", c.SentinelListen},
 		{"gossip-listen", c.GossipListen}, {"admin-listen", c.AdminListen},
 	} {
-		if a.name == "admin-listen" && a.addr == "-" {
+		if a.name == "admin-listen" && a.addr == "-" || a.name == "sentinel-listen" && a.addr == "" {
 			continue
 		}
 		if _, _, err := net.SplitHostPort(a.addr); err != nil {

@@ -61,6 +61,7 @@ type Node struct {
 	upkeep
 
 	fences
+	sentinel  sentinelDoor
 	listeners []net.Listener // plain, cluster, peer, admin
 	base      *supervisor    // what requests stand on: peers, disk workers
 	tasks     *supervisor    // what may end before them: membership, handoff, doors
@@ -190,7 +191,7 @@ func (n *Node) listen(ctx context.Context) error {
 		}
 		n.listeners = append(n.listeners, l)
 	}
-	return nil
+	return n.sentinel.listen(ctx, n)
 }
 
 // secure prepares what keeps strangers out, before anything listens.
@@ -343,7 +344,7 @@ func (n *Node) buildDoors(context.Context) error {
 		}
 		n.doors = append(n.doors, d)
 	}
-	return nil
+	return n.sentinel.build(n, admin)
 }
 
 // run sets all long work going.
@@ -370,6 +371,7 @@ func (n *Node) run() {
 	for i, d := range n.doors {
 		n.tasks.start(task{"door", func(ctx context.Context) error { return d.Serve(ctx, n.listeners[i]) }})
 	}
+	n.sentinel.start(n.tasks)
 	if len(n.listeners) > listenAdmin {
 		n.tasks.start(task{"admin HTTP", newAdminHTTP(n.listeners[listenAdmin], n, n.set).Run})
 	}
@@ -434,6 +436,7 @@ func (n *Node) close(ctx context.Context) error {
 	for _, d := range n.doors {
 		errs = append(errs, quiet(d.Shutdown(ctx)))
 	}
+	errs = append(errs, n.sentinel.shutdown(ctx))
 	n.tasks.stop()
 	errs = append(errs, quiet(n.coord.Drain(ctx)))
 	n.base.stop()
@@ -453,7 +456,7 @@ func quiet(err error) error {
 // snapshot, which the store would wait for, and holds the counters of the last
 // clean close.
 func (n *Node) abandon() error {
-	var errs []error
+	errs := []error{n.sentinel.abandon()}
 	for _, l := range n.listeners {
 		errs = append(errs, l.Close())
 	}
