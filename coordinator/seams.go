@@ -106,6 +106,7 @@ type MergeRequest struct {
 	For      ring.NodeID // 0: the peer's own copy; else keep it as a hint for that owner
 	Record   []byte
 	Durable  bool
+	Synced   bool // done(nil) means synced, however rarely the peer syncs by itself
 	Optional bool // the write can do without this hint: it may be refused with ErrHintBudget
 	Stamp    Stamp
 	Deadline time.Time

@@ -113,6 +113,9 @@ func (r *Replica) mergeLocked(st *stripe, e *entry, in version.Record, enc []byt
 	return false, r.storeLocked(st, e, next, enc, durable, done)
 }
 
+// Sync calls done when everything that is committed is synced, in every mode.
+func (r *Replica) Sync(done func(error)) { r.store.Sync(done) }
+
 // ErrLate: the row could not be had before the deadline. Nothing was stored.
 var ErrLate = errors.New("replica: past the deadline")
 

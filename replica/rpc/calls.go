@@ -61,6 +61,12 @@ func (p *Peer) Status(m StatusRequest, o Options, done func(StatusReply, error))
 	p.call(KindStatus, o, 0, func(b []byte) []byte { return AppendStatusRequest(b, m) }, statusDone(done))
 }
 
+// Settle is Merge that is answered when all of it is synced, however rarely the peer syncs
+// by itself. In version 4 it is ErrUnsupported.
+func (p *Peer) Settle(m MergeRequest, o Options, done func(error)) {
+	p.call(KindSettle, o, len(m.Key)+len(m.Record), func(b []byte) []byte { return AppendMergeRequest(b, m) }, ackDone(done))
+}
+
 // Inspect asks for every row the peer has of one key.
 func (p *Peer) Inspect(m InspectRequest, o Options, done func(InspectReply, error)) {
 	p.call(KindInspect, o, len(m.Key), func(b []byte) []byte { return AppendInspectRequest(b, m) }, inspectDone(done))

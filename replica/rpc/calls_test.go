@@ -64,6 +64,17 @@ func TestEveryRequestReachesItsHandlerAndBringsItsReply(t *testing.T) {
 			SessionRequest{End: true, Epoch: 1, First: 2, Last: 3},
 			SyncRequest{},
 		}
+		h.rest = func(m MergeRequest, x Meta, reply func(error)) {
+			if m.Durable || string(m.Key) != "k" || string(m.Record) != "rec" || x.Epochs != testEpochs {
+				t.Errorf("settle: %+v, %+v", m, x)
+			}
+			reply(ErrDiskFull)
+		}
+		settled := make(chan error, 1)
+		r.peer.Settle(MergeRequest{Key: []byte("k"), Record: []byte("rec")}, Options{Epochs: testEpochs}, func(err error) { settled <- err })
+		if err := <-settled; err != ErrDiskFull {
+			t.Errorf("settle: %v", err)
+		}
 		o := Options{Deadline: time.Now().Add(1500 * time.Microsecond), Class: Repair, Epochs: testEpochs}
 		var answers []any
 		r.peer.Read(requests[0].(ReadRequest), o, collect[ReadReply](t, &answers))

@@ -55,6 +55,8 @@ func (c *serverConn) dispatch(r *request, payload []byte, meta Meta) error {
 		err = serve(own, DecodeStateRequest, meta, h.ServeState, r.ackReply)
 	case KindPublish:
 		err = serve(own, DecodePublishRequest, meta, h.ServePublish, r.ackReply)
+	case KindSettle:
+		err = serve(own, DecodeMergeRequest, meta, h.ServeSettle, r.ackReply)
 	case KindSync:
 		err = serve(own, DecodeSyncRequest, meta, h.ServeSync, r.ackReply)
 	default:

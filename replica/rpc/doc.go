@@ -216,7 +216,10 @@
 //	             4 length and bytes of the channel
 //	             message...rest
 //
-// State and publish are there since version 5. The reply to state means that it is merged
+//	20 settle 5  as merge                             reply (nothing)
+//
+// State, publish and settle are there since version 5. The reply to settle means that what the
+// merge brought is synced, in every mode. The reply to state means that it is merged
 // and in force, the reply to publish that the message was handed to the subscribers.
 //
 // A merge is optional when the write that it belongs to can do without it: a

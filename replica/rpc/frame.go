@@ -30,8 +30,9 @@ const (
 	KindLacks   Kind = 17
 	KindState   Kind = 18 // since version 5
 	KindPublish Kind = 19 // since version 5
+	KindSettle  Kind = 20 // since version 5
 
-	lastKind  = KindPublish
+	lastKind  = KindSettle
 	replyBit  = Kind(0x80)
 	kindError = Kind(0xff)
 )
@@ -77,6 +78,8 @@ func (k Kind) String() string {
 		return "state"
 	case KindPublish:
 		return "publish"
+	case KindSettle:
+		return "settle"
 	default:
 		return fmt.Sprintf("kind(%d)", uint8(k))
 	}
@@ -143,14 +146,14 @@ func (k Kind) stamped(version uint16) bool {
 	switch k {
 	case KindRead, KindMerge, KindScan, KindCount, KindInspect, KindDeliver:
 		return true
-	case KindNodes, KindList, KindFetch:
+	case KindNodes, KindList, KindFetch, KindSettle:
 		return version >= 5
 	}
 	return false
 }
 
 // reads reports whether a stamped request reads rows; the others bring some.
-func (k Kind) reads() bool { return k != KindMerge && k != KindDeliver }
+func (k Kind) reads() bool { return k != KindMerge && k != KindDeliver && k != KindSettle }
 
 // Sizes of a frame; the layout is drawn in the package comment.
 const (

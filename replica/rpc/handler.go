@@ -50,4 +50,5 @@ type Handler interface {
 	ServeSync(m SyncRequest, meta Meta, reply func(error))
 	ServeState(m StateRequest, meta Meta, reply func(error))
 	ServePublish(m PublishRequest, meta Meta, reply func(error))
+	ServeSettle(m MergeRequest, meta Meta, reply func(error))
 }

@@ -38,6 +38,7 @@ type fakeHandler struct {
 	sync   func(SyncRequest, Meta, func(error))
 	state  func(StateRequest, Meta, func(error))
 	news   func(PublishRequest, Meta, func(error))
+	rest   func(MergeRequest, Meta, func(error))
 }
 
 func (h *fakeHandler) ServeRead(m ReadRequest, x Meta, reply func(ReadReply, error)) {
@@ -120,6 +121,8 @@ func (h *fakeHandler) ServeState(m StateRequest, x Meta, reply func(error)) {
 	}
 	h.state(m, x, reply)
 }
+
+func (h *fakeHandler) ServeSettle(m MergeRequest, x Meta, reply func(error)) { h.rest(m, x, reply) }
 
 func (h *fakeHandler) ServePublish(m PublishRequest, x Meta, reply func(error)) {
 	if h.news == nil {

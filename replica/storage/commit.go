@@ -217,6 +217,17 @@ func (s *Store) Synced() uint64 {
 	return s.synced.Load()
 }
 
+// Sync has everything that is committed synced, in every mode, and calls done when it is.
+func (s *Store) Sync(done func(error)) {
+	if upTo := s.committed.Load(); s.synced.Load() >= upTo {
+		done(nil)
+		return
+	}
+	if _, err := s.enqueue(nil, forced, done); err != nil {
+		done(err)
+	}
+}
+
 // commitLoop commits group after group until the queue is closed and empty or
 // the store fails. However it ends, no callback is left uncalled.
 func (s *Store) commitLoop() {

@@ -118,6 +118,16 @@ func (l *localPeer) Merge(req coordinator.MergeRequest, done func(error)) {
 
 // merge joins a record that came in time, and answers errors that nobody has judged.
 func (l *localPeer) merge(req coordinator.MergeRequest, who asker, done func(error)) {
+	if req.Synced {
+		merged := done
+		done = func(err error) {
+			if err != nil {
+				merged(err)
+				return
+			}
+			l.replica.Sync(merged)
+		}
+	}
 	if req.For != 0 && l.budget.Admit(req.For, len(req.Key)+len(req.Record), req.Optional) != nil {
 		done(coordinator.ErrHintBudget)
 		return

@@ -63,6 +63,10 @@ func (r remotePeer) Merge(req coordinator.MergeRequest, done func(error)) {
 
 func (r remotePeer) merge(req coordinator.MergeRequest, done func(error)) {
 	m := rpc.MergeRequest{Key: req.Key, For: req.For, Durable: req.Durable, Optional: req.Optional, Record: req.Record}
+	if req.Synced {
+		r.p.Settle(m, options(req.Deadline, req.Class, req.Stamp), done)
+		return
+	}
 	r.p.Merge(m, options(req.Deadline, req.Class, req.Stamp), done)
 }
 

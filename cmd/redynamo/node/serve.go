@@ -48,6 +48,15 @@ func readReply(m rpc.ReadRequest, r coordinator.ReadReply) rpc.ReadReply {
 }
 
 func (h handler) ServeMerge(m rpc.MergeRequest, meta rpc.Meta, reply func(error)) {
+	h.serveMerge(m, false, meta, reply)
+}
+
+// ServeSettle is a merge that is answered when it is synced.
+func (h handler) ServeSettle(m rpc.MergeRequest, meta rpc.Meta, reply func(error)) {
+	h.serveMerge(m, true, meta, reply)
+}
+
+func (h handler) serveMerge(m rpc.MergeRequest, synced bool, meta rpc.Meta, reply func(error)) {
 	s, ok := h.n.local.merges.Get().(*servedMerge)
 	if !ok {
 		s = &servedMerge{h: h}
@@ -55,7 +64,7 @@ func (h handler) ServeMerge(m rpc.MergeRequest, meta rpc.Meta, reply func(error)
 	}
 	s.reply, s.began, s.meta, s.again = reply, h.began(meta), meta, false
 	s.req = coordinator.MergeRequest{
-		Key: m.Key, For: m.For, Record: m.Record, Durable: m.Durable, Optional: m.Optional, Deadline: meta.Deadline,
+		Key: m.Key, For: m.For, Record: m.Record, Durable: m.Durable, Synced: synced, Optional: m.Optional, Deadline: meta.Deadline,
 	}
 	h.n.local.merge(s.req, writer(meta), s.done)
 }
