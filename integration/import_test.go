@@ -171,7 +171,7 @@ func TestARedisIsImported(t *testing.T) {
 				}
 				from = []string{r.file}
 			}
-			args := append(from, "--addr", c.addrs(func(p *process) string { return p.plain }), "--state", state)
+			args := append(from, "--addr", strings.Join(c.addrsFrom(0, "plain"), ","), "--state", state)
 			for _, written := range []int64{500, 4000} {
 				startImport(t, append(args, "--conns", "1")...).killInTheMiddle(t, state, written)
 			}

@@ -23,7 +23,10 @@ const sentinelGap = 6 * time.Second
 // that the first of its sentinels has named: sentinel and master are gone at once.
 func TestClientsOfSentinelsGoOnWhenTheirNodeIsKilled(t *testing.T) {
 	c := startProcesses(t, 3, "--sentinel-listen", "{sentinel}")
-	all := strings.Split(c.addrs(func(p *process) string { return p.sentinel }), ",")
+	var all []string
+	for _, p := range c.nodes {
+		all = append(all, p.sentinel)
+	}
 	for i, name := range []string{"go-redis", "redis-py", "ioredis", "redis"} {
 		first := i % len(c.nodes)
 		addrs := slices.Concat(all[first:], all[:first])

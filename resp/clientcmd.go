@@ -31,7 +31,7 @@ func clientSubcommands() []command {
 		sub("setname", 3, plain, "2.6.9", "Names the connection.", clientSetName, arguments("connection-name string")...),
 		sub("tracking", -3, plain, "6.0.0", "Only OFF: tracking is not offered.", clientTracking),
 		sub("trackinginfo", 2, plain, "6.2.0", "Says that tracking is off.", clientTrackingInfo),
-		sub("unblock", -3, admin, "5.0.0", "Answers 0: no command blocks.", clientUnblock),
+		sub("unblock", -3, admin, "5.0.0", "Ends the WAIT or WAITAOF of a connection of this door, as if its time were over or with an error.", clientUnblock),
 		sub("unpause", 2, admin, "6.2.0", "Ends a pause of those that write.", clientUnpause),
 	}
 	for i := range rows {
@@ -197,18 +197,30 @@ func clientTrackingInfo(_ *session, _ [][]byte, w *Reply) {
 	w.Array(0)
 }
 
-func clientUnblock(_ *session, args [][]byte, w *Reply) {
-	_, ok := parseInt(args[2])
+func clientUnblock(s *session, args [][]byte, w *Reply) {
+	id, ok := parseInt(args[2])
+	why := errBlockEnded
 	switch {
 	case len(args) > 4:
 		w.Error(subcommandText(clip(args[1], shownBytes), "CLIENT"))
-	case len(args) == 4 && !equalFold(args[3], "timeout") && !equalFold(args[3], "error"):
+		return
+	case len(args) == 4 && equalFold(args[3], "error"):
+		why = errUnblocked
+	case len(args) == 4 && !equalFold(args[3], "timeout"):
 		w.Error("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")
-	case !ok:
-		w.Error(errNotInteger)
-	default:
-		w.Int(0)
+		return
 	}
+	if !ok {
+		w.Error(errNotInteger)
+		return
+	}
+	n := int64(0)
+	for _, c := range s.srv.clients() {
+		if c.id == id && c.unblock(why) {
+			n = 1
+		}
+	}
+	w.Int(n)
 }
 
 func clientNoEvict(s *session, args [][]byte, w *Reply) {

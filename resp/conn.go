@@ -25,6 +25,7 @@ type client struct {
 	proto  atomic.Int32
 	killed atomic.Bool
 	user   atomic.Pointer[acl.User]
+	block  atomic.Pointer[block]      // nil unless a command waits for long
 	gone   chan struct{}              // closed with killed
 	sub    atomic.Pointer[subscriber] // nil if it never subscribed
 
@@ -75,6 +76,7 @@ func (c *client) kill() {
 	if !c.killed.Swap(true) {
 		close(c.gone)
 	}
+	c.unblock(errBlockEnded)
 	conn := c.conn
 	if t, ok := conn.(interface{ NetConn() net.Conn }); ok {
 		conn = t.NetConn() // the farewell of TLS would wait for a client that does not read

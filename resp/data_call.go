@@ -76,6 +76,9 @@ func (c *call) release() {
 // wait returns when the outcome is there.
 func (c *call) wait() error {
 	<-c.ready
+	if c.err == nil && c.wrote.Applied {
+		c.s.wrote.note(c.key, c.wrote.Token)
+	}
 	return c.err
 }
 

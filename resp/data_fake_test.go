@@ -46,6 +46,8 @@ type dataStore struct {
 	mu struct {
 		sync.Mutex
 		records map[string]version.Record
+		spreads []coordinator.Spread
+		asked   []coordinator.SpreadRequest
 		counter uint64
 		clock   version.HLC
 		ops     []version.Op // all writes asked for
@@ -214,6 +216,21 @@ func (f *dataStore) Inspect(_ context.Context, key []byte) ([]coordinator.Inspec
 		{Node: 2, Owner: true, Err: coordinator.ErrUnreachable},
 		{Node: 3, For: 2, Hash: r.StateHash(), Record: r},
 	}, nil
+}
+
+// Spread answers what the test wants: the n-th look the n-th of spreads, then the last.
+func (f *dataStore) Spread(_ context.Context, req coordinator.SpreadRequest) (coordinator.Spread, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.mu.asked = append(f.mu.asked, req)
+	if len(f.mu.spreads) == 0 {
+		return coordinator.Spread{}, coordinator.ErrNoReadQuorum
+	}
+	s := f.mu.spreads[0]
+	if len(f.mu.spreads) > 1 {
+		f.mu.spreads = f.mu.spreads[1:]
+	}
+	return s, nil
 }
 
 // dataAdmin is a node that is ready and has nothing to tell.

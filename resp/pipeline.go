@@ -107,6 +107,9 @@ func (s *session) perform(row *command, args [][]byte, mute bool) {
 	if row.pushes {
 		s.handOver()
 	}
+	if row.blocks && !s.tx.running {
+		_ = s.flush() // sets closing; the command looks at the connection itself
+	}
 	at := s.reply.begin(s.limits().MaxReply)
 	s.client.last.Store(row)
 	row.run(s, args, &s.reply)

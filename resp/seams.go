@@ -19,6 +19,7 @@ type Store interface {
 	CountSlot(ctx context.Context, slot uint16) (int64, error)
 	RandomKey(ctx context.Context, owned bool) (key []byte, found bool, err error)
 	Inspect(ctx context.Context, key []byte) ([]coordinator.Inspection, error)
+	Spread(ctx context.Context, req coordinator.SpreadRequest) (coordinator.Spread, error)
 }
 
 // Admin is what the doors need of the node around them. All methods are cheap

@@ -254,6 +254,7 @@ func (s *Server) serve(c *client) {
 func (s *Server) Shutdown(ctx context.Context) error {
 	clients := s.halt()
 	for _, c := range clients {
+		c.unblock(errBlockEnded)
 		// Wakes a connection that waits for a request; the guard sees stop.
 		_ = c.conn.SetReadDeadline(time.Unix(1, 0))
 	}

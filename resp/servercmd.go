@@ -60,10 +60,6 @@ func strangerCommands() []command {
 	nodes := words("request_policy:all_nodes response_policy:all_succeeded")
 	special := words("nondeterministic_output request_policy:all_nodes response_policy:special")
 	return []command{
-		{name: "wait", arity: 3, flags: words("noscript"), run: runWait, categories: words("connection"), group: "generic",
-			tips:  words("request_policy:all_shards response_policy:agg_min"),
-			since: "3.0.0", complexity: "O(1)", summary: "Answers at once how many further nodes have every write this connection had acknowledged.",
-			args: arguments("numreplicas integer", "timeout integer")},
 		aclCommand(),
 		container("function", "scripting", "7.0.0", "7.0.0",
 			command{name: "flush", arity: -2, flags: words("write noscript"), run: functionFlush, summary: "Accepted; there are no functions.",
@@ -146,27 +142,6 @@ func runRole(_ *session, _ [][]byte, w *Reply) {
 // runLolwut names the version; the picture is left to Redis.
 func runLolwut(s *session, _ [][]byte, w *Reply) {
 	w.Verbatim("txt", "redynamo ver. "+s.admin().Identity().Version+"\n")
-}
-
-// runWait answers without waiting: a write of this connection was acknowledged
-// only when W nodes had it, so at least W-1 further ones do.
-func runWait(s *session, args [][]byte, w *Reply) {
-	_, ok := parseInt(args[1])
-	ms, okMS := parseInt(args[2])
-	switch {
-	case !ok:
-		w.Error(errNotInteger)
-	case !okMS:
-		w.Error("ERR timeout is not an integer or out of range")
-	case ms < 0:
-		w.Error("ERR timeout is negative")
-	default:
-		acks := s.w
-		if acks == 0 {
-			acks = s.admin().RingStatus().W
-		}
-		w.Int(int64(max(0, acks-1)))
-	}
 }
 
 func scriptExists(_ *session, args [][]byte, w *Reply) {

@@ -33,6 +33,7 @@ type session struct {
 	sub    *subscriber // once it has subscribed to something
 	owed   int         // reply bytes handed over and not waited for
 	seen   seen        // contexts and tokens of the keys last touched
+	wrote  lastWrite   // for WAIT
 	newest version.HLC // highest HLC this connection read or wrote
 	epoch  uint64      // map version the client has been told of
 	spare  []*call     // finished calls, for reuse (data_call.go)

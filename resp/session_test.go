@@ -236,13 +236,6 @@ func TestClientListDescribesAndKillEndsConnections(t *testing.T) {
 	}
 }
 
-func TestWaitAnswersWhatAcknowledgedWritesHave(t *testing.T) {
-	c := openDoor(t).connect()
-	c.expect(":1\r\n", "WAIT", "1", "0")
-	c.expect("+OK\r\n", "VCTX.SESSION", "W", "3")
-	c.expect(":2\r\n", "WAIT", "9", "100000")
-}
-
 func TestCommandListHasEveryRowOnceAndCountsThem(t *testing.T) {
 	d := openDoor(t)
 	c := d.connect()

@@ -64,6 +64,8 @@ type command struct {
 	// pushes marks commands that queue messages or confirmations, or change how they
 	// look: what was answered before is queued before.
 	pushes bool
+	// blocks marks commands that may wait for long: what was answered before leaves first.
+	blocks bool
 	// subscribed marks what a RESP2 connection with subscriptions may still ask.
 	subscribed bool
 
@@ -117,6 +119,7 @@ func commands() []command {
 	var all []command
 	all = append(all, connectionCommands()...)
 	all = append(all, serverCommands()...)
+	all = append(all, waitCommands()...)
 	all = append(all, clusterCommands()...)
 	all = append(all, ringCommands()...)
 	all = append(all, stringCommands()...)

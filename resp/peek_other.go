@@ -1,0 +1,8 @@
+//go:build !unix
+
+package resp
+
+import "net"
+
+// peekEnd cannot tell here.
+func peekEnd(net.Conn) bool { return false }
