@@ -53,7 +53,7 @@ type Access struct {
 
 // NewAccess builds an Access, and reads its file.
 func NewAccess(cfg AccessConfig) (*Access, error) {
-	table, err := newTable(commands())
+	table, err := newTable(ruled())
 	if err != nil {
 		return nil, fmt.Errorf("resp: %w", err)
 	}
@@ -75,6 +75,17 @@ func NewAccess(cfg AccessConfig) (*Access, error) {
 	a.protected.Store(cfg.Protected)
 	a.log.most.Store(defaultACLLog)
 	return a, nil
+}
+
+// ruled are the commands of all doors: the users are the same at each.
+func ruled() []command {
+	all := commands()
+	for _, c := range sentinelCommands() {
+		if !slices.ContainsFunc(all, func(d command) bool { return d.name == c.name }) {
+			all = append(all, c)
+		}
+	}
+	return all
 }
 
 // catalog is what rules can speak of.
