@@ -344,7 +344,7 @@ func (n *Node) buildDoors(context.Context) error {
 		}
 		n.doors = append(n.doors, d)
 	}
-	return n.sentinel.build(n, admin)
+	return n.sentinel.build(n, admin, access)
 }
 
 // run sets all long work going.

@@ -64,19 +64,51 @@ func within(t *testing.T, what string, f func()) {
 // the answer.
 func say(t *testing.T, n *Node, command string) string {
 	t.Helper()
-	c, err := net.Dial("tcp", n.listeners[listenPlain].Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	return sayTo(t, n.listeners[listenPlain].Addr().String(), command)
+}
+
+// sayTo is say at any door.
+func sayTo(t *testing.T, addr, command string) string {
+	t.Helper()
+	c := dial(t, addr)
 	defer c.Close()
-	if _, err := c.Write([]byte(command + "\r\n")); err != nil {
+	return c.ask(command)
+}
+
+// talk is a connection to a door.
+type talk struct {
+	t *testing.T
+	net.Conn
+	r *bufio.Reader
+}
+
+func dial(t *testing.T, addr string) *talk {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
 		t.Fatal(err)
 	}
-	line, err := bufio.NewReader(c).ReadString('\n')
+	t.Cleanup(func() { _ = c.Close() }) // the test is over
+	return &talk{t, c, bufio.NewReader(c)}
+}
+
+func (c *talk) ask(command string) string {
+	c.t.Helper()
+	if _, err := c.Write([]byte(command + "\r\n")); err != nil {
+		c.t.Fatal(err)
+	}
+	line, err := c.r.ReadString('\n')
 	if err != nil {
-		t.Fatalf("%s: %v", command, err)
+		c.t.Fatalf("%s: %v", command, err)
 	}
 	return strings.TrimSpace(line)
+}
+
+func (c *talk) want(command, answer string) {
+	c.t.Helper()
+	if got := c.ask(command); got != answer {
+		c.t.Errorf("%s: %q, want %q", command, got, answer)
+	}
 }
 
 func TestConfigReportsEveryFaultAtOnce(t *testing.T) {

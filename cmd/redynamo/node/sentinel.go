@@ -30,13 +30,13 @@ func (d *sentinelDoor) listen(ctx context.Context, n *Node) error {
 	return nil
 }
 
-func (d *sentinelDoor) build(n *Node, admin resp.RingAdmin) (err error) {
+func (d *sentinelDoor) build(n *Node, admin resp.RingAdmin, access *resp.Access) (err error) {
 	if d.listener == nil {
 		return nil
 	}
 	d.door, err = resp.New(resp.Config{
 		Door: resp.Sentinel, Store: n.coord, Admin: n.publish, Ring: admin, SentinelName: n.cfg.SentinelName,
-		Port: port(d.listener), TLS: n.doorTLS != nil, Password: n.cfg.RequirePass, Limits: resp.Limits{MaxClients: n.cfg.MaxClients},
+		Port: port(d.listener), TLS: n.doorTLS != nil, Access: access, Limits: resp.Limits{MaxClients: n.cfg.MaxClients},
 		Now: n.cfg.Now, Rand: n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set,
 	})
 	return err
