@@ -22,6 +22,7 @@ const (
 	Receive  Kind = iota // rows that other nodes deliver
 	Send                 // hints on their way home
 	Exchange             // rows that differ from another owner's
+	Answer               // what an owner that compares asks; it is only charged, for who asks rests
 	Scrub                // rows checked against their checksums
 	Reap                 // what is left of deleted keys
 	kinds
@@ -29,7 +30,7 @@ const (
 
 // String is the word in metrics and INFO.
 func (k Kind) String() string {
-	return [kinds]string{"receive", "send", "exchange", "scrub", "reap"}[k]
+	return [kinds]string{"receive", "send", "exchange", "answer", "scrub", "reap"}[k]
 }
 
 // Source says whom foreground work is for.

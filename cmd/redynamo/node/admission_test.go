@@ -44,7 +44,7 @@ func TestBackgroundWorkAsksForItsTime(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	if got := granted(n, "exchange"); got != 1 {
+	if got := granted(n, "answer"); got != 1 {
 		t.Errorf("an answer to a node that compares is counted as %d slices", got)
 	}
 	var fields []string

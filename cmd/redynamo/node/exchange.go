@@ -193,7 +193,7 @@ func later[R any](h handler, meta rpc.Meta, reply func(R, error), f func() (R, e
 			err = rpc.ErrStaleEpoch
 		}
 		if err == nil {
-			end := h.n.admission.Begin(admission.Exchange)
+			end := h.n.admission.Begin(admission.Answer)
 			r, err = f()
 			end(0)
 		}
