@@ -95,11 +95,20 @@ func (t *table) catalog() (*acl.Catalog, error) {
 		c := acl.Command{Name: row.name, Categories: row.categories, Open: row.noAuth}
 		for i := range row.subcommands {
 			sub := &row.subcommands[i]
-			c.Subcommands = append(c.Subcommands, acl.Command{Name: sub.name, Categories: sub.categories, Open: sub.noAuth})
+			c.Subcommands = append(c.Subcommands, acl.Command{Name: sub.name, Categories: sub.categories, Open: sub.noAuth, Twin: t.dotted(row, sub)})
 		}
 		all = append(all, c)
 	}
 	return acl.NewCatalog(categoryOrder[:], all)
+}
+
+// dotted is the name of a command that a subcommand is another spelling of, or "":
+// VCTX GET is VCTX.GET.
+func (t *table) dotted(row, sub *command) string {
+	if name := row.name + "." + sub.name; slices.ContainsFunc(t.rows, func(r *command) bool { return r.name == name }) {
+		return name
+	}
+	return ""
 }
 
 // passwordRules make requirepass of a text.
@@ -131,7 +140,8 @@ func (a *Access) change(asking *session, next func(now *acl.Users) (*acl.Users, 
 		for _, c := range door.clients() {
 			user := c.user.Load()
 			switch now := users.Find(user.Name()); {
-			case user.Same(now) && door.hub.mayStay(c.sub.Load(), now):
+			case user == now:
+			case user.Same(now) && door.mayStay(c.sub.Load(), now):
 			case asking != nil && c == asking.client:
 				asking.closing = true // it gets its reply first
 			default:
@@ -142,11 +152,22 @@ func (a *Access) change(asking *session, next func(now *acl.Users) (*acl.Users, 
 	return nil
 }
 
-// mayStay reports whether a user may hear all that a connection has subscribed to.
-func (h *Hub) mayStay(sub *subscriber, user *acl.User) bool {
+// mayStay reports whether a user may go on hearing all that a connection hears.
+func (s *Server) mayStay(sub *subscriber, user *acl.User) bool {
 	if sub == nil || user.Unbound() {
 		return true
 	}
+	if sub.monitor.Load() {
+		row, _ := s.table.find([][]byte{[]byte("monitor")})
+		if v, _ := user.Check(s.access.catalog, &acl.Request{ID: row.id}); v != acl.Allowed {
+			return false
+		}
+	}
+	return s.hub.mayHear(sub, user)
+}
+
+// mayHear reports whether a user may hear all that a connection has subscribed to.
+func (h *Hub) mayHear(sub *subscriber, user *acl.User) bool {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	for t := range topic(topics) {
@@ -162,6 +183,11 @@ func (h *Hub) mayStay(sub *subscriber, user *acl.User) bool {
 // setPassword is CONFIG SET requirepass: the default user's one password, or none.
 func (a *Access) setPassword(asking *session, text string) error {
 	return a.change(asking, func(now *acl.Users) (*acl.Users, error) {
+		first, err := a.first.With(a.catalog, passwordRules(text))
+		if err != nil {
+			return nil, err
+		}
+		a.first = first // ACL LOAD does not bring the old one back
 		return now.With(acl.Default, passwordRules(text))
 	})
 }

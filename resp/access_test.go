@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/redynamo/redynamo/resp/acl"
@@ -310,5 +311,116 @@ func TestALogEntryHasTheBeginningOfALongName(t *testing.T) {
 	c.expect("-WRONGPASS invalid username-password pair or user is disabled.\r\n", "AUTH", strings.Repeat("n", 2*logBytes), "x")
 	if e := d.srv.access.log.list(1); len(e) != 1 || len(e[0].user) != logBytes {
 		t.Errorf("%+v", e)
+	}
+}
+
+// TestAPausedCommandIsJudgedByTheRulesAtItsEnd: whoever takes a right away during a
+// pause wants nothing of the kind done behind it.
+func TestAPausedCommandIsJudgedByTheRulesAtItsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDataDoor(t)
+		admin, c := d.connect(), d.connect()
+		admin.expect("+OK\r\n", "ACL", "SETUSER", "u", "on", "nopass", "+@all", "~*")
+		c.expect("+OK\r\n", "AUTH", "u", "x")
+		admin.expect("+OK\r\n", "CLIENT", "PAUSE", "1000", "WRITE")
+		done := make(chan string)
+		go func() { done <- c.line("SET k v") }()
+		synctest.Wait()
+		admin.expect("+OK\r\n", "ACL", "SETUSER", "u", "-set")
+		if got := <-done; !strings.HasPrefix(got, "-NOPERM") {
+			t.Errorf("answered %q", got)
+		}
+		admin.expect("$-1\r\n", "GET", "k")
+	})
+}
+
+func TestARuleAboutOneSpellingOfACommandIsAboutBoth(t *testing.T) {
+	for _, rules := range [][]string{{"+@all", "-vctx.set"}, {"+@all", "-vctx|set"}, {"+@all", "-vctx", "+vctx.get"}, {"+vctx|get"}} {
+		d := newDataDoor(t)
+		admin, c := d.connect(), d.connect()
+		admin.expect("+OK\r\n", append([]string{"ACL", "SETUSER", "u", "on", "nopass", "~*"}, rules...)...)
+		c.expect("+OK\r\n", "AUTH", "u", "x")
+		for command, refused := range map[string]bool{"VCTX.SET k v *": true, "VCTX SET k v *": true, "VCTX.GET k": false, "VCTX GET k": false} {
+			if got := c.line(command); strings.HasPrefix(got, "-NOPERM") != refused {
+				t.Errorf("%v: %s: %q", rules, command, got)
+			}
+		}
+	}
+}
+
+// TestAChangeOfOneUserIsNoneOfTheOthers: who has subscribed and then become somebody who
+// may not hear that is left alone until its own rules change, as in Redis.
+func TestAChangeOfOneUserIsNoneOfTheOthers(t *testing.T) {
+	d := newDataDoor(t)
+	admin, c := d.connect(), d.connect()
+	admin.expect("+OK\r\n", "ACL", "SETUSER", "deaf", "on", "nopass", "+@all", "~*", "resetchannels")
+	c.line("HELLO 3")
+	c.expect(">3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n", "SUBSCRIBE", "a")
+	c.expect("+OK\r\n", "AUTH", "deaf", "x")
+	admin.expect("+OK\r\n", "ACL", "SETUSER", "other", "on")
+	c.expect("+PONG\r\n", "PING")
+	admin.expect("+OK\r\n", "ACL", "SETUSER", "deaf", "-get")
+	c.closed()
+}
+
+func TestAMonitorThatMayNotSeeAnyMoreIsClosed(t *testing.T) {
+	d := newDataDoor(t)
+	admin, c, still := d.connect(), d.connect(), d.connect()
+	for _, user := range []string{"u", "v"} {
+		admin.expect("+OK\r\n", "ACL", "SETUSER", user, "on", "nopass", "+@all", "&*", "~*")
+	}
+	c.expect("+OK\r\n", "AUTH", "u", "x")
+	still.expect("+OK\r\n", "AUTH", "v", "x")
+	c.expect("+OK\r\n", "MONITOR")
+	still.expect("+OK\r\n", "MONITOR")
+	admin.expect("+OK\r\n", "ACL", "SETUSER", "u", "-monitor")
+	admin.expect("+OK\r\n", "ACL", "SETUSER", "v", "-get")
+	c.closed()
+	admin.expect("+PONG\r\n", "PING")
+	if line, err := still.r.ReadString('\n'); err != nil || !strings.Contains(line, "PING") {
+		t.Errorf("the other one is shown %q, %v", line, err)
+	}
+}
+
+func TestALoadDoesNotBringAnOldPasswordBack(t *testing.T) {
+	file := &paper{text: "user u on nopass +@all\n"}
+	a := mustAccess(t, AccessConfig{File: file, Password: "old"})
+	d := newDataDoor(t, func(c *Config) { c.Access = a })
+	admin := d.connect()
+	admin.expect("+OK\r\n", "AUTH", "u", "x")
+	admin.expect("+OK\r\n", "CONFIG", "SET", "requirepass", "new")
+	admin.expect("+OK\r\n", "ACL", "LOAD")
+	c := d.connect()
+	c.expect("-WRONGPASS invalid username-password pair or user is disabled.\r\n", "AUTH", "old")
+	c.expect("+OK\r\n", "AUTH", "new")
+}
+
+// TestNamesOfClientsAreBounded: they are kept in logs that anybody can fill.
+func TestNamesOfClientsAreBounded(t *testing.T) {
+	d := newDataDoor(t)
+	c := d.connect()
+	long := strings.Repeat("n", labelBytes)
+	c.expect("+OK\r\n", "CLIENT", "SETNAME", long)
+	c.expect("+OK\r\n", "CLIENT", "SETINFO", "lib-name", long)
+	for _, command := range [][]string{{"CLIENT", "SETNAME", long + "n"}, {"CLIENT", "SETINFO", "lib-name", long + "n"},
+		{"CLIENT", "SETINFO", "LIB-VER", long + "n"}, {"HELLO", "3", "SETNAME", long + "n"}} {
+		if got := c.line(strings.Join(command, " ")); !strings.Contains(got, "cannot be longer than 1024 bytes on this server") {
+			t.Errorf("%.30s: %q", command, got)
+		}
+	}
+	c.expect("$1024\r\n"+long+"\r\n", "CLIENT", "GETNAME")
+}
+
+func TestPasswordsOfAMistypedHelloAreShownNowhere(t *testing.T) {
+	row := &command{full: "hello"}
+	for _, text := range []string{"HELLO AUTH u pw", "HELLO 3 AUTH u pw", "HELLO 3 SETNAME AUTH u pw", "HELLO 3 SETNAME AUTH AUTH u pw", "HELLO 3 SETNAME n auth u pw"} {
+		words := strings.Fields(text)
+		args := make([][]byte, len(words))
+		for i, w := range words {
+			args[i] = []byte(w)
+		}
+		if shown := slowWords(row, args); slices.Contains(shown, "pw") || slices.Contains(shown, "u") {
+			t.Errorf("%s: %q", text, shown)
+		}
 	}
 }

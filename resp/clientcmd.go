@@ -70,17 +70,21 @@ func subcommandText(sub, container string) string {
 }
 
 // validLabel reports whether a name may stand in CLIENT LIST.
-func validLabel(name []byte) bool {
+// labelBytes is the longest name of a client or of its library. They are kept with
+// every entry of the slow log and of ACL LOG.
+const labelBytes = 1 << 10
+
+// refuseLabel is what speaks against a name of a client or of its library, or "".
+func refuseLabel(what string, name []byte) string {
+	if len(name) > labelBytes {
+		return "ERR " + what + " cannot be longer than " + strconv.Itoa(labelBytes) + " bytes on this server."
+	}
 	for _, c := range name {
 		if c < '!' || c > '~' {
-			return false
+			return "ERR " + what + " cannot contain spaces, newlines or special characters."
 		}
 	}
-	return true
-}
-
-func errLabel(what string) string {
-	return "ERR " + what + " cannot contain spaces, newlines or special characters."
+	return ""
 }
 
 func clientID(s *session, _ [][]byte, w *Reply) { w.Int(s.client.id) }
@@ -94,8 +98,8 @@ func clientGetName(s *session, _ [][]byte, w *Reply) {
 }
 
 func clientSetName(s *session, args [][]byte, w *Reply) {
-	if !validLabel(args[2]) {
-		w.Error(errLabel("Client names"))
+	if refused := refuseLabel("Client names", args[2]); refused != "" {
+		w.Error(refused)
 		return
 	}
 	s.client.label(func(l *labels) { l.name = string(args[2]) })
@@ -113,8 +117,8 @@ func clientSetInfo(s *session, args [][]byte, w *Reply) {
 		w.Error("ERR Unrecognized option '" + clip(args[2], shownBytes) + "'")
 		return
 	}
-	if !validLabel(args[3]) {
-		w.Error(errLabel(strings.ToLower(string(args[2]))))
+	if refused := refuseLabel(strings.ToLower(string(args[2])), args[3]); refused != "" {
+		w.Error(refused)
 		return
 	}
 	s.client.label(set)

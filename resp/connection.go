@@ -160,8 +160,9 @@ func parseHello(args [][]byte) (h hello, refused string) {
 			h.user, h.secret = args[i+1], args[i+2]
 			i += 2
 		case equalFold(args[i], "setname") && rest >= 1:
-			if h.name, h.named = args[i+1], true; !validLabel(h.name) {
-				return h, errLabel("Client names")
+			h.name, h.named = args[i+1], true
+			if refused := refuseLabel("Client names", h.name); refused != "" {
+				return h, refused
 			}
 			i++
 		default:

@@ -67,8 +67,11 @@ func runMonitor(s *session, _ [][]byte, w *Reply) {
 		if s.replyOff || s.skipping {
 			w.buf = w.buf[:0] // subscriber has handed over what came before
 		}
-		s.handOver() // before anybody can show something
+		// It is one before it is told so, and shown nothing before.
+		sub.out.hold()
 		s.srv.hub.monitors.add(sub)
+		s.handOver()
+		sub.out.release()
 		s.guard.patient = true
 	}
 }

@@ -78,8 +78,13 @@ func (s *session) dispatch(args [][]byte) {
 			return
 		}
 	}
-	if refused == "" && !s.awaitPause(row.changes() || row.batch && s.tx.changes()) {
-		return
+	if refused == "" && s.srv.pause.active.Load() {
+		if !s.awaitPause(row.changes() || row.batch && s.tx.changes()) {
+			return
+		}
+		if s.srv.access.users.Load() != s.who.users {
+			refused = s.gate(row, args) // the rules have changed while it waited
+		}
 	}
 	switch {
 	case refused != "":

@@ -126,20 +126,11 @@ func secretWords(row *command, args [][]byte) func(i int) bool {
 	return func(int) bool { return false }
 }
 
-// helloSecrets finds user and password in HELLO, also in one that is refused: a name
-// that is AUTH must not hide them.
+// helloSecrets finds user and password in HELLO, also in one that is refused: the two
+// words behind every AUTH, for it may stand in the wrong place or be a name.
 func helloSecrets(args [][]byte) func(i int) bool {
-	var secret []int
-	for i := 2; i < len(args); i++ {
-		switch {
-		case foldEqual(args[i], "AUTH"):
-			secret = append(secret, i+1, i+2)
-			i += 2
-		case foldEqual(args[i], "SETNAME"):
-			i++
-		}
-	}
-	return func(i int) bool { return slices.Contains(secret, i) }
+	is := func(i int) bool { return i > 0 && foldEqual(args[i], "AUTH") }
+	return func(i int) bool { return !is(i) && (is(i-1) || is(i-2)) }
 }
 
 func slowlogGet(s *session, args [][]byte, w *Reply) {

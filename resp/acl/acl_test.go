@@ -3,6 +3,7 @@ package acl
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -205,4 +206,66 @@ func FuzzRules(f *testing.F) {
 			t.Fatalf("%v: %q", err, us.Text())
 		}
 	})
+}
+
+// TestRulesAreBounded: whoever changes the rules of one user keeps all others who want to
+// waiting.
+func TestRulesAreBounded(t *testing.T) {
+	c := small(t)
+	u := newUser(c, "u", 1)
+	many := func(n int, mark string) (rules []string) {
+		for i := range n {
+			rules = append(rules, mark+strconv.Itoa(i))
+		}
+		return rules
+	}
+	for _, mark := range []string{"~", "&", "%R~"} {
+		if _, err := u.With(c, many(MaxPatterns, mark)); err != nil {
+			t.Errorf("%d patterns of %s: %v", MaxPatterns, mark, err)
+		}
+		if _, err := u.With(c, many(MaxPatterns+1, mark)); !errors.Is(err, errTooMany) {
+			t.Errorf("one more pattern of %s: %v", mark, err)
+		}
+	}
+	long := strings.Repeat("x", 2*MaxRules)
+	for _, rules := range [][]string{{long}, {"(", long}, {"~" + long}, append([]string{"("}, many(MaxRules/2, "~")...)} {
+		if _, err := u.With(c, rules); !errors.Is(err, errTooLong) || len(err.Error()) > 500 {
+			t.Errorf("%d rules, the first %.10q: %.200v", len(rules), rules[0], err)
+		}
+	}
+	if _, err := u.With(c, []string{"~" + long[:MaxRules]}); !errors.Is(err, errTooLong) {
+		t.Errorf("a pattern of %d bytes: %v", MaxRules, err)
+	}
+}
+
+func TestTwinsAreAllowedAndRefusedTogether(t *testing.T) {
+	c, err := NewCatalog([]string{"read"}, []Command{
+		{Name: "get", Categories: []string{"read"}}, {Name: "x.get", Categories: []string{"read"}},
+		{Name: "x", Subcommands: []Command{{Name: "get", Categories: []string{"read"}, Twin: "x.get"}, {Name: "set"}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for rules, allowed := range map[string]bool{
+		"+x.get": true, "+x|get": true, "+x": true, "+@read": true, "+@all": true,
+		"+@all -x.get": false, "+@all -x|get": false, "+@all -x": false, "+@all -@read": false, "+x|get -x.get": false, "+get": false,
+	} {
+		u, err := newUser(c, "u", 1).With(c, append(strings.Fields(rules), "on"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := newUser(c, "u", 1).With(c, strings.Fields(u.Rules(c)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"x.get", "x|get"} {
+			id, _ := c.Find(name)
+			if u.Root().has(id) != allowed || again.Root().has(id) != allowed {
+				t.Errorf("%s: %s is allowed %v, and %v after %q", rules, name, u.Root().has(id), again.Root().has(id), u.Rules(c))
+			}
+		}
+	}
+	if _, err := NewCatalog(nil, []Command{{Name: "a", Twin: "b"}}); err == nil {
+		t.Error("a twin that is not there is taken")
+	}
 }

@@ -33,6 +33,9 @@ type Command struct {
 	Subcommands []Command
 	// Open marks what anybody may ask, or nobody could log in.
 	Open bool
+	// Twin is the full name of another spelling of the command, or "": a rule about
+	// one is about both.
+	Twin string
 }
 
 // An ID is the place of a command in its catalog.
@@ -44,6 +47,7 @@ type entry struct {
 	categories uint64
 	open       bool
 	parent     ID   // -1 for none
+	twin       ID   // -1 for none
 	subs       []ID // in the order of their names
 }
 
@@ -71,11 +75,36 @@ func NewCatalog(categories []string, commands []Command) (*Catalog, error) {
 			return nil, err
 		}
 	}
+	for _, cmd := range commands {
+		for _, sub := range append(cmd.Subcommands, cmd) {
+			if err := c.pair(cmd.Name, &sub); err != nil {
+				return nil, err
+			}
+		}
+	}
 	return c, nil
 }
 
+// pair makes a command, or a subcommand of one, and its twin each the other's.
+func (c *Catalog) pair(of string, cmd *Command) error {
+	if cmd.Twin == "" {
+		return nil
+	}
+	full := cmd.Name
+	if full != of {
+		full = of + "|" + cmd.Name
+	}
+	id := c.byName[full]
+	twin, ok := c.byName[cmd.Twin]
+	if !ok || twin == id {
+		return fmt.Errorf("acl: the twin %q of command %q is not there", cmd.Twin, full)
+	}
+	c.entries[id].twin, c.entries[twin].twin = twin, id
+	return nil
+}
+
 func (c *Catalog) add(cmd *Command, parent ID) error {
-	e := entry{full: cmd.Name, open: cmd.Open, parent: parent}
+	e := entry{full: cmd.Name, open: cmd.Open, parent: parent, twin: -1}
 	if parent >= 0 {
 		e.full = c.entries[parent].full + "|" + cmd.Name
 	}

@@ -24,6 +24,7 @@ const (
 		"not have any effect. Try 'resetchannels' to start with an empty list of channels"
 	errNoPassword fault = "The password you are trying to remove from the user does not exist"
 	errDigest     fault = "The password hash must be exactly 64 characters and contain only lowercase hexadecimal characters"
+	errTooMany    fault = "A selector has as many patterns as this server allows"
 	errTooLong    fault = "The rules of the user are longer than the limit of this server"
 )
 
@@ -74,17 +75,25 @@ func newSelector(c *Catalog) *Selector {
 
 func (s *Selector) has(id ID) bool { return s.bits[id/64]&(1<<(id%64)) != 0 }
 
-// set allows or forbids one command, with its subcommands.
+// set allows or forbids one command, with its subcommands, in each of their spellings.
 func (s *Selector) set(c *Catalog, id ID, allow bool) {
 	for _, one := range append([]ID{id}, c.entries[id].subs...) {
-		if allow {
-			s.bits[one/64] |= 1 << (one % 64)
-		} else {
-			s.bits[one/64] &^= 1 << (one % 64)
-			s.every = false
+		s.setOne(one, allow)
+		if twin := c.entries[one].twin; twin >= 0 {
+			s.setOne(twin, allow)
+			delete(s.firstArgs, twin)
 		}
 	}
 	delete(s.firstArgs, id)
+}
+
+func (s *Selector) setOne(id ID, allow bool) {
+	if allow {
+		s.bits[id/64] |= 1 << (id % 64)
+	} else {
+		s.bits[id/64] &^= 1 << (id % 64)
+		s.every = false
+	}
 }
 
 func (s *Selector) setAll(allow bool) {
@@ -189,6 +198,9 @@ func (s *Selector) addKeys(rule string) error {
 		s.keys[at].access |= access
 		return nil
 	}
+	if len(s.keys) >= MaxPatterns {
+		return errTooMany
+	}
 	s.keys = append(s.keys, pattern{text, glob.Compile([]byte(text)), access})
 	return nil
 }
@@ -201,6 +213,9 @@ func (s *Selector) addChannels(text string) error {
 		return errSyntax
 	}
 	if !slices.ContainsFunc(s.channels, func(p pattern) bool { return p.text == text }) {
+		if len(s.channels) >= MaxPatterns {
+			return errTooMany
+		}
 		s.channels = append(s.channels, pattern{text: text, like: glob.Compile([]byte(text))})
 	}
 	return nil

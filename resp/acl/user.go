@@ -123,9 +123,19 @@ type RuleError struct {
 
 func (e *RuleError) Error() string {
 	if e.Unmatched {
-		return "Unmatched parenthesis in acl selector starting at '" + e.Rule + "'."
+		return "Unmatched parenthesis in acl selector starting at '" + clip(e.Rule) + "'."
 	}
-	return "Error in ACL SETUSER modifier '" + e.Rule + "': " + e.Err.Error()
+	return "Error in ACL SETUSER modifier '" + clip(e.Rule) + "': " + e.Err.Error()
+}
+
+// shownBytes is how much of a rule an error repeats.
+const shownBytes = 128
+
+func clip(rule string) string {
+	if len(rule) > shownBytes {
+		return rule[:shownBytes] + "..."
+	}
+	return rule
 }
 
 func (e *RuleError) Unwrap() error { return e.Err }
@@ -135,6 +145,12 @@ func (e *RuleError) Unknown() bool { return errors.Is(e.Err, errUnknown) }
 
 // With is the user after rules, or the fault of the first that cannot be applied.
 func (u *User) With(c *Catalog, rules []string) (*User, error) {
+	size := 0
+	for _, rule := range rules {
+		if size += len(rule) + 1; size > 2*MaxRules { // some may take others back
+			return nil, &RuleError{Rule: rule, Err: errTooLong}
+		}
+	}
 	rules, err := joined(rules)
 	if err != nil {
 		return nil, err
@@ -160,13 +176,13 @@ func joined(words []string) ([]string, error) {
 	for i := 0; i < len(words); i++ {
 		rule := words[i]
 		if strings.HasPrefix(rule, "(") {
-			first := rule
-			for !strings.HasSuffix(rule, ")") {
+			from := i
+			for !strings.HasSuffix(words[i], ")") {
 				if i++; i == len(words) {
-					return nil, &RuleError{Rule: first, Unmatched: true}
+					return nil, &RuleError{Rule: rule, Unmatched: true}
 				}
-				rule += " " + words[i]
 			}
+			rule = strings.Join(words[from:i+1], " ")
 		}
 		out = append(out, rule)
 	}
@@ -175,6 +191,9 @@ func joined(words []string) ([]string, error) {
 
 // MaxRules bounds what the rules of one user take, in bytes.
 const MaxRules = 1 << 20
+
+// MaxPatterns is how many patterns of keys a selector may have, and of channels.
+const MaxPatterns = 10_000
 
 // bytes is about what the rules take.
 func (u *User) bytes() (n int) {
