@@ -65,7 +65,7 @@ func (c *importCmd) Run(ctx context.Context, con *console) error {
 	switch {
 	case ctx.Err() != nil:
 		return fmt.Errorf("stopped behind %d keys; the same command goes on from there", counts.Seen())
-	case err != nil && counts.Seen() > 0:
+	case err != nil && counts.Seen() > 0 && !errors.Is(err, migrate.ErrAnew):
 		return fmt.Errorf("%w (the same command goes on behind %d keys)", err, counts.Seen())
 	case err != nil:
 		return err

@@ -18,6 +18,8 @@
 // # Marks
 //
 // In a file a mark is a position of package rdb, which carries the sum of all before.
-// On a server it is a cursor of SCAN, which means something to that very process only:
-// if the server has another run_id when the import goes on, the walk begins again.
+// On a server it is a cursor of SCAN, which means something to that very process only.
+// If the server has another run_id when the import goes on, the walk begins again, and if
+// it comes to have one on the way, the import ends with an error: every pipeline asks for
+// it. A server without one is walked from its begin each time, over one connection.
 package migrate

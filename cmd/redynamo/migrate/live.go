@@ -2,11 +2,13 @@ package migrate
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -16,6 +18,7 @@ import (
 type liveSource struct {
 	cfg       *Config
 	cl        *redis.Client
+	dials     atomic.Int64 // connections made
 	id        Identity
 	absolute  bool // it knows PEXPIRETIME
 	keys      int64
@@ -28,7 +31,11 @@ type liveSource struct {
 }
 
 func openLive(ctx context.Context, cfg *Config) (*liveSource, error) {
-	s := &liveSource{cfg: cfg, cl: cfg.From.client(cfg.From.Addrs[0], 1, cfg.DB)}
+	s := &liveSource{cfg: cfg}
+	s.cl = cfg.From.client(cfg.From.Addrs[0], 1, cfg.DB, func(context.Context, *redis.Conn) error {
+		s.dials.Add(1)
+		return nil
+	})
 	if err := s.greet(ctx); err != nil {
 		_ = s.cl.Close() // the first error counts
 		return nil, fmt.Errorf("%s: %w", cfg.From.Addrs[0], err)
@@ -36,24 +43,24 @@ func openLive(ctx context.Context, cfg *Config) (*liveSource, error) {
 	return s, nil
 }
 
-// greet asks the server who it is and how much it has.
+// greet asks the server who it is and how much it has, in a pipeline as everything that
+// follows: the client has a connection for those, and another one for single commands.
 func (s *liveSource) greet(ctx context.Context) error {
-	server, err := s.cl.Info(ctx, "server").Result()
-	if err != nil {
+	pipe := s.cl.Pipeline()
+	server, ends, size, space := pipe.Info(ctx, "server"), pipe.Do(ctx, "PEXPIRETIME", "x"), pipe.DBSize(ctx), pipe.Info(ctx, "keyspace")
+	if _, err := pipe.Exec(ctx); err != nil && !isReply(err) {
 		return err
 	}
-	s.id = Identity{Source: s.cfg.From.Addrs[0], Run: infoField(server, "run_id")}
-	_, err = s.cl.Do(ctx, "PEXPIRETIME", "x").Result()
-	s.absolute = err == nil
-	if err != nil && !isReply(err) {
-		return err
+	s.id = Identity{Source: s.cfg.From.Addrs[0], Run: infoField(server.Val(), "run_id")}
+	s.absolute = ends.Err() == nil
+	s.keys = size.Val()
+	s.others = otherDatabases(space.Val(), s.cfg.DB)
+	for _, err := range []error{server.Err(), size.Err(), space.Err()} {
+		if err != nil {
+			return err
+		}
 	}
-	if s.keys, err = s.cl.DBSize(ctx).Result(); err != nil {
-		return err
-	}
-	space, err := s.cl.Info(ctx, "keyspace").Result()
-	s.others = otherDatabases(space, s.cfg.DB)
-	return err
+	return nil
 }
 
 // infoField is a field of INFO.
@@ -78,9 +85,37 @@ func otherDatabases(info string, but int) map[string]int64 {
 	return others
 }
 
-func (s *liveSource) identity() Identity             { return s.id }
-func (s *liveSource) restarted(before Identity) bool { return before.Run != s.id.Run }
-func (s *liveSource) close() error                   { return s.cl.Close() }
+// saysWho reports whether a run_id tells processes apart. Services that hide their
+// servers answer zeros, other programs nothing.
+func saysWho(run string) bool { return strings.Trim(run, "0") != "" }
+
+// ErrAnew ends an import whose marks mean nothing to the process that answers now.
+var ErrAnew = errors.New("the server was started anew, or another one answers now, so that the cursor of the walk means nothing any more: nothing of this walk counts, the same command begins again")
+
+// errUnsure is ErrAnew of a server that does not say which process it is.
+var errUnsure = fmt.Errorf("a new connection to a server without a run_id: %w", ErrAnew)
+
+// check looks at what the process says that answered: whether it is still the one that
+// the cursor is of.
+func (s *liveSource) check(info *redis.Cmd) error {
+	text, err := info.Text()
+	switch {
+	case err != nil:
+		return fmt.Errorf("INFO server: %w", err)
+	case infoField(text, "run_id") != s.id.Run:
+		return ErrAnew
+	case !saysWho(s.id.Run) && s.dials.Load() > 1:
+		return errUnsure
+	}
+	return nil
+}
+
+func (s *liveSource) identity() Identity { return s.id }
+func (s *liveSource) close() error       { return s.cl.Close() }
+
+func (s *liveSource) restarted(before Identity) bool {
+	return before.Run != s.id.Run || !saysWho(s.id.Run)
+}
 
 // resume goes on at a cursor.
 func (s *liveSource) resume(m mark, seen int64) {
@@ -120,7 +155,11 @@ func (s *liveSource) scan(ctx context.Context) error {
 	if s.cfg.Match != "" {
 		args = append(args, "MATCH", s.cfg.Match)
 	}
-	answer, err := s.cl.Do(ctx, args...).Slice()
+	cmds, err := s.ask(ctx, []string{""}, func(pipe redis.Pipeliner, _ string) { pipe.Do(ctx, args...) })
+	if err != nil {
+		return err
+	}
+	answer, err := cmds[0].Slice()
 	if err != nil {
 		return err
 	}
@@ -190,7 +229,11 @@ func (s *liveSource) look(ctx context.Context, keys []string) (types []string, s
 		return nil, nil, err
 	}
 	for _, k := range kinds {
-		types = append(types, fmt.Sprint(k.Val()))
+		kind, err := k.Text()
+		if err != nil { // it is loading, say
+			return nil, nil, fmt.Errorf("TYPE: %w", err)
+		}
+		types = append(types, kind)
 	}
 	i := -1
 	large, err := s.ask(ctx, keys, func(pipe redis.Pipeliner, key string) {
@@ -211,11 +254,35 @@ func (s *liveSource) look(ctx context.Context, keys []string) (types []string, s
 }
 
 // ask sends one command for each key. What the server answers to each is for the caller.
+// Before them goes the question which process answers: a connection that broke is made
+// anew unseen, and to another process a cursor is a number like any other.
 func (s *liveSource) ask(ctx context.Context, keys []string, each func(pipe redis.Pipeliner, key string)) ([]*redis.Cmd, error) {
 	if len(keys) == 0 {
 		return nil, nil
 	}
+	cmds, err := s.exec(ctx, keys, each)
+	if err != nil && ctx.Err() == nil {
+		cmds, err = s.exec(ctx, keys, each) // over another connection
+	}
+	if err != nil {
+		// Not io.EOF itself, which says that there are no more pages.
+		return nil, fmt.Errorf("%s: %w", s.cfg.From.Addrs[0], err)
+	}
+	if err := s.check(cmds[0].(*redis.Cmd)); err != nil {
+		return nil, err
+	}
+	cmds = cmds[1:]
+	out := make([]*redis.Cmd, len(cmds))
+	for i, c := range cmds {
+		out[i] = c.(*redis.Cmd)
+	}
+	return out, nil
+}
+
+// exec sends the question who answers, and one command for each key.
+func (s *liveSource) exec(ctx context.Context, keys []string, each func(pipe redis.Pipeliner, key string)) ([]redis.Cmder, error) {
 	pipe := s.cl.Pipeline()
+	pipe.Do(ctx, "INFO", "server")
 	for _, key := range keys {
 		each(pipe, key)
 	}
@@ -223,11 +290,7 @@ func (s *liveSource) ask(ctx context.Context, keys []string, each func(pipe redi
 	if err != nil && !isReply(err) {
 		return nil, err
 	}
-	out := make([]*redis.Cmd, len(cmds))
-	for i, c := range cmds {
-		out[i] = c.(*redis.Cmd)
-	}
-	return out, nil
+	return cmds, nil
 }
 
 // expiry asks when a key ends: at which time, or after which.

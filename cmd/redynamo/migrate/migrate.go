@@ -149,7 +149,7 @@ func (r *run) openSource(ctx context.Context, before *state) (src source, err er
 		return nil, errors.Join(err, src.close())
 	}
 	if src.restarted(before.Identity) {
-		r.cfg.Note("the server was started anew, so that its cursors mean nothing any more: beginning again")
+		r.cfg.Note("the server was started anew, or does not say whether it was (run_id), so that its cursors mean nothing any more: beginning again")
 		return src, nil
 	}
 	r.state.Mark, r.state.Counts, r.state.ReportBytes = before.Mark, before.Counts, before.ReportBytes
@@ -167,7 +167,7 @@ func (r *run) greet(ctx context.Context) error {
 	var errs []error
 	for _, addr := range to.Addrs {
 		// All workers may be at one address, if it is the only one that answers.
-		cl := to.client(addr, r.cfg.Conns, 0)
+		cl := to.client(addr, r.cfg.Conns, 0, nil)
 		clients = append(clients, cl)
 		if err := cl.Ping(ctx).Err(); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", addr, err))

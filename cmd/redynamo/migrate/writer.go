@@ -19,10 +19,12 @@ type Endpoint struct {
 	TLS            *tls.Config // spoken if not nil
 }
 
-// client is for one address. It repeats nothing by itself.
-func (e Endpoint) client(addr string, conns, db int) *redis.Client {
+// client is for one address. It repeats nothing by itself; greet is called with each
+// connection it makes.
+func (e Endpoint) client(addr string, conns, db int, greet func(context.Context, *redis.Conn) error) *redis.Client {
 	return redis.NewClient(&redis.Options{
-		Addr: addr, Username: e.User, Password: e.Password, TLSConfig: e.TLS, DB: db, PoolSize: conns, MaxRetries: -1,
+		OnConnect: greet,
+		Addr:      addr, Username: e.User, Password: e.Password, TLSConfig: e.TLS, DB: db, PoolSize: conns, PipelinePoolSize: conns, MaxRetries: -1,
 		Protocol: 2, DisableIdentity: true, DialTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 30 * time.Second,
 	})
 }
