@@ -198,7 +198,37 @@ func TestARedisIsImported(t *testing.T) {
 			compareWithRedis(t, c, r, way, keys)
 		})
 	}
+	t.Run("one cluster", func(t *testing.T) { oneClusterID(t, c) })
 	t.Run("redis-cli --pipe", func(t *testing.T) { pipeCLI(t, c) })
+}
+
+// oneClusterID looks at what a state of an import is tied to: it is the same at every
+// node, and outlives them.
+func oneClusterID(t *testing.T, c *processes) {
+	ids := map[string]bool{}
+	look := func(node int) error {
+		info, err := c.client(node).Info(t.Context(), "redynamo").Result()
+		_, rest, found := strings.Cut(info, "\r\ncluster_id:")
+		id, _, _ := strings.Cut(rest, "\r\n")
+		if err == nil && (!found || len(id) != 32) {
+			err = fmt.Errorf("node %d tells the cluster %q", node, id)
+		}
+		if err == nil {
+			ids[id] = true
+		}
+		return err
+	}
+	for node := range c.nodes {
+		if err := look(node); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.kill(c.nodes[2])
+	c.start(c.nodes[2])
+	await(t, time.Minute, "the node is there again", func() error { return look(2) })
+	if len(ids) != 1 {
+		t.Errorf("several clusters: %v", ids)
+	}
 }
 
 // pipeCLI has redis-cli send many keys as fast as they are taken.

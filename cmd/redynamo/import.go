@@ -122,7 +122,7 @@ func (c *importCmd) settings() (cfg migrate.Config, err error) {
 }
 
 // summary prints what was met and done.
-func (c *importCmd) summary(out io.Writer, n *migrate.Counts, took time.Duration) error {
+func (c *importCmd) summary(out io.Writer, n *migrate.Result, took time.Duration) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "type\tkeys\tbytes\t")
 	for _, kind := range n.Kinds() {
@@ -138,7 +138,10 @@ func (c *importCmd) summary(out io.Writer, n *migrate.Counts, took time.Duration
 		}
 	}
 	if !c.DryRun {
-		fmt.Fprintf(out, "%d keys written in %v\n", n.Written, took.Round(time.Millisecond))
+		fmt.Fprintf(out, "%d keys written in %v\n", n.Written-n.Before.Written, took.Round(time.Millisecond))
+		if n.Before.Seen() > 0 {
+			fmt.Fprintf(out, "%d written by the runs before; all other figures are of all runs\n", n.Before.Written)
+		}
 		part(n.Kept, "were there already and are as they were")
 		part(n.Refused, "refused")
 	}

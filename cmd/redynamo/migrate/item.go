@@ -88,6 +88,13 @@ func (c *Counts) add(o *Counts) {
 	c.Refused += o.Refused
 }
 
+// clone is a copy that shares nothing.
+func (c *Counts) clone() Counts {
+	out := *c
+	out.Types, out.Databases = maps.Clone(c.Types), maps.Clone(c.Databases)
+	return out
+}
+
 // A mark is a place in a source.
 type mark struct {
 	File   *rdb.Position `json:",omitempty"`

@@ -19,18 +19,19 @@ type front struct {
 		sync.Mutex
 		to    string
 		conns []net.Conn
-		hide  string // a run_id that is shown as zeros
+		edit  func([]byte) []byte // of what the server says; nil: nothing
+		then  func([]byte) []byte // edit of the next server
 	}
 }
 
-func startFront(t *testing.T, to, hide string) *front {
+func startFront(t *testing.T, to string, edit func([]byte) []byte) *front {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	f := &front{listener: l}
-	f.mu.to, f.mu.hide = to, hide
+	f.mu.to, f.mu.edit = to, edit
 	go f.run()
 	t.Cleanup(func() {
 		_ = l.Close() // the test is over
@@ -55,21 +56,21 @@ func (f *front) run() {
 			continue
 		}
 		f.mu.conns = append(f.mu.conns, in, out)
-		hide := f.mu.hide
+		edit := f.mu.edit
 		f.mu.Unlock()
 		go func() { _, _ = io.Copy(out, in) }() // until one is closed
-		go carry(in, out, hide)
+		go carry(in, out, edit)
 	}
 }
 
 // carry brings what a server says.
-func carry(to io.WriteCloser, from io.Reader, hide string) {
+func carry(to io.WriteCloser, from io.Reader, edit func([]byte) []byte) {
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := from.Read(buf)
 		said := buf[:n]
-		if hide != "" {
-			said = bytes.ReplaceAll(said, []byte(hide), []byte(strings.Repeat("0", len(hide))))
+		if edit != nil {
+			said = edit(said)
 		}
 		if _, failed := to.Write(said); err != nil || failed != nil {
 			_ = to.Close() // nothing more comes
@@ -82,7 +83,7 @@ func carry(to io.WriteCloser, from io.Reader, hide string) {
 func (f *front) switchTo(to string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.mu.to = to
+	f.mu.to, f.mu.edit = to, f.mu.then
 	for _, c := range f.mu.conns {
 		_ = c.Close() // breaking it is the point
 	}
@@ -109,9 +110,11 @@ func twins(t *testing.T, keys int) (a, b server) {
 func TestAServerThatIsStartedAnewOnTheWayIsWalkedAgain(t *testing.T) {
 	const keys = 40 * pageKeys
 	a, b := twins(t, keys)
-	for name, hide := range map[string]string{"by run_id": "", "without a run_id": infoField(a.Info(t.Context(), "server").Val(), "run_id")} {
+	run := []byte(infoField(a.Info(t.Context(), "server").Val(), "run_id"))
+	hide := func(said []byte) []byte { return bytes.ReplaceAll(said, run, bytes.Repeat([]byte("0"), len(run))) }
+	for name, edit := range map[string]func([]byte) []byte{"by run_id": nil, "without a run_id": hide} {
 		t.Run(name, func(t *testing.T) {
-			to, f := startServer(t), startFront(t, a.addr, hide)
+			to, f := startServer(t), startFront(t, a.addr, edit)
 			cfg := Config{To: Endpoint{Addrs: []string{to.addr}}, From: Endpoint{Addrs: []string{f.addr()}}}
 			cfg.State = filepath.Join(t.TempDir(), "state")
 			cfg.Report = cfg.State + ".report"

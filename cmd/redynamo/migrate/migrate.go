@@ -78,7 +78,9 @@ func (c Config) withDefaults() (Config, error) {
 type run struct {
 	cfg     Config
 	src     source
+	to      target
 	state   state
+	before  Counts // those of the state that is gone on from
 	report  *report
 	workers []*worker
 	pages   chan *page
@@ -88,18 +90,24 @@ type run struct {
 
 // Run imports until the source is at its end, ctx ends or something goes wrong. What an
 // import did that did not end is in the state, and the next one goes on from there.
-func Run(ctx context.Context, cfg Config) (Counts, error) {
+func Run(ctx context.Context, cfg Config) (Result, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
-		return Counts{}, err
+		return Result{}, err
 	}
 	r := &run{cfg: cfg, pages: make(chan *page, pagesInFlight)}
 	if err := r.open(ctx); err != nil {
-		return Counts{}, err
+		return Result{}, err
 	}
 	err = r.carryOut(ctx)
 	err = errors.Join(err, r.close(err == nil))
-	return r.state.Counts, err
+	return Result{Counts: r.state.Counts, Before: r.before}, err
+}
+
+// A Result is what an import met and did in all its runs.
+type Result struct {
+	Counts
+	Before Counts // of the runs before this one
 }
 
 // open opens the source where the state says, or at its begin.
@@ -110,16 +118,20 @@ func (r *run) open(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	if !r.cfg.DryRun {
+		if err := r.greet(ctx); err != nil {
+			return err
+		}
+	}
 	if r.src, err = r.openSource(ctx, before); err != nil {
+		r.closeClients()
 		return err
 	}
 	if r.cfg.DryRun {
 		return nil
 	}
-	if r.report, err = openReport(r.cfg.Report, r.state.ReportBytes); err == nil {
-		err = r.greet(ctx)
-	}
-	if err != nil {
+	if r.report, err = openReport(r.cfg.Report, r.state.ReportBytes); err != nil {
+		r.closeClients()
 		return errors.Join(err, r.src.close())
 	}
 	return nil
@@ -141,11 +153,11 @@ func (r *run) openSource(ctx context.Context, before *state) (src source, err er
 	if err != nil {
 		return nil, err
 	}
-	r.state = state{Format: stateFormat, Identity: src.identity(), DB: r.cfg.DB, Match: r.cfg.Match, Replace: r.cfg.Replace}
+	r.state = state{Format: stateFormat, Identity: src.identity(), Cluster: r.to.cluster(), DB: r.cfg.DB, Match: r.cfg.Match, Replace: r.cfg.Replace}
 	if before == nil {
 		return src, nil
 	}
-	if err := before.belongs(&r.cfg, src.identity()); err != nil {
+	if err := before.belongs(&r.cfg, src.identity(), r.to.cluster()); err != nil {
 		return nil, errors.Join(err, src.close())
 	}
 	if src.restarted(before.Identity) {
@@ -153,6 +165,7 @@ func (r *run) openSource(ctx context.Context, before *state) (src source, err er
 		return src, nil
 	}
 	r.state.Mark, r.state.Counts, r.state.ReportBytes = before.Mark, before.Counts, before.ReportBytes
+	r.before = before.Counts.clone()
 	if live != nil {
 		live.resume(before.Mark, before.Counts.Seen())
 	}
@@ -160,23 +173,25 @@ func (r *run) openSource(ctx context.Context, before *state) (src source, err er
 	return src, nil
 }
 
-// greet makes the workers, and asks whether anybody is there at all.
+// greet makes the workers, asks whether anybody is there at all, and of which cluster.
 func (r *run) greet(ctx context.Context) error {
 	to := r.cfg.To
 	var clients []*redis.Client
 	var errs []error
+	none := false // will be taken at one of the addresses
 	for _, addr := range to.Addrs {
 		// All workers may be at one address, if it is the only one that answers.
-		cl := to.client(addr, r.cfg.Conns, 0, nil)
+		cl := to.client(addr, r.cfg.Conns, 0, r.to.greet)
 		clients = append(clients, cl)
 		if err := cl.Ping(ctx).Err(); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", addr, err))
+			none = none || judge(err) == faultStop
 		}
 	}
 	for i := range r.cfg.Conns {
 		r.workers = append(r.workers, &worker{cfg: &r.cfg, clients: clients, at: i % len(to.Addrs), jobs: make(chan job, pagesInFlight)})
 	}
-	if len(errs) == len(to.Addrs) {
+	if none || len(errs) == len(to.Addrs) {
 		r.closeClients()
 		return errors.Join(errs...)
 	}

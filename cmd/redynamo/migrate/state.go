@@ -20,6 +20,7 @@ type Identity struct {
 type state struct {
 	Format      int // 1
 	Identity    Identity
+	Cluster     string // that is written to: its cluster_id; empty: it tells none
 	DB          int
 	Match       string
 	Replace     bool
@@ -50,7 +51,10 @@ func load(path string) (*state, error) {
 }
 
 // belongs tells whether the state is of the import that cfg asks for.
-func (s *state) belongs(cfg *Config, id Identity) error {
+func (s *state) belongs(cfg *Config, id Identity, cluster string) error {
+	if s.Cluster != cluster {
+		return fmt.Errorf("%s: %w (into cluster %q, and this is %q)", cfg.State, errOther, s.Cluster, cluster)
+	}
 	id.Run = s.Identity.Run // a server that was started anew is the same source
 	if s.Identity != id || s.DB != cfg.DB || s.Match != cfg.Match || s.Replace != cfg.Replace {
 		return fmt.Errorf("%s: %w (source %s, db %d, match %q, replace %t)", cfg.State, errOther, s.Identity.Source, s.DB, s.Match, s.Replace)

@@ -56,10 +56,14 @@ func judge(err error) fault {
 	if err == nil {
 		return faultNone
 	}
-	if !isReply(err) {
+	if errors.Is(err, errForeign) {
+		return faultStop
+	}
+	var reply redis.Error
+	if !errors.As(err, &reply) {
 		return faultAgain
 	}
-	text := err.Error()
+	text := reply.Error()
 	for _, w := range againWords {
 		if strings.HasPrefix(text, w) {
 			return faultAgain

@@ -411,6 +411,9 @@ func (p *publisher) Stats() resp.Stats {
 	for _, f := range levelFields(v) {
 		st.Extra = append(st.Extra, resp.Field{Name: strings.ReplaceAll(f.Name, "-", "_"), Value: f.Value})
 	}
+	if v.Established { // before, the cluster may be given up for another
+		st.Extra = append(st.Extra, resp.Field{Name: "cluster_id", Value: fmt.Sprintf("%x", v.ClusterID)})
+	}
 	st.Extra = append(st.Extra, p.admissionFields()...)
 	return st
 }
