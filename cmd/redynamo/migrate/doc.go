@@ -13,7 +13,8 @@
 //
 //	source --pages--> split by key --jobs--> workers --> pages in order --> state, report
 //
-// At most pagesInFlight pages of pageBytes, and one value more in each, are in memory.
+// At most pagesInFlight pages, one that is read and one that is booked are in memory, each
+// of pageBytes and one key with its value more. What the cluster refuses adds lines.
 //
 // # Marks
 //

@@ -75,8 +75,8 @@ func (s *fileSource) next(context.Context) (*page, error) {
 	if s.done {
 		return nil, io.EOF
 	}
-	p, now, bytes := newPage(), time.Now(), 0
-	for n := 0; n < 8*pageKeys && len(p.items) < pageKeys && bytes < pageBytes; n++ {
+	p, now := newPage(), time.Now()
+	for n := 0; n < pageSeen && !p.full(); n++ {
 		e, err := s.in.Next()
 		if err == io.EOF {
 			s.done = true
@@ -89,7 +89,6 @@ func (s *fileSource) next(context.Context) (*page, error) {
 		if err := s.take(p, e, now); err != nil {
 			return nil, err
 		}
-		bytes += len(e.Value)
 	}
 	at := s.in.Position()
 	p.mark.File, p.share = &at, float64(at.Offset)/float64(max(s.size, 1))
@@ -125,7 +124,7 @@ func (s *fileSource) take(p *page, e rdb.Entry, now time.Time) error {
 		c.TooLong++
 		p.name(e.Key, e.Type, fmt.Sprintf("%d bytes are too long", e.Bytes))
 	default:
-		p.items = append(p.items, item{kind: e.Type, key: e.Key, value: e.Value, bytes: e.Bytes, expireAtMS: e.ExpireAtMS})
+		p.take(item{kind: e.Type, key: e.Key, value: e.Value, bytes: e.Bytes, expireAtMS: e.ExpireAtMS})
 	}
 	return nil
 }

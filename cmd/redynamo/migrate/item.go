@@ -105,6 +105,7 @@ type mark struct {
 // A page is some keys in a row. Once it is handed out only its workers change it.
 type page struct {
 	items []item
+	bytes int     // of the keys and values of items
 	mark  mark    // behind it
 	share float64 // of the source that is behind the mark
 
@@ -130,17 +131,35 @@ type source interface {
 
 // Bounds of pages.
 const (
-	pageKeys      = 256
-	pageBytes     = 4 << 20
+	pageKeys      = 256     // that are imported, and
+	pageSeen      = 2048    // of all
+	pageBytes     = 4 << 20 // of their keys and values, and of lines of the report
 	pagesInFlight = 8
 )
 
+// shownKey is how many bytes of a key stand in the report.
+const shownKey = 256
+
 func newPage() *page { return &page{ended: make(chan struct{})} }
 
-// name writes a key that is not imported into the report.
+// name writes a key that is not imported into the report: of a long one its beginning
+// and its length.
 func (p *page) name(key []byte, kind, why string) {
-	p.mu.lines = fmt.Appendf(p.mu.lines, "%s\t%q\t%s\n", kind, key, why)
+	p.mu.lines = fmt.Appendf(p.mu.lines, "%s\t%q", kind, key[:min(len(key), shownKey)])
+	if len(key) > shownKey {
+		p.mu.lines = fmt.Appendf(p.mu.lines, "... (%d bytes)", len(key))
+	}
+	p.mu.lines = fmt.Appendf(p.mu.lines, "\t%s\n", why)
 }
+
+// take puts a key into the page.
+func (p *page) take(it item) {
+	p.items = append(p.items, it)
+	p.bytes += len(it.key) + len(it.value)
+}
+
+// full reports whether no more should be put in.
+func (p *page) full() bool { return len(p.items) >= pageKeys || p.bytes+len(p.mu.lines) >= pageBytes }
 
 // over reports whether a key's time is over, and counts it if so.
 func (p *page) over(expireAtMS int64, now time.Time) bool {

@@ -155,7 +155,7 @@ func (s *liveSource) scan(ctx context.Context) error {
 	if s.cfg.Match != "" {
 		args = append(args, "MATCH", s.cfg.Match)
 	}
-	cmds, err := s.ask(ctx, []string{""}, func(pipe redis.Pipeliner, _ string) { pipe.Do(ctx, args...) })
+	cmds, err := s.ask(ctx, []string{""}, func(pipe redis.Pipeliner, _ int) { pipe.Do(ctx, args...) })
 	if err != nil {
 		return err
 	}
@@ -190,9 +190,9 @@ func (s *liveSource) fill(ctx context.Context, p *page) error {
 		return err
 	}
 	var wanted []string
-	var bytes int64
+	var bytes int64 // that wanted will be in the page
 	n := 0
-	for ; n < len(s.rest) && bytes < pageBytes; n++ {
+	for ; n < len(s.rest) && bytes+int64(len(p.mu.lines)) < pageBytes; n++ {
 		key := s.rest[n]
 		switch {
 		case types[n] == "none": // gone since
@@ -201,14 +201,14 @@ func (s *liveSource) fill(ctx context.Context, p *page) error {
 			p.mu.counts.Unsupported++
 			p.name([]byte(key), types[n], "of a type that is not stored")
 		case len(key) > s.cfg.MaxKey:
-			s.tooLong(p, key[:s.cfg.MaxKey], sizes[n], "the key is too long, this is its beginning")
+			s.tooLong(p, key, sizes[n], "the key is too long")
 		case sizes[n] > int64(s.cfg.MaxValue):
 			s.tooLong(p, key, sizes[n], fmt.Sprintf("%d bytes are too long", sizes[n]))
 		case s.cfg.DryRun:
 			p.mu.counts.note("string", sizes[n])
 		default:
 			wanted = append(wanted, key)
-			bytes += sizes[n]
+			bytes += int64(len(key)) + sizes[n]
 		}
 	}
 	s.rest = s.rest[n:]
@@ -224,7 +224,7 @@ func (s *liveSource) tooLong(p *page, key string, size int64, why string) {
 // look asks for the types of keys and for how large their values are: of strings how
 // long, of others what memory they take, if the server says so.
 func (s *liveSource) look(ctx context.Context, keys []string) (types []string, sizes []int64, err error) {
-	kinds, err := s.ask(ctx, keys, func(pipe redis.Pipeliner, key string) { pipe.Do(ctx, "TYPE", key) })
+	kinds, err := s.ask(ctx, keys, func(pipe redis.Pipeliner, i int) { pipe.Do(ctx, "TYPE", keys[i]) })
 	if err != nil {
 		return nil, nil, err
 	}
@@ -235,13 +235,12 @@ func (s *liveSource) look(ctx context.Context, keys []string) (types []string, s
 		}
 		types = append(types, kind)
 	}
-	i := -1
-	large, err := s.ask(ctx, keys, func(pipe redis.Pipeliner, key string) {
-		if i++; types[i] == "string" {
-			pipe.Do(ctx, "STRLEN", key)
+	large, err := s.ask(ctx, keys, func(pipe redis.Pipeliner, i int) {
+		if types[i] == "string" {
+			pipe.Do(ctx, "STRLEN", keys[i])
 			return
 		}
-		pipe.Do(ctx, "MEMORY", "USAGE", key)
+		pipe.Do(ctx, "MEMORY", "USAGE", keys[i])
 	})
 	if err != nil {
 		return nil, nil, err
@@ -253,10 +252,10 @@ func (s *liveSource) look(ctx context.Context, keys []string) (types []string, s
 	return types, sizes, nil
 }
 
-// ask sends one command for each key. What the server answers to each is for the caller.
+// ask sends one command for each key; each may be called twice. What the server answers to each is for the caller.
 // Before them goes the question which process answers: a connection that broke is made
 // anew unseen, and to another process a cursor is a number like any other.
-func (s *liveSource) ask(ctx context.Context, keys []string, each func(pipe redis.Pipeliner, key string)) ([]*redis.Cmd, error) {
+func (s *liveSource) ask(ctx context.Context, keys []string, each func(pipe redis.Pipeliner, i int)) ([]*redis.Cmd, error) {
 	if len(keys) == 0 {
 		return nil, nil
 	}
@@ -280,11 +279,11 @@ func (s *liveSource) ask(ctx context.Context, keys []string, each func(pipe redi
 }
 
 // exec sends the question who answers, and one command for each key.
-func (s *liveSource) exec(ctx context.Context, keys []string, each func(pipe redis.Pipeliner, key string)) ([]redis.Cmder, error) {
+func (s *liveSource) exec(ctx context.Context, keys []string, each func(pipe redis.Pipeliner, i int)) ([]redis.Cmder, error) {
 	pipe := s.cl.Pipeline()
 	pipe.Do(ctx, "INFO", "server")
-	for _, key := range keys {
-		each(pipe, key)
+	for i := range keys {
+		each(pipe, i)
 	}
 	cmds, err := pipe.Exec(ctx)
 	if err != nil && !isReply(err) {
@@ -304,10 +303,10 @@ func (s *liveSource) expiry() string {
 // get asks for values with their ends, both of one moment.
 func (s *liveSource) get(ctx context.Context, p *page, keys []string) error {
 	now := time.Now()
-	cmds, err := s.ask(ctx, keys, func(pipe redis.Pipeliner, key string) {
+	cmds, err := s.ask(ctx, keys, func(pipe redis.Pipeliner, i int) {
 		pipe.Do(ctx, "MULTI")
-		pipe.Do(ctx, "GETRANGE", key, 0, s.cfg.MaxValue) // one byte more than it may have
-		pipe.Do(ctx, s.expiry(), key)
+		pipe.Do(ctx, "GETRANGE", keys[i], 0, s.cfg.MaxValue) // one byte more than it may have
+		pipe.Do(ctx, s.expiry(), keys[i])
 		pipe.Do(ctx, "EXEC")
 	})
 	if err != nil {
@@ -334,7 +333,7 @@ func (s *liveSource) get(ctx context.Context, p *page, keys []string) error {
 			s.tooLong(p, key, int64(len(value)), "grown too long")
 		default:
 			p.mu.counts.note("string", int64(len(value)))
-			p.items = append(p.items, item{kind: "string", key: []byte(key), value: []byte(value), bytes: int64(len(value)), expireAtMS: at})
+			p.take(item{kind: "string", key: []byte(key), value: []byte(value), bytes: int64(len(value)), expireAtMS: at})
 		}
 	}
 	return nil
