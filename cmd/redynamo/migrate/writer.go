@@ -48,8 +48,13 @@ const (
 // againWords begin errors that pass.
 var againWords = []string{"LOADING", "NOREPLICAS", "UNCERTAIN", "OVERLOADED", "TIMEOUT", "MOVED", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "BUSY"}
 
-// stopWords begin errors that every key would get.
-var stopWords = []string{"NOAUTH", "WRONGPASS", "NOPERM", "READONLY"}
+// stopWords begin errors that every key would get at this address. They end the import
+// though another address may be better: what an operator has to put right is not booked
+// as refused keys.
+var stopWords = []string{"NOAUTH", "WRONGPASS", "NOPERM", "READONLY", "DENIED", unknownCommand}
+
+// unknownCommand begins what a server says to a command that it does not have.
+const unknownCommand = "ERR unknown command"
 
 // judge sorts an error of one SET.
 func judge(err error) fault {
