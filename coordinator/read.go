@@ -32,6 +32,7 @@ type readQuery struct {
 	key     []byte
 	r       int
 	min     version.Context
+	wrote   *version.Wrote // what the answer must have in it; may be nil
 	timeout time.Duration
 	rings   *Rings // entered; left when the read has ended
 	homes   bool   // only owners count
@@ -101,6 +102,9 @@ func (c *Coordinator) read(q readQuery, done func(ReadResult, error)) {
 
 	r.mu.Lock()
 	r.mu.Reset(need, q.min, r.stands)
+	if q.wrote != nil {
+		r.mu.Expect(q.wrote)
+	}
 	r.mu.Clock(c.cfg.Now().UnixMilli())
 	r.run()
 }

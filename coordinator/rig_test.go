@@ -154,6 +154,12 @@ func (n *node) stopped() (d time.Duration) {
 
 func (n *node) set(f fault) { n.mu.Lock(); n.mu.fault = f; n.mu.Unlock() }
 
+// refuses sets how the node answers to what it is to store.
+func (n *node) refuses(f fault) { n.mu.Lock(); n.mu.disk = f; n.mu.Unlock() }
+
+// seemsAt sets how slow others think that the node is.
+func (n *node) seemsAt(latency time.Duration) { n.mu.Lock(); n.mu.latency = latency; n.mu.Unlock() }
+
 // lose takes all rows from a node, which knows it.
 func (n *node) lose() {
 	n.mu.Lock()

@@ -11,9 +11,8 @@ import (
 // SpreadRequest asks for which owners of a key hold a write.
 type SpreadRequest struct {
 	Key    []byte
-	Seen   version.Token // of the write
-	W      int           // how many nodes it was acknowledged by; 0: the configured default
-	Synced bool          // only owners count that have synced it
+	Wrote  version.Wrote
+	Synced bool // only owners count that have synced it
 	// It returns soon after so many owners have the write, so many of them others than
 	// this node, and with Local this node, if it is one.
 	Total, Others int
@@ -45,9 +44,10 @@ func (s Spread) Met(req *SpreadRequest) bool {
 const spreadGrace = 20 * time.Millisecond
 
 // Spread has the owners of a key join what a quorum shows of it, with a write that was
-// acknowledged, and counts those that have it then. Nothing less would be sure: a delete
-// or an expiry leaves no dot of its own that an owner could be asked for. It looks once.
-// An owner that is down or does not answer in time is not counted.
+// acknowledged, and counts those that have it then. It looks once. An owner that is down
+// or does not answer in time is not counted, and none is while no node that a read would
+// ask shows the write: it may be with stand-ins for owners that are back, until they
+// have brought it home.
 //
 // Note: what is sent was read by the same rings a moment ago, as in a read repair. It
 // must not be kept for a later look, or it would bring back what is reaped meanwhile.
@@ -97,13 +97,8 @@ func (c *Coordinator) Spread(ctx context.Context, req SpreadRequest) (Spread, er
 	return s, nil
 }
 
-// shown reads the key from so many nodes that one of them has the write.
+// shown reads the key with the write in it.
 func (c *Coordinator) shown(ctx context.Context, rings *Rings, req *SpreadRequest) (version.Record, error) {
-	w := req.W
-	if w == 0 {
-		w = c.cfg.W
-	}
-	n := rings.Base.N()
 	type shown struct {
 		rec version.Record
 		err error
@@ -112,7 +107,7 @@ func (c *Coordinator) shown(ctx context.Context, rings *Rings, req *SpreadReques
 	c.inFlight.Add(1) // the read's own place: its tail may outlast this
 	rings.join()
 	c.read(readQuery{
-		key: req.Key, r: max(c.cfg.R, n+1-min(w, n)), min: req.Seen.Context, rings: rings, timeout: time.Until(c.deadlineOf(ctx)),
+		key: req.Key, wrote: &req.Wrote, rings: rings, timeout: time.Until(c.deadlineOf(ctx)),
 	}, func(r ReadResult, err error) { answer <- shown{r.Record, err} })
 	select {
 	case a := <-answer:

@@ -198,6 +198,6 @@ func (s *session) beginReplace(key, value []byte, seen version.Token, show func(
 	overwriting(&op, seen.Join(s.implicit(key)))
 	op.Explicit, op.MinHLC = true, s.hlc()
 	op.MaxValue, op.MaxSiblings, op.MaxSiblingBytes = s.limits().MaxValue, maxSiblings, maxSiblingBytes
-	s.store().Write(key, op, s.writeOptions(), c.onWrite)
+	c.write(op, s.writeOptions())
 	return c
 }

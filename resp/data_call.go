@@ -31,6 +31,7 @@ type call struct {
 	fault    string
 	withOld  bool
 	deed     deed
+	op       version.OpKind // of the write; 0: it is none
 
 	// The outcome; ready orders it before finish.
 	ready chan struct{}
@@ -77,7 +78,7 @@ func (c *call) release() {
 func (c *call) wait() error {
 	<-c.ready
 	if c.err == nil && c.wrote.Applied {
-		c.s.wrote.note(c.key, c.wrote.Token)
+		c.s.wrote.note(c)
 	}
 	return c.err
 }
@@ -115,8 +116,14 @@ func (s *session) beginWrite(key []byte, args [][]byte, op version.Op, show func
 	overwriting(&op, s.implicit(key))
 	op.MinHLC = s.hlc()
 	op.MaxValue = s.limits().MaxValue
-	s.store().Write(key, op, s.writeOptions(), c.onWrite)
+	c.write(op, s.writeOptions())
 	return c
+}
+
+// write starts a write.
+func (c *call) write(op version.Op, o coordinator.WriteOptions) {
+	c.op = op.Kind
+	c.s.store().Write(c.key, op, o, c.onWrite)
 }
 
 // tooLong reports whether a value may not be stored at all.

@@ -111,7 +111,7 @@ func (s *session) erase(key []byte, seen version.Token) error {
 	defer c.release()
 	op := version.Op{Kind: version.OpDelete, Explicit: true, MinHLC: s.hlc(), MaxValue: s.limits().MaxValue}
 	overwriting(&op, seen)
-	s.store().Write(key, op, s.writeOptions(), c.onWrite)
+	c.write(op, s.writeOptions())
 	if err := c.wait(); err != nil {
 		return err
 	}

@@ -267,7 +267,7 @@ func (s *session) beginVersioned(args [][]byte, tok []byte, op version.Op, o coo
 	}
 	c := s.newCall(key, args, showVersioned)
 	c.deed = deedOf(&op)
-	s.store().Write(key, op, o, c.onWrite)
+	c.write(op, o)
 	return c
 }
 

@@ -28,14 +28,16 @@ func waitCommands() []command {
 // lastWrite is what WAIT is about.
 type lastWrite struct {
 	key   []byte // nil: nothing was written
-	token version.Token
+	wrote version.Wrote
 }
 
-func (l *lastWrite) note(key []byte, t version.Token) {
+// note has it be about a write that was acknowledged.
+func (l *lastWrite) note(c *call) {
 	if cap(l.key) > keepKey {
 		l.key = nil
 	}
-	l.key, l.token = append(l.key[:0], key...), t
+	l.key = append(l.key[:0], c.key...)
+	l.wrote = version.Wrote{Kind: c.op, HLC: c.wrote.HLC, Token: c.wrote.Token}
 	if l.key == nil {
 		l.key = []byte{} // the empty key is one
 	}
@@ -139,7 +141,7 @@ func (s *session) awaitSpread(req coordinator.SpreadRequest, ms int64) (best coo
 	if s.wrote.key == nil { // whatever was written, all have it
 		return coordinator.Spread{Owner: true, Local: true, Others: max(0, s.admin().RingStatus().N-1)}, nil
 	}
-	req.Key, req.Seen, req.W = append([]byte(nil), s.wrote.key...), s.wrote.token, s.w
+	req.Key, req.Wrote = append([]byte(nil), s.wrote.key...), s.wrote.wrote
 	ctx, end := context.WithCancelCause(s.srv.base)
 	defer end(nil)
 	if ms > 0 && ms < int64(math.MaxInt64/time.Millisecond) {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/redynamo/redynamo/coordinator"
+	"github.com/redynamo/redynamo/replica/version"
 )
 
 // spreads makes every look at the owners show one of these, the last again and again.
@@ -40,7 +41,7 @@ func TestWaitLooksUntilEnoughOwnersHaveTheLastWrite(t *testing.T) {
 		began := time.Now()
 		c.expect(":3\r\n", "WAIT", "3", "0")
 		looks := d.store.looks()
-		if len(looks) != 4 || string(looks[0].Key) != "k" || len(looks[0].Seen.Context) == 0 || looks[0].Synced || looks[0].Total != 3 {
+		if len(looks) != 4 || string(looks[0].Key) != "k" || looks[0].Wrote.Kind != version.OpSet || looks[0].Wrote.HLC == 0 || len(looks[0].Wrote.Token.Context) == 0 || looks[0].Synced || looks[0].Total != 3 {
 			t.Errorf("looked %d times: %+v", len(looks), looks)
 		}
 		if took := time.Since(began); took != 7*firstLookPause {

@@ -55,6 +55,7 @@ type Read struct {
 	need  int
 	extra int             // nodes asked beyond need: hedges and escalation
 	min   version.Context // the answer must cover it
+	wrote *version.Wrote  // and have this in it, if it is set
 	whole bool            // ask everybody for whole copies
 	nowMS int64           // by the caller's clock; 0: no copy is hollow
 
@@ -108,6 +109,10 @@ func (r *Read) Reset(need int, min version.Context, cands []ring.Stand) {
 	r.walk = len(r.cands)
 	r.judge()
 }
+
+// Expect has the answer have a write in it, as if its context were the minimum.
+// Requires: nothing was asked yet.
+func (r *Read) Expect(w *version.Wrote) { r.wrote, r.whole = w, true }
 
 // Clock says what time it is, in Unix milliseconds. A copy that lacks a payload
 // whose time is not over then has others asked for it, whatever their hash says,
@@ -397,7 +402,7 @@ func (r *Read) judge() {
 	}
 	switch {
 	case answered >= r.need && r.hollow() && r.refill():
-	case answered >= r.need && r.record.Context.Covers(r.min):
+	case answered >= r.need && r.record.Context.Covers(r.min) && (r.wrote == nil || r.wrote.In(r.record)):
 		r.verdict = Met
 	case answered >= r.need:
 		r.escalate()
@@ -420,7 +425,7 @@ func (r *Read) refill() bool {
 }
 
 // escalate asks one node more, because those that answered do not cover the
-// minimum.
+// minimum, or have not the write that is looked for.
 func (r *Read) escalate() {
 	switch busy := slices.ContainsFunc(r.cands, func(c candidate) bool { return c.state == asked }); {
 	case busy:
