@@ -77,9 +77,7 @@ func (c *call) release() {
 // wait returns when the outcome is there.
 func (c *call) wait() error {
 	<-c.ready
-	if c.err == nil && c.wrote.Applied {
-		c.s.wrote.note(c)
-	}
+	c.s.wrote.note(c)
 	return c.err
 }
 
@@ -204,7 +202,7 @@ func (f *fan) collect(w *Reply) error {
 	for i := range f.n {
 		c := f.calls[i%len(f.calls)]
 		if err := c.wait(); err != nil {
-			f.fail(err)
+			f.fail(c)
 		} else {
 			f.fold(c, w)
 		}
@@ -212,6 +210,9 @@ func (f *fan) collect(w *Reply) error {
 		if f.started < f.n {
 			f.next()
 		}
+	}
+	if f.unsure { // whatever came of the last key
+		f.calls[0].s.wrote.lose()
 	}
 	return f.failure
 }
@@ -230,12 +231,12 @@ func (f *fan) finish(w *Reply) {
 	}
 }
 
-func (f *fan) fail(err error) {
+func (f *fan) fail(c *call) {
 	f.failed++
 	if f.failure == nil {
-		f.failure = err
+		f.failure = c.err
 	}
-	f.unsure = f.unsure || !unwritten(err)
+	f.unsure = f.unsure || c.op != 0 && !unwritten(c.err)
 }
 
 // refuse writes the error of the whole command. The words that clients take for

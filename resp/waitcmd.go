@@ -27,21 +27,36 @@ func waitCommands() []command {
 
 // lastWrite is what WAIT is about.
 type lastWrite struct {
-	key   []byte // nil: nothing was written
-	wrote version.Wrote
+	key     []byte // nil: nothing was written
+	wrote   version.Wrote
+	unknown bool // what came of it, so there is nothing to wait for
 }
 
-// note has it be about a write that was acknowledged.
+// note takes the outcome of a call. A delete that had nothing left to do is a write, as
+// for its coordinator: it may be the repetition of one that came to one node only.
 func (l *lastWrite) note(c *call) {
+	switch {
+	case c.op == 0, c.err != nil && unwritten(c.err):
+		return
+	case c.err != nil:
+		l.lose()
+		return
+	case !c.wrote.Applied && (c.op != version.OpDelete || len(c.wrote.Token.Context) == 0):
+		return
+	}
 	if cap(l.key) > keepKey {
 		l.key = nil
 	}
 	l.key = append(l.key[:0], c.key...)
-	l.wrote = version.Wrote{Kind: c.op, HLC: c.wrote.HLC, Token: c.wrote.Token}
+	l.wrote, l.unknown = version.Wrote{Kind: c.op, HLC: c.wrote.HLC, Token: c.wrote.Token}, false
 	if l.key == nil {
 		l.key = []byte{} // the empty key is one
 	}
 }
+
+// lose has it be about a write of which nobody knows whether it happened. That one of
+// before is held says nothing of it.
+func (l *lastWrite) lose() { l.unknown = true }
 
 // keepKey is the longest key whose memory a connection uses again.
 const keepKey = 1 * kib
@@ -138,7 +153,10 @@ func (c *client) unblock(why error) bool {
 // awaitSpread looks at the owners of the last write until enough of them have it, the
 // time is over or somebody ends the wait. In a batch it looks once, as Redis does.
 func (s *session) awaitSpread(req coordinator.SpreadRequest, ms int64) (best coordinator.Spread, err error) {
-	if s.wrote.key == nil { // whatever was written, all have it
+	switch {
+	case s.wrote.unknown:
+		return coordinator.Spread{}, nil
+	case s.wrote.key == nil: // whatever was written, all have it
 		return coordinator.Spread{Owner: true, Local: true, Others: max(0, s.admin().RingStatus().N-1)}, nil
 	}
 	req.Key, req.Wrote = append([]byte(nil), s.wrote.key...), s.wrote.wrote

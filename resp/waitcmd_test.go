@@ -63,6 +63,49 @@ func TestWaitLooksUntilEnoughOwnersHaveTheLastWrite(t *testing.T) {
 	})
 }
 
+func TestWaitIsAboutADeleteThatHadNothingLeftToDo(t *testing.T) {
+	d := newDataDoor(t)
+	c := d.connect()
+	c.do("SET", "k", "v")
+	c.do("DEL", "k")
+	c.do("SET", "other", "v")
+	d.store.spread(owners(true, 2))
+	c.expect(":0\r\n", "DEL", "k") // the first may have come to one node only
+	c.expect(":3\r\n", "WAIT", "3", "0")
+	c.expect(":0\r\n", "DEL", "never")
+	c.expect(":3\r\n", "WAIT", "3", "0")
+	for i, look := range d.store.looks() {
+		if string(look.Key) != "k" || look.Wrote.Kind != version.OpDelete {
+			t.Errorf("look %d: %+v", i, look)
+		}
+	}
+}
+
+func TestWaitCountsNobodyAfterAWriteOfUnknownOutcome(t *testing.T) {
+	d := newDataDoor(t)
+	c := d.connect()
+	d.store.spread(owners(true, 2))
+	fails := func(err error) {
+		d.store.mu.Lock()
+		defer d.store.mu.Unlock()
+		d.store.mu.fail["k"] = err
+	}
+	for _, write := range [][]string{{"SET", "k", "v"}, {"DEL", "k"}, {"MSET", "k", "v", "other", "v"}, {"VCTX.SET", "k", "v", ""}} {
+		c.do("SET", "before", "v")
+		fails(coordinator.ErrNoReplicas)
+		c.do(write...)
+		c.expect(":3\r\n", "WAIT", "3", "0") // nothing was written of k
+		fails(&coordinator.UncertainError{Acked: 1, Want: 2})
+		c.do("GET", "k")
+		c.expect(":3\r\n", "WAIT", "3", "0")
+		c.do(write...)
+		c.expect(":0\r\n", "WAIT", "3", "0")
+		c.expect("*2\r\n:0\r\n:0\r\n", "WAITAOF", "1", "2", "0")
+		c.do("SET", "k2", "v")
+		c.expect(":3\r\n", "WAIT", "3", "0")
+	}
+}
+
 func TestWaitAOFCountsThisNodeAndOthersApart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDataDoor(t)
