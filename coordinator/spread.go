@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/redynamo/redynamo/membership/ring"
@@ -12,7 +13,8 @@ import (
 type SpreadRequest struct {
 	Key    []byte
 	Wrote  version.Wrote
-	Synced bool // only owners count that have synced it
+	Synced bool          // only owners count that have synced it
+	Has    []ring.NodeID // owners that a look has counted already: they are not sent it again
 	// It returns soon after so many owners have the write, so many of them others than
 	// this node, and with Local this node, if it is one.
 	Total, Others int
@@ -21,9 +23,10 @@ type SpreadRequest struct {
 
 // Spread is which owners hold a write.
 type Spread struct {
-	Owner  bool // this node is one
-	Local  bool // and holds it
-	Others int  // other owners that hold it
+	Owner  bool          // this node is one
+	Local  bool          // and holds it
+	Others int           // other owners that hold it
+	Has    []ring.NodeID // all of them
 }
 
 // Holders is how many owners hold it.
@@ -32,6 +35,19 @@ func (s Spread) Holders() int {
 		return s.Others + 1
 	}
 	return s.Others
+}
+
+// count takes the answer of one owner, 0 of one that has it not.
+func (s *Spread) count(id, self ring.NodeID) {
+	switch {
+	case id == 0:
+		return
+	case id == self:
+		s.Local = true
+	default:
+		s.Others++
+	}
+	s.Has = append(s.Has, id)
 }
 
 // Met reports whether the answer is enough.
@@ -84,12 +100,7 @@ func (c *Coordinator) Spread(ctx context.Context, req SpreadRequest) (Spread, er
 		case <-grace:
 			return s, nil
 		case id := <-answers:
-			switch {
-			case id == c.cluster.Self():
-				s.Local = true
-			case id != 0:
-				s.Others++
-			}
+			s.count(id, c.cluster.Self())
 		case <-ctx.Done():
 			return s, nil
 		}
@@ -126,6 +137,10 @@ func (c *Coordinator) bring(ctx context.Context, rings *Rings, req *SpreadReques
 		deadline = last
 	}
 	for _, id := range owners {
+		if slices.Contains(req.Has, id) {
+			answers <- id
+			continue
+		}
 		peer := c.cluster.Peer(id)
 		if peer == nil || !c.up(id) {
 			answers <- 0

@@ -23,10 +23,10 @@ func TestSpreadBringsAWriteToTheOwnersAndCountsThem(t *testing.T) {
 				t.Fatal(name, err)
 			}
 			req := SpreadRequest{Key: []byte(key), Wrote: wrote(op, res), Total: 3}
-			if s, err := owners[0].coord.Spread(t.Context(), req); err != nil || s != (Spread{Owner: true, Local: true, Others: 1}) {
+			if s, err := owners[0].coord.Spread(t.Context(), req); err != nil || !s.Owner || !s.Local || s.Others != 1 {
 				t.Errorf("%s, with an owner cut off: %+v, %v", name, s, err)
 			}
-			if s, err := others[0].coord.Spread(t.Context(), req); err != nil || s != (Spread{Others: 2}) {
+			if s, err := others[0].coord.Spread(t.Context(), req); err != nil || s.Owner || s.Local || s.Others != 2 {
 				t.Errorf("%s, asked of a fallback: %+v, %v", name, s, err)
 			}
 		}
@@ -178,5 +178,40 @@ func TestSpreadFindsADeleteThatTheFastestOwnersLack(t *testing.T) {
 			t.Errorf("%+v, %v", s, err)
 		}
 		have(t, written, o...)
+	})
+}
+
+func TestSpreadSendsNothingToOwnersThatWereCounted(t *testing.T) {
+	inBubble(t, 3, Config{}, func(t *testing.T, r *rig) {
+		o := r.owners(key)
+		res, err := o[0].write(key, set("v"), WriteOptions{W: 3})
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute) // the write has ended
+		o[2].refuses(overloaded)
+		req := SpreadRequest{Key: []byte(key), Wrote: wrote(set("v"), res), Total: 3}
+		merges := func() (n [3]int) {
+			for i := range o {
+				o[i].mu.Lock()
+				n[i] = len(o[i].mu.merges)
+				o[i].mu.Unlock()
+			}
+			return n
+		}
+		first, err := o[0].coord.Spread(t.Context(), req)
+		if err != nil || first.Holders() != 2 || len(first.Has) != 2 {
+			t.Fatalf("%+v, %v", first, err)
+		}
+		o[2].refuses(healthy)
+		was := merges()
+		req.Has = first.Has
+		again, err := o[0].coord.Spread(t.Context(), req)
+		if err != nil || again.Holders() != 3 || len(again.Has) != 3 {
+			t.Errorf("%+v, %v", again, err)
+		}
+		if now := merges(); now != [3]int{was[0], was[1], was[2] + 1} {
+			t.Errorf("owners were sent %v records, then %v", was, now)
+		}
 	})
 }

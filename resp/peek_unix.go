@@ -1,4 +1,4 @@
-//go:build unix
+//go:build unix && !linux
 
 package resp
 
@@ -9,7 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// peekEnd looks, without waiting, whether nothing but the end is left to be read.
+// peekEnd looks, without waiting, whether nothing but the end is left to be read. Only
+// Linux tells of the end behind what is left.
 func peekEnd(conn net.Conn) (ended bool) {
 	sc, ok := conn.(syscall.Conn)
 	if !ok {

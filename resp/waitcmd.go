@@ -173,7 +173,8 @@ func (s *session) awaitSpread(req coordinator.SpreadRequest, ms int64) (best coo
 	s.client.block.Store(&block{end})
 	defer s.client.block.Store(nil)
 	// Who ended this before the block was stored has not seen it.
-	for pause := firstLookPause; !s.srv.stop.Load() && !s.client.killed.Load(); pause = min(2*pause, longLookPause) {
+	for pause := firstLookPause; !s.closing && !s.srv.stop.Load() && !s.client.killed.Load(); pause = min(2*pause, longLookPause) {
+		req.Has = best.Has
 		best = s.look(ctx, req, best)
 		if best.Met(&req) || hungUp(s.client.conn) {
 			return best, nil
@@ -203,8 +204,9 @@ func (s *session) look(ctx context.Context, req coordinator.SpreadRequest, best 
 	return got
 }
 
-// hungUp reports whether the client is known to have left: then there is nobody to wait
-// for. What it has sent before hides that, and so does TLS.
+// hungUp reports whether the client is known to have left, whatever it has sent before:
+// then there is nobody to wait for. Under TLS only the end of the connection below is
+// noticed, which follows the alert that closes the one above.
 func hungUp(conn net.Conn) bool {
 	if t, ok := conn.(interface{ NetConn() net.Conn }); ok {
 		conn = t.NetConn()
