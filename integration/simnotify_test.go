@@ -57,6 +57,14 @@ func TestEventsReachTheSubscribersOfAllNodesOnceInVirtualTime(t *testing.T) {
 				want["__keyspace@0__:x"+key+" "+event] = 1
 			}
 		}
+		for i, words := range [][]string{{"EXPIRE", "", "0"}, {"EXPIRE", "", "-1"}, {"GETEX", "", "EXAT", "1"}, {"SET", "", "w", "EXAT", "1"}, {"EXPIRE", "", "1"}} {
+			words[1] = fmt.Sprint("ends", i)
+			c.must(i%5, "SET", words[1], "v")
+			c.must((i+1)%5, words...)
+			for _, event := range [][]string{{"set", "del"}, {"set", "del"}, {"set", "del"}, {"set", "set", "expire"}, {"set", "expire", "expired"}}[i] {
+				want["__keyspace@0__:"+words[1]+" "+event]++
+			}
+		}
 		for i, cl := range listeners {
 			if heard := cl.heardSince(); !reflect.DeepEqual(heard, want) {
 				t.Errorf("node %d heard %v", i, differences(heard, want))

@@ -142,15 +142,17 @@ func (r *Replica) expire(x indexEntry, cutoffMS int64) error {
 	if err != nil {
 		return err
 	}
-	next, dropped := e.rec, 0
+	next, dropped, news := e.rec, 0, false
 	for i := range dues(&e.rec) {
 		switch at := dueMS(&e.rec, i); {
 		case at == 0 || at > cutoffMS:
 			continue
 		case i == len(e.rec.Versions):
 			next = next.DropCounter()
+			news = news || !e.rec.Counter.Expiry.Late()
 		default:
 			next = next.DropPayload(e.rec.Versions[i].Dot)
+			news = news || endsByTime(&e.rec.Versions[i])
 		}
 		dropped++
 	}
@@ -165,11 +167,16 @@ func (r *Replica) expire(x indexEntry, cutoffMS int64) error {
 		return err
 	}
 	r.meters.expired.Add(dropped)
-	if len(next.Live(cutoffMS)) == 0 {
+	if news && len(next.Live(cutoffMS)) == 0 {
 		r.cfg.OnExpired(x.key, x.atMS)
 	}
 	return nil
 }
+
+// endsByTime reports whether it is for the sweep to tell of a version's end: unless an
+// expiry that came after its own time has ended it, of which was told then. A value that
+// was written with a past time was not told of.
+func endsByTime(v *version.Version) bool { return !v.Expiry.Late() || v.Expiry.HLC == v.HLC }
 
 // drained waits until everything queued so far is committed.
 func (r *Replica) drained(ctx context.Context) error {

@@ -691,6 +691,12 @@ func TestTheEndOfAKeyIsToldOnceAndNotOfOneThatLivesOn(t *testing.T) {
 		h.do(t, "persisted", 0, version.Op{Kind: version.OpExpire})
 		brief.Explicit, brief.ExpireAtMS = true, at+5000
 		h.do(t, "sibling", 0, brief) // has seen nothing, and outlives the other
+		for key, ends := range map[string]int64{"at once": time.Now().UnixMilli(), "before": -1} {
+			h.set(t, key, "v")
+			h.do(t, key, 0, version.Op{Kind: version.OpExpire, ExpireAtMS: ends})
+		}
+		h.do(t, "count", 0, version.Op{Kind: version.OpCount, Value: []byte("1")})
+		h.do(t, "count", 0, version.Op{Kind: version.OpExpire, ExpireAtMS: -1})
 		time.Sleep(3 * time.Second)
 		if got, want := fmt.Sprint(told()), fmt.Sprintf("[k %d]", at); got != want {
 			t.Errorf("told %s, want %s", got, want)

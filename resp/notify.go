@@ -174,7 +174,7 @@ func (c *call) noteDeed() {
 		}
 	case d.kind == version.OpExpire:
 		if r.Applied {
-			s.note(eventGeneric, d.expiryEvent(s.now().UnixMilli()), c.key)
+			s.note(eventGeneric, d.expiryEvent(r.HLC), c.key)
 		}
 	case d.moves != "":
 		if r.Applied {
@@ -186,12 +186,13 @@ func (c *call) noteDeed() {
 	}
 }
 
-// expiryEvent is what EXPIRE and its relatives have done.
-func (d *deed) expiryEvent(nowMS int64) string {
+// expiryEvent is what EXPIRE and its relatives have done. A replica that clears a key
+// judges by the same reading: the end is told here, or there as `expired`.
+func (d *deed) expiryEvent(at version.HLC) string {
 	switch {
 	case d.expireAt == 0:
 		return "persist"
-	case d.expireAt <= nowMS:
+	case version.Cell{HLC: at, AtMS: max(d.expireAt, 1)}.Late():
 		return "del"
 	}
 	return "expire"

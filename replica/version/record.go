@@ -13,6 +13,11 @@ type Cell struct {
 	AtMS int64 // Unix milliseconds, 0 = no expiry
 }
 
+// Late reports whether the time was over when the cell was set: then that ended what it
+// is of, and not the time. The clock of the command judges, which whoever asked for it
+// is told too, so that all judge alike.
+func (c Cell) Late() bool { return c.AtMS != 0 && c.AtMS <= c.HLC.UnixMS() }
+
 // Join returns the cell of the later command. Commands with one HLC, which only
 // two coordinators can produce, are settled for the longer life; no expiry is
 // the longest.
