@@ -130,6 +130,9 @@ func (r *run) open(ctx context.Context) (err error) {
 	if r.cfg.DryRun {
 		return nil
 	}
+	for _, w := range r.workers {
+		w.doubt = !r.cfg.Replace && (before != nil || r.cfg.Restart)
+	}
 	if r.report, err = openReport(r.cfg.Report, r.state.ReportBytes); err != nil {
 		r.closeClients()
 		return errors.Join(err, r.src.close())

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -56,6 +58,18 @@ var stopWords = []string{"NOAUTH", "WRONGPASS", "NOPERM", "READONLY", "DENIED", 
 // unknownCommand begins what a server says to a command that it does not have.
 const unknownCommand = "ERR unknown command"
 
+// doubtWords begin errors of what may have been written.
+var doubtWords = []string{"UNCERTAIN", "TIMEOUT"}
+
+// doubtful reports whether somebody may have what ended with this error.
+func doubtful(err error) bool {
+	var dial *net.OpError
+	if !isReply(err) {
+		return !errors.As(err, &dial) || dial.Op != "dial"
+	}
+	return slices.ContainsFunc(doubtWords, func(word string) bool { return strings.HasPrefix(err.Error(), word) })
+}
+
 // judge sorts an error of one SET.
 func judge(err error) fault {
 	if err == nil {
@@ -97,6 +111,7 @@ type worker struct {
 	cfg     *Config
 	clients []*redis.Client // one for each address
 	at      int             // the one in use
+	doubt   bool            // an import before may have written any key
 	jobs    chan job
 }
 
@@ -148,27 +163,38 @@ const (
 	longPause  = 2 * time.Second
 )
 
+// attempt is what is known of the items of one job.
+type attempt struct {
+	items    []*item
+	outcomes []outcome
+	doubt    []bool // somebody may have it from us, though nobody acknowledged it
+	again    []int  // are to be sent again
+	why      error  // one of them is
+}
+
 // write writes the items, each try those that are left, at the next address if one was
 // no good. It gives up when nothing has gone for the patience there is.
 func (w *worker) write(ctx context.Context, items []*item, outcomes []outcome) error {
+	a := &attempt{items: items, outcomes: outcomes, doubt: make([]bool, len(items))}
 	left := make([]int, len(items))
 	for i := range left {
-		left[i] = i
+		left[i], a.doubt[i] = i, w.doubt
 	}
 	pause, moved := firstPause, time.Now()
 	for {
-		again, why, err := w.try(ctx, items, left, outcomes)
+		a.again, a.why = nil, nil
+		err := w.try(ctx, a, left)
 		switch {
 		case err != nil:
 			return err
-		case len(again) == 0:
+		case len(a.again) == 0:
 			return nil
-		case len(again) < len(left):
+		case len(a.again) < len(left):
 			pause, moved = firstPause, time.Now()
 		case time.Since(moved) > w.cfg.Patience:
-			return fmt.Errorf("%s: nothing is taken for %v: %w", w.cfg.To.Addrs[w.at], w.cfg.Patience, why)
+			return fmt.Errorf("%s: nothing is taken for %v: %w", w.cfg.To.Addrs[w.at], w.cfg.Patience, a.why)
 		}
-		left, w.at = again, (w.at+1)%len(w.clients)
+		left, w.at = a.again, (w.at+1)%len(w.clients)
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
@@ -178,12 +204,10 @@ func (w *worker) write(ctx context.Context, items []*item, outcomes []outcome) e
 	}
 }
 
-// try sends one pipeline, and tells which of the items are to be sent again, and why one
-// of them is.
-func (w *worker) try(ctx context.Context, items []*item, left []int, outcomes []outcome) (again []int, why, err error) {
-	pipe := w.clients[w.at].Pipeline()
-	for _, i := range left {
-		it := items[i]
+// try sends one pipeline for what is left.
+func (w *worker) try(ctx context.Context, a *attempt, left []int) error {
+	cmds, err := w.exec(ctx, left, func(i int) []any {
+		it := a.items[i]
 		args := []any{"SET", it.key, it.value}
 		if it.expireAtMS != 0 {
 			args = append(args, "PXAT", it.expireAtMS)
@@ -191,26 +215,54 @@ func (w *worker) try(ctx context.Context, items []*item, left []int, outcomes []
 		if !w.cfg.Replace {
 			args = append(args, "NX")
 		}
-		pipe.Do(ctx, args...)
+		return args
+	})
+	if err != nil {
+		return err
 	}
-	cmds, _ := pipe.Exec(ctx) // each command has its own error
-	if ctx.Err() != nil {
-		return nil, nil, context.Cause(ctx)
-	}
+	var there []int
 	for n, i := range left {
 		err := cmds[n].Err()
-		if errors.Is(err, redis.Nil) {
-			outcomes[i] = outcome{kept: true}
+		if !errors.Is(err, redis.Nil) {
+			if err := w.sort(a, i, err); err != nil {
+				return err
+			}
 			continue
 		}
-		switch judge(err) {
-		case faultAgain:
-			again, why = append(again, i), err
-		case faultKey:
-			outcomes[i] = outcome{err: err}
-		case faultStop:
-			return nil, nil, fmt.Errorf("%s: %w", w.cfg.To.Addrs[w.at], err)
+		if a.outcomes[i].kept = true; a.doubt[i] {
+			there = append(there, i)
 		}
 	}
-	return again, why, nil
+	return w.confirm(ctx, a, there)
+}
+
+// exec sends a command for each of some items. Each has its own error.
+func (w *worker) exec(ctx context.Context, of []int, words func(i int) []any) ([]redis.Cmder, error) {
+	if len(of) == 0 {
+		return nil, nil
+	}
+	pipe := w.clients[w.at].Pipeline()
+	for _, i := range of {
+		pipe.Do(ctx, words(i)...)
+	}
+	cmds, _ := pipe.Exec(ctx) // the first of their errors
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	return cmds, nil
+}
+
+// sort books what came of an item. It answers errors that end the import.
+func (w *worker) sort(a *attempt, i int, err error) error {
+	a.outcomes[i] = outcome{}
+	switch judge(err) {
+	case faultAgain:
+		a.again, a.why = append(a.again, i), err
+		a.doubt[i] = a.doubt[i] || doubtful(err)
+	case faultKey:
+		a.outcomes[i].err = err
+	case faultStop:
+		return fmt.Errorf("%s: %w", w.cfg.To.Addrs[w.at], err)
+	}
+	return nil
 }
