@@ -95,12 +95,18 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	var mine *lock
+	if !cfg.DryRun {
+		if mine, err = takeLock(cfg.State); err != nil {
+			return Result{}, err
+		}
+	}
 	r := &run{cfg: cfg, pages: make(chan *page, pagesInFlight)}
 	if err := r.open(ctx); err != nil {
-		return Result{}, err
+		return Result{}, errors.Join(err, mine.release())
 	}
 	err = r.carryOut(ctx)
-	err = errors.Join(err, r.close(err == nil))
+	err = errors.Join(err, r.close(err == nil), mine.release())
 	return Result{Counts: r.state.Counts, Before: r.before}, err
 }
 
