@@ -2,7 +2,12 @@
 //
 // A cart is what was added, each under a number of its own, and the numbers that were
 // removed. Siblings are joined by union, so no added item is lost; what was removed stays
-// removed, for a removal names exactly what it saw. A write that is repeated does no harm.
+// removed, for a removal names exactly what it saw.
+//
+// A write that the client sends again does no harm, nor does a removal that is called again
+// after an error. An addition does: each call draws a new number, so the item may be there
+// twice. What was removed is never forgotten, and a value has at most 1 MiB: begin a new
+// cart with each order.
 import { randomUUID } from 'node:crypto';
 
 export class Cart {
