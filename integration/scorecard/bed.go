@@ -276,7 +276,7 @@ func (b *bed) healed() {
 func (b *bed) measure() {
 	healthy, faulty := b.l.between(b.l.began, b.faultAt), b.l.between(b.faultAt, b.healedAt)
 	b.res.gap = b.l.longestGap(b.faultAt, b.healedAt)
-	if len(healthy) >= enoughSamples && len(faulty) >= enoughSamples {
+	if len(healthy) >= 100 && len(faulty) >= 100 {
 		b.res.p99Ratio = ratio(healthy, faulty, 0.99)
 	}
 	failed, second := 0, 0

@@ -209,38 +209,20 @@ func grayNode(b *bed) {
 	b.judgeLatency(2, 5)
 }
 
-// judgeLatency compares the fault with what was before. A short phase is mostly
+// judgeLatency compares the fault with what was before, and tells of what came after,
+// which a change of the ring makes slower or faster for good. A short phase is mostly
 // detection and the machine's own noise: it may be twice as bad, and its p99.9
 // is only told.
 func (b *bed) judgeLatency(p99, p999 float64) {
-	b.judgeBeside(p99, p999, b.l.between(b.l.began, b.faultAt))
-}
-
-// judgeChange compares a change of the ring with the slower of what was before and what
-// came after: on one machine more nodes are slower for good, each with a log to sync.
-func (b *bed) judgeChange(p99, p999 float64) {
-	b.judgeBeside(p99, p999, b.l.between(b.l.began, b.faultAt), b.l.between(b.healedAt, b.l.ended))
-}
-
-// enoughSamples is how many operations say something about a phase.
-const enoughSamples = 100
-
-// judgeBeside compares the fault with the slowest of some phases that have enough
-// operations.
-func (b *bed) judgeBeside(p99, p999 float64, rests ...[]sample) {
-	before, faulty, after := b.l.between(b.l.began, b.faultAt), b.l.between(b.faultAt, b.healedAt), b.l.between(b.healedAt, b.l.ended)
+	healthy, faulty := b.l.between(b.l.began, b.faultAt), b.l.between(b.faultAt, b.healedAt)
+	after := b.l.between(b.healedAt, b.l.ended)
 	if b.short {
 		p99, p999 = 2*p99, math.Inf(1)
 	}
 	for _, q := range []struct{ at, most float64 }{{0.99, p99}, {0.999, p999}} {
-		got := math.Inf(1)
-		for _, rest := range rests {
-			if len(rest) >= enoughSamples {
-				got = min(got, ratio(rest, faulty, q.at))
-			}
-		}
-		b.note("p%v %v healthy, %v faulty, %v after, of %d, %d and %d operations", 100*q.at, quantile(before, q.at).Round(100*time.Microsecond),
-			quantile(faulty, q.at).Round(100*time.Microsecond), quantile(after, q.at).Round(100*time.Microsecond), len(before), len(faulty), len(after))
+		got := ratio(healthy, faulty, q.at)
+		b.note("p%v %v healthy, %v faulty, %v after, of %d, %d and %d operations", 100*q.at, quantile(healthy, q.at).Round(100*time.Microsecond),
+			quantile(faulty, q.at).Round(100*time.Microsecond), quantile(after, q.at).Round(100*time.Microsecond), len(healthy), len(faulty), len(after))
 		b.check(got <= q.most, "p%v grew %.1f times, more than %v", 100*q.at, got, q.most)
 	}
 }

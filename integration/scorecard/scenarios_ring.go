@@ -18,7 +18,7 @@ const (
 	ringBytes    = 300              // of a value that is there before
 	ringKeys     = 6000             // that are there before, in the short form of rows that judge no times
 	ringClients  = 6                // of those rows: they wait for long, and every key that is written is looked at
-	ringWithin   = 10 * time.Minute // a change is over, data and all
+	ringWithin   = 5 * time.Minute  // a change is over, data and all
 	movedAtMost  = 1.1              // rows moved, to those that had to
 	stopsWithin  = 15 * time.Second // a node ends when it is asked to
 	emptyWithin  = time.Minute      // what moved away is dropped
@@ -68,7 +68,7 @@ func grow(b *bed) {
 	b.noneFailedTwice()
 	b.moved(b.shareOf(ringNodes - ringFewer))
 	b.settle()
-	b.judgeChange(2, 5)
+	b.judgeLatency(2, 5)
 }
 
 // shrink has three of eight nodes leave (row 28).
@@ -91,7 +91,7 @@ func shrink(b *bed) {
 	b.healed()
 	b.noneFailedTwice()
 	b.settle()
-	b.judgeChange(2, 5)
+	b.judgeLatency(2, 5)
 }
 
 // killMidway ends who comes, who gives and who goes in the middle of a change, and
