@@ -42,8 +42,8 @@ type Config struct {
 	OnHint func(target ring.NodeID)
 	// OnExpired is told that nothing of a key is live any more since the time, once
 	// this copy of it has been cleared; not if it was ended by setting a time that was
-	// over. It is called with a lock held and must not
-	// block, nor keep the key. Default: nobody.
+	// over. It is called with a lock held and must not block, nor keep the key.
+	// Default: nobody.
 	OnExpired func(key []byte, atMS int64)
 	// Now is the wall clock. Default: time.Now.
 	Now func() time.Time

@@ -84,23 +84,7 @@ func TestHolesAreMendedAsFastAsExchangesGo(t *testing.T) {
 		for i := range keys {
 			h.set(t, fmt.Sprint("k", i), strings.Repeat("v", 200))
 		}
-		for range 2 { // then all rows are in tables, and none is cached
-			h.close(t)
-			h = newHost(t, disk, version.Actor(6), func(c *Config) { c.CacheBytes = 1 })
-		}
-		rows := map[string][]byte{}
-		for i := range keys {
-			key := fmt.Sprint("k", i)
-			rec, _, _, err := h.Read([]byte(key), 0)
-			if err != nil {
-				t.Fatal(err)
-			}
-			rows[key] = version.EncodeWire(nil, rec)
-		}
-		h.close(t)
-		s := openStore(t, disk, func(c *storage.Config) { c.BlockCacheBytes = 1 << 10 })
-		s.Start()
-		h = hostOn(t, s, disk, 7, func(c *Config) { c.CacheBytes = 1 })
+		h, s, rows := settled(t, h, disk, keys)
 		h.rot(t, 5000)
 		h.check(t, rows)
 		time.Sleep(time.Second) // damage that was met is taken out of the tables
@@ -129,6 +113,29 @@ func TestHolesAreMendedAsFastAsExchangesGo(t *testing.T) {
 		}
 		h.close(t)
 	})
+}
+
+// settled starts a host again until all rows are in tables and none is cached, and answers
+// it with its store and what its keys are.
+func settled(t *testing.T, h *host, disk *vfs.MemFS, keys int) (*host, *storage.Store, map[string][]byte) {
+	t.Helper()
+	for range 2 {
+		h.close(t)
+		h = newHost(t, disk, version.Actor(6), func(c *Config) { c.CacheBytes = 1 })
+	}
+	rows := map[string][]byte{}
+	for i := range keys {
+		key := fmt.Sprint("k", i)
+		rec, _, _, err := h.Read([]byte(key), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows[key] = version.EncodeWire(nil, rec)
+	}
+	h.close(t)
+	s := openStore(t, disk, func(c *storage.Config) { c.BlockCacheBytes = 1 << 10 })
+	s.Start()
+	return hostOn(t, s, disk, 7, func(c *Config) { c.CacheBytes = 1 }), s, rows
 }
 
 // rot turns a bit in every so many bytes of every table.
@@ -179,23 +186,7 @@ func TestMenderBringsBackRowsAndIndexesAndCountsLostHints(t *testing.T) {
 			}
 			h.do(t, key, 9, version.Op{Kind: version.OpSet, Value: []byte("hint")})
 		}
-		for range 2 { // then all rows are in tables, and none is cached
-			h.close(t)
-			h = newHost(t, disk, version.Actor(6), func(c *Config) { c.CacheBytes = 1 })
-		}
-		rows := map[string][]byte{}
-		for i := range keys {
-			key := fmt.Sprint("k", i)
-			rec, _, _, err := h.Read([]byte(key), 0)
-			if err != nil {
-				t.Fatal(err)
-			}
-			rows[key] = version.EncodeWire(nil, rec)
-		}
-		h.close(t)
-		s := openStore(t, disk, func(c *storage.Config) { c.BlockCacheBytes = 1 << 10 })
-		s.Start()
-		h = hostOn(t, s, disk, 7, func(c *Config) { c.CacheBytes = 1 })
+		h, s, rows := settled(t, h, disk, keys)
 		h.rot(t, 700)
 		h.check(t, rows)
 

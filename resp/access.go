@@ -32,7 +32,7 @@ type AccessFile interface {
 	Save(text string) error
 }
 
-// An Access is who may do what on a node: both of its doors have the same, and other
+// An Access is who may do what on a node: all its doors have the same, and other
 // nodes have their own.
 //
 // Invariant: what is published in users is what every command is judged by that
@@ -45,7 +45,10 @@ type Access struct {
 	protected atomic.Bool
 	log       accessLog
 
-	mu struct {
+	// turn is whose it is to use the file. The disk is waited for under it alone, so that
+	// what changes users in memory waits for no disk.
+	turn sync.Mutex
+	mu   struct {
 		sync.Mutex // held over every change of users
 		doors      []*Server
 	}
@@ -67,7 +70,11 @@ func NewAccess(cfg AccessConfig) (*Access, error) {
 	}
 	a.first = users.Default()
 	if a.file != nil {
-		if users, err = a.read(users); err != nil {
+		text, err := a.read()
+		if err == nil {
+			users, err = users.Load(text, a.file.Name(), a.first)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("resp: %w", err)
 		}
 	}
@@ -201,28 +208,36 @@ const errNoAccessFile accessFault = "This Redis instance is not configured to us
 	"ACL SETUSER command and then issue a CONFIG REWRITE (assuming you have a Redis configuration file set) in order to store users " +
 	"in the Redis configuration."
 
-// read makes users of the file.
-func (a *Access) read(now *acl.Users) (*acl.Users, error) {
+// read is the text of the file.
+func (a *Access) read() (string, error) {
 	if a.file == nil {
-		return nil, errNoAccessFile
+		return "", errNoAccessFile
 	}
 	text, err := a.file.Load()
 	if err != nil {
-		return nil, accessFault("Error loading ACLs, opening file '" + a.file.Name() + "': " + err.Error())
+		return "", accessFault("Error loading ACLs, opening file '" + a.file.Name() + "': " + err.Error())
 	}
-	return now.Load(text, a.file.Name(), a.first)
+	return text, nil
 }
 
 // load is ACL LOAD: all of the file, or nothing.
-func (a *Access) load(asking *session) error { return a.change(asking, a.read) }
+func (a *Access) load(asking *session) error {
+	a.turn.Lock()
+	defer a.turn.Unlock()
+	text, err := a.read()
+	if err != nil {
+		return err
+	}
+	return a.change(asking, func(now *acl.Users) (*acl.Users, error) { return now.Load(text, a.file.Name(), a.first) })
+}
 
-// save is ACL SAVE. It holds the lock: of two, the file has the later.
+// save is ACL SAVE. Of two, the file has the later.
 func (a *Access) save() error {
 	if a.file == nil {
 		return errNoAccessFile
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	a.turn.Lock()
+	defer a.turn.Unlock()
 	return a.file.Save(a.users.Load().Text())
 }
 

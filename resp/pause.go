@@ -62,7 +62,7 @@ func (p *pause) left(now time.Duration, changes bool) (time.Duration, <-chan str
 }
 
 // awaitPause lets a command wait while its kind is paused, and reports whether it is
-// still wanted then. The dispatcher has seen that there is a pause. What is in flight is answered before.
+// still wanted then. What is in flight is answered before.
 func (s *session) awaitPause(changes bool) bool {
 	for !s.srv.stop.Load() {
 		left, ended := s.srv.pause.left(s.srv.uptime(), changes)
