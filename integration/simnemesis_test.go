@@ -351,6 +351,9 @@ func (n *nemesis) heal() {
 		cancel()
 	}
 	time.Sleep(healTime)
+	// A node that was alone in all its lives since its disk was put back has heard only
+	// now what the others had seen of it.
+	n.awaitRecovered()
 }
 
 // awaitRecovered waits until nobody is recovering; who has never lost a disk is not.
