@@ -643,10 +643,15 @@ func TestADeadNodeIsForgottenAndItsOldDirectoryIsRefusedInVirtualTime(t *testing
 		s.awaitRing(ringChange, first(4)...)
 		s.bend(false)
 		time.Sleep(20 * time.Second)
-		s.join(4, false) // on the old disk
+		s.slowLinks(4, 300*time.Millisecond) // it is long in hearing of it
+		s.join(4, false)                     // on the old disk
+		if tries, taken := s.writeAlone(4, time.Minute); taken > 0 || tries == 0 {
+			s.h.errorf("a forgotten node took %d of %d writes before it knew", taken, tries)
+		}
+		s.slowLinks(4, 0)
 		select {
 		case <-s.nodes[4].node.Done():
-		case <-time.After(time.Minute):
+		default:
 			s.t.Fatalf("seed %d: a forgotten node goes on", s.seed)
 		}
 		if err := s.nodes[4].node.Err(); err == nil || !strings.Contains(err.Error(), "forgotten") && !strings.Contains(err.Error(), "as dead") {
@@ -658,6 +663,38 @@ func TestADeadNodeIsForgottenAndItsOldDirectoryIsRefusedInVirtualTime(t *testing
 		s.join(4, false)
 		s.awaitRing(ringChange, first(5)...)
 	})
+}
+
+// slowLinks has all that passes between a node and the others come later by d.
+func (s *ringSim) slowLinks(i int, d time.Duration) {
+	for k, other := range s.nodes {
+		if k != i {
+			s.net.SlowLink(s.nodes[i].host, other.host, d)
+			s.net.SlowLink(other.host, s.nodes[i].host, d)
+		}
+	}
+}
+
+// writeAlone asks a node for writes that no other is to have, until it ends or some time
+// has passed, and counts those it was asked for and those it acknowledged.
+func (s *ringSim) writeAlone(i int, most time.Duration) (tries, taken int) {
+	for until := time.Now().Add(most); time.Now().Before(until); time.Sleep(time.Millisecond) {
+		select {
+		case <-s.nodes[i].node.Done():
+			return tries, taken
+		default:
+		}
+		cl, err := s.dial(i)
+		if err != nil {
+			continue
+		}
+		tries++
+		if _, err := cl.do("VCTX.SET", fmt.Sprintf("late:%d", tries), "x", "*", "W", "1"); err == nil {
+			taken++
+		}
+		_ = cl.conn.Close() // all was said
+	}
+	return tries, taken
 }
 
 // TestAKilledNodeDelaysAChangeAndUndoesNothingInVirtualTime kills who comes, who

@@ -143,7 +143,7 @@ func (p *publisher) Run(ctx context.Context) error {
 		p.n.hints.mover.Wake()
 		p.n.drops.wake()
 		p.rebuild(version)
-		if serves(v) {
+		if serves(v) && v.Met { // else it may take writes by a ring that is over, alone
 			p.opened.Do(func() { close(p.ready) })
 		}
 		if err := p.n.recoverAlone(v); err != nil {
@@ -327,6 +327,9 @@ func (n *Node) notReady() error {
 	v := n.members.View()
 	if v.Ring == nil {
 		return errors.New("loading: no cluster has been found or formed yet")
+	}
+	if serves(v) && !v.Met {
+		return errors.New("loading: this node has yet to hear from another member what has become of the ring")
 	}
 	if have := len(v.Records); have < n.cfg.Expect {
 		return fmt.Errorf("loading: %d of %d expected members have joined", have, n.cfg.Expect)
