@@ -112,7 +112,7 @@ func infoClients(s *session) []Field {
 		{"maxclients", strconv.Itoa(s.srv.params.maxClients())},
 		{"client_recent_max_input_buffer", "0"},
 		{"client_recent_max_output_buffer", "0"},
-		{"blocked_clients", "0"},
+		{"blocked_clients", strconv.Itoa(s.srv.blocked())},
 		{"tracking_clients", "0"},
 		{"clients_in_timeout_table", "0"},
 	}

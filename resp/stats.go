@@ -74,6 +74,18 @@ func (s *Server) connected() int {
 	return len(s.mu.clients)
 }
 
+// blocked counts the connections whose command waits for others, as WAIT does.
+func (s *Server) blocked() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.mu.clients {
+		if c.block.Load() != nil {
+			n++
+		}
+	}
+	return n
+}
+
 // resetCounts is CONFIG RESETSTAT. The gauges of the metrics fall back as well,
 // which their readers take for a restart.
 func (s *Server) resetCounts() {

@@ -170,9 +170,15 @@ func TestAWaitIsEndedFromOutside(t *testing.T) {
 				t.Errorf("got %q", got)
 			}
 			synctest.Wait()
+			if info := b.do("INFO", "clients"); !strings.Contains(info, "blocked_clients:1\r\n") {
+				t.Errorf("while one waits: %q", info)
+			}
 			b.expect(":1\r\n", append([]string{"CLIENT", "UNBLOCK", id}, x.reason...)...)
 			if got := a.receive(); got != x.want {
 				t.Errorf("%v: %q, want %q", x.reason, got, x.want)
+			}
+			if info := b.do("INFO", "clients"); !strings.Contains(info, "blocked_clients:0\r\n") {
+				t.Errorf("when none waits: %q", info)
 			}
 		}
 		a.send([]string{"WAIT", "2", "0"})

@@ -252,9 +252,10 @@ func (s *liveSource) look(ctx context.Context, keys []string) (types []string, s
 	return types, sizes, nil
 }
 
-// ask sends one command for each key; each may be called twice. What the server answers to each is for the caller.
-// Before them goes the question which process answers: a connection that broke is made
-// anew unseen, and to another process a cursor is a number like any other.
+// ask sends one command for each key; each may be called twice. What the server answers
+// to each is for the caller. Before them goes the question which process answers: a
+// connection that broke is made anew unseen, and to another process a cursor is a number
+// like any other.
 func (s *liveSource) ask(ctx context.Context, keys []string, each func(pipe redis.Pipeliner, i int)) ([]*redis.Cmd, error) {
 	if len(keys) == 0 {
 		return nil, nil
