@@ -50,7 +50,7 @@ func (l *loop) startRound(ctx context.Context) {
 // pause is the time between two rounds.
 func (l *loop) pause() time.Duration {
 	switch {
-	case !l.state.Established, !l.state.ready() && !l.cfg.StageJoin:
+	case !l.state.Established, !l.state.ready() && !l.cfg.StageJoin, l.leaving():
 		return l.timing.forming
 	case l.stale && time.Since(l.started) < relocating:
 		return l.timing.relocate
@@ -102,7 +102,8 @@ func (l *loop) targets() (seeds, others []string) {
 
 // differs reports whether an exchange with a live node would tell one of the
 // two something: it has other records, or a cluster for which one must give
-// way. Broadcasts are lost now and then, and the regular exchanges are rare.
+// way, or can say that this node may go. Broadcasts are lost now and then, and the
+// regular exchanges are rare.
 func (l *loop) differs(p peer) bool {
 	if !p.alive {
 		return false
@@ -110,8 +111,11 @@ func (l *loop) differs(p peer) bool {
 	if p.ClusterID != l.state.ClusterID {
 		return !l.state.Established || !p.Established
 	}
-	return p.Digest != l.digest || p.Established != l.state.Established
+	return p.Digest != l.digest || p.Established != l.state.Established || l.leaving()
 }
+
+// leaving reports whether this node may go as soon as a member says so.
+func (l *loop) leaving() bool { return l.state.Established && l.state.Epochs.Leaving() }
 
 // differing are the addresses of some live nodes that differ.
 func (l *loop) differing() []string {

@@ -260,6 +260,9 @@ func (l *loop) advance(next state) error {
 		// passes, and the message is in the queue all the same.
 		_ = l.gossip.list.UpdateNode(time.Nanosecond)
 	}
+	if l.leaving() {
+		l.hurryRound(l.timing.forming)
+	}
 	return nil
 }
 

@@ -131,7 +131,7 @@ func (s state) joinSame(in state) (state, verdict) {
 	next.Level = max(s.Level, in.Level)
 	next = next.learn(in.Known)
 	if next.equal(s) {
-		return s, same
+		return next, same // what is not persisted may be new
 	}
 	return next, joined
 }

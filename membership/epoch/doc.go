@@ -74,9 +74,10 @@
 // # Removing
 //
 // A node that is alive is removed by record, and hands over what it has. It may
-// stop when [View.Out], and when another node's lowest live epoch has its removal:
-// before that the others may still need its word. A replaced node is removed in
-// the same change in which the newcomer gets its place id.
+// stop when [View.Out]: its removal is in its own lowest live epoch, and in that of a
+// member, by that member's word. Before that the others may still need to hear what it
+// said last. A replaced node is removed in the same change in which the newcomer gets
+// its place id.
 //
 // A dead one is forgotten: its record says so, wins over all its other records,
 // and nobody waits for it. It may be alive behind a broken network, therefore

@@ -361,3 +361,48 @@ func TestViewTellsWhoIsWaitedFor(t *testing.T) {
 		t.Errorf("when two read there: %q", got)
 	}
 }
+
+// TestWhoLeavesGoesOnceAMemberHasHeardItsLastWord has two nodes leave at once, and what
+// they say last stay between the two.
+func TestWhoLeavesGoesOnceAMemberHasHeardItsLastWord(t *testing.T) {
+	states := cluster(6)
+	for _, id := range []ring.NodeID{5, 6} {
+		gone := member(id, 2)
+		gone.Removed = true
+		states[0] = states[0].Amend([]ring.Record{gone})
+	}
+	leavers := func() []State { return states[4:] }
+	for range 20 { // the leavers hear the members' news at once, and the members theirs in the next round
+		for i := range states {
+			for _, s := range states {
+				states[i] = states[i].Merge(s)
+			}
+			states[i] = states[i].Advance(Local{Drained: 1 << 30, Sent: states[i].Target().ID()})
+		}
+		if leavers()[1].Leaving() {
+			break
+		}
+	}
+	states[4] = states[4].Merge(states[5]).Advance(Local{Drained: 1 << 30})
+	talk(leavers())
+	for i, s := range leavers() {
+		if !s.Leaving() || s.Out() {
+			t.Errorf("leaver %d may go: %v, is leaving: %v; no member has heard that it reads no more\n%v", i, s.Out(), s.Leaving(), states[0])
+		}
+	}
+	for i := range 4 {
+		if len(states[i].live) == 1 {
+			t.Fatalf("member %d waits for nobody, and this tests nothing: %v", i+1, states[i])
+		}
+	}
+	talk(states)
+	for i, s := range states {
+		states[i] = s.Advance(Local{Drained: 1 << 30})
+	}
+	talk(states)
+	for i, s := range leavers() {
+		if s.Leaving() || !s.Out() {
+			t.Errorf("leaver %d may go: %v, is leaving: %v; all have heard all\n%v", i, s.Out(), s.Leaving(), states[0])
+		}
+	}
+}

@@ -140,7 +140,7 @@ type world struct {
 	void         bool // administrators left nobody who stores anything
 }
 
-type counts struct{ steps, reads, writes, flips, admin, forgets, given, stale, crashes, relayed int }
+type counts struct{ steps, reads, writes, flips, admin, forgets, given, stale, crashes, relayed, left int }
 
 func nodeID(i int) ring.NodeID { return ring.NodeID(1 + i) }
 

@@ -15,7 +15,7 @@ type mutant struct {
 	saveLate, noStale, eager, dropHints, forgetSoftly   bool
 	ackEarly, sendEarly, flipEarly, retireEarly, newest bool
 	keepSync, admitSelf, toNew, readAckEarly            bool
-	trustLeavers                                        bool
+	trustLeavers, leaveEarly                            bool
 }
 
 // advance takes the steps that the mutant takes too early.
@@ -98,9 +98,10 @@ func TestNoTransitionLosesAReadOrAWrite(t *testing.T) {
 		total.stale += c.stale
 		total.crashes += c.crashes
 		total.relayed += c.relayed
+		total.left += c.left
 	}
 	t.Logf("%d schedules: %+v", schedules, total)
-	if total.relayed < schedules && schedules > 5 || total.flips < schedules*5 || total.reads < schedules*20 || total.forgets == 0 && schedules > 5 {
+	if total.relayed < schedules && schedules > 5 || total.flips < schedules*5 || total.reads < schedules*20 || (total.forgets == 0 || total.left < schedules/2) && schedules > 5 {
 		t.Errorf("too little happened: %+v", total)
 	}
 }
@@ -124,6 +125,7 @@ var mutants = []mutant{
 	{name: "shown before saved", saveLate: true, seed: 32},
 	{name: "hints dropped at leaving owners", dropHints: true},
 	{name: "whoever has left reads by what others retire", trustLeavers: true},
+	{name: "whoever leaves goes by its own epochs", leaveEarly: true, seed: 13},
 	{name: "what leaves is offered to new owners only", toNew: true, seed: 103},
 }
 

@@ -41,6 +41,9 @@ type local struct {
 	flipped  uint64 // the view that first read from the base
 	drained  uint64 // no request with an earlier view runs
 	granted  ID     // the target for which transfers may run or ran
+	// released is the removal of this node that is in the lowest live epoch of a member,
+	// as that member told.
+	released ring.Record
 }
 
 // New is the state of a node that has heard of no epoch: everything stands above
@@ -103,10 +106,25 @@ func (s State) SameView(t State) bool {
 }
 
 // Out reports whether this node has left the ring and nobody needs it any more:
-// it may stop for good.
+// it may stop for good. That its own epochs are below it does not suffice: its word on
+// that may still be on its way, and all would wait for it. A member that has heard it
+// passes it on; another node that leaves might not.
 func (s State) Out() bool {
+	r, left := s.removal()
+	return left && s.released == r
+}
+
+// Leaving reports whether this node has left by its own epochs, and has yet to hear
+// from a member that nobody waits for it.
+func (s State) Leaving() bool {
+	r, left := s.removal()
+	return left && s.released != r
+}
+
+// removal is the record by which this node has left, if it is in its only live epoch.
+func (s State) removal() (r ring.Record, left bool) {
 	r, found := s.live[0].Record(s.self)
-	return found && r.Removed && len(s.live) == 1
+	return r, found && r.Removed && len(s.live) == 1
 }
 
 // Equal reports whether the persisted parts are the same, so that nothing need
@@ -168,6 +186,17 @@ func (s State) Merge(in State) State {
 	}
 	s = s.aim(target)
 	s.said = s.joinTrackers(in.said)
+	return s.hearOfRelease(in)
+}
+
+// hearOfRelease notes that a member waits for this node no more.
+func (s State) hearOfRelease(in State) State {
+	r, found := in.live[0].Record(s.self)
+	if !found || !r.Removed || r == s.released || !s.Target().member(in.self) {
+		return s
+	}
+	s.released = r
+	s.number++ // the view says so
 	return s
 }
 

@@ -23,16 +23,15 @@ func (w *world) pick(ok func(*node) bool) *node {
 
 func up(n *node) bool { return n.born && n.up && !n.out }
 
-// leave lets a node that is out stop for good, once others know that it is.
-func (w *world) leave(n *node) {
-	if !n.view.Out || w.calm || w.rnd.IntN(40) > 0 { // it serves on for a while
-		return
+// leave lets a node that is out stop for good, and reports whether it has.
+func (w *world) leave(n *node) bool {
+	mayGo := n.view.Out || w.m.leaveEarly && n.state.Leaving()
+	if mayGo && len(n.hints) == 0 && w.rnd.IntN(4) == 0 { // it serves on for a while
+		w.crash(n)
+		n.out = true
+		w.counts.left++
 	}
-	for _, x := range w.nodes {
-		if r, _ := x.state.live[0].Record(n.id); x != n && up(x) && r.Removed && len(n.hints) == 0 {
-			n.out = true
-		}
-	}
+	return n.out
 }
 
 // step is one event.
@@ -45,7 +44,9 @@ func (w *world) step() {
 		}
 		return
 	}
-	w.leave(n)
+	if w.leave(n) {
+		return
+	}
 	switch k := w.rnd.IntN(1000); {
 	case k < 330:
 		for range 6 {
