@@ -26,7 +26,8 @@ import (
 // This file runs whole nodes, production code, in one process and in virtual
 // time: an hour of cluster life takes seconds. Network and disks are in
 // memory; a crash takes from a disk what was not synced. Run with
-// REDYNAMO_SIM_LOG=debug to see what the nodes say.
+// REDYNAMO_SIM_LOG=debug to see what the nodes say. Such tests run beside each other,
+// when all others are over: how fast a bubble is run changes nothing in it.
 
 // simNode is one node with its host and disk.
 type simNode struct {
@@ -357,6 +358,7 @@ func (c *simCluster) checkEqual(cl *simClient, key string) {
 // its power, and then one that keeps hints for it, while clients write. Nobody
 // reads: what the owners hold in the end came by writes and hints.
 func TestANodeThatReturnsGetsWhatItMissedInVirtualTime(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c := newSimCluster(t, 7, 5)
 		defer c.close()
@@ -408,6 +410,7 @@ func TestANodeThatReturnsGetsWhatItMissedInVirtualTime(t *testing.T) {
 // the others may keep everything for it. No write may fail for it, no book may
 // grow far past its budget, and what was not kept is repaired by reads.
 func TestHintsStayWithinTheirBudgetInVirtualTime(t *testing.T) {
+	t.Parallel()
 	const budget = 8 << 10
 	synctest.Test(t, func(t *testing.T) {
 		c := newTunedSimCluster(t, 8, 5, func(cfg *node.Config) { cfg.HintBudget = budget })
@@ -513,6 +516,7 @@ func mapKeys(m map[string]string) func(yield func(string) bool) {
 }
 
 func TestClusterConvergesAfterCrashInVirtualTime(t *testing.T) {
+	t.Parallel()
 	begin := time.Now()
 	synctest.Test(t, func(t *testing.T) {
 		c := newSimCluster(t, 1, 5)

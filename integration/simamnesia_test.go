@@ -104,6 +104,7 @@ func (c *simCluster) idOf(i int) string {
 }
 
 func TestAWipedNodeIsRefusedAndCanTakeItsPlaceBack(t *testing.T) {
+	t.Parallel()
 	inCluster(t, 5, func(t *testing.T, c *simCluster) {
 		c.fill(amnesiaKeys, "v1")
 		id := c.idOf(2)
@@ -157,6 +158,7 @@ func TestAWipedNodeIsRefusedAndCanTakeItsPlaceBack(t *testing.T) {
 // key absent: it answers with the copy that is left, or with an error. That lasts
 // until the wiped owner has met every other one.
 func TestAWipedOwnerMakesNoKeyAbsent(t *testing.T) {
+	t.Parallel()
 	inCluster(t, 3, func(t *testing.T, c *simCluster) {
 		lost, err := node.ParseNodeID(c.idOf(2))
 		if err != nil {
@@ -196,6 +198,7 @@ func TestAWipedOwnerMakesNoKeyAbsent(t *testing.T) {
 }
 
 func TestARestoredDirectoryIsNoticedAndLosesNothing(t *testing.T) {
+	t.Parallel()
 	for _, reboots := range []int{0, 2} {
 		inCluster(t, 5, func(t *testing.T, c *simCluster) {
 			c.fill(amnesiaKeys, "v1")
@@ -233,6 +236,7 @@ func TestARestoredDirectoryIsNoticedAndLosesNothing(t *testing.T) {
 }
 
 func TestSwappedDirectoriesSwapTheNodes(t *testing.T) {
+	t.Parallel()
 	inCluster(t, 5, func(t *testing.T, c *simCluster) {
 		c.fill(amnesiaKeys, "v1")
 		one, three := c.idOf(1), c.idOf(3)
@@ -264,6 +268,7 @@ func TestSwappedDirectoriesSwapTheNodes(t *testing.T) {
 }
 
 func TestACloneAtAnotherAddressDoesNotStart(t *testing.T) {
+	t.Parallel()
 	inCluster(t, 3, func(t *testing.T, c *simCluster) {
 		c.fill(amnesiaKeys, "v1")
 		clone := &simNode{host: "10.0.0.77", disk: c.nodes[2].disk.CrashClone(vfs.CrashCloneCfg{})}
@@ -281,6 +286,7 @@ func TestACloneAtAnotherAddressDoesNotStart(t *testing.T) {
 }
 
 func TestACoordinatorThatCannotReadItsCopyMintsNothing(t *testing.T) {
+	t.Parallel()
 	inCluster(t, 3, func(t *testing.T, c *simCluster) {
 		c.fill(amnesiaKeys, "v1")
 		var failing atomic.Bool
@@ -318,6 +324,7 @@ func TestACoordinatorThatCannotReadItsCopyMintsNothing(t *testing.T) {
 }
 
 func TestAFullDiskIsWrittenAroundAndAllFullDisksSaySo(t *testing.T) {
+	t.Parallel()
 	inCluster(t, 5, func(t *testing.T, c *simCluster) {
 		c.fill(amnesiaKeys, "v1")
 		set := func(free uint64, nodes ...int) {
@@ -373,6 +380,7 @@ func hintsAt(t *testing.T, info any) int64 {
 }
 
 func TestADiskThatStandsStillIsWaitedForOrEndsTheNode(t *testing.T) {
+	t.Parallel()
 	for _, stall := range []time.Duration{2 * time.Second, 15 * time.Second, time.Minute} {
 		inCluster(t, 5, func(t *testing.T, c *simCluster) {
 			c.fill(amnesiaKeys, "v1")
@@ -420,6 +428,7 @@ func TestADiskThatStandsStillIsWaitedForOrEndsTheNode(t *testing.T) {
 // removed before the others have seen it down. Its replacement has a part in a change
 // of which it knows nothing: the change must come to its end, and the node be free to go.
 func TestAWipedNodeThatIsToLeaveLeavesInVirtualTime(t *testing.T) {
+	t.Parallel()
 	changeRing(t, 15, 5, 0, func(s *ringSim) {
 		id, err := node.ParseNodeID(s.idOf(2))
 		if err != nil {

@@ -9,6 +9,7 @@ import (
 // of the three nodes that are to own everything, so that keys which three of the others
 // own have one owner in the new ring that knows of it. Clients keep to nodes that do.
 func TestCopiesForARingThatNodesHaveNotHeardOfAreTakenInVirtualTime(t *testing.T) {
+	t.Parallel()
 	changeRing(t, 15, 6, 0, func(s *ringSim) {
 		mute := func(on bool) {
 			for _, i := range []int{1, 2} {

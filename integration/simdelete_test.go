@@ -43,6 +43,7 @@ const (
 )
 
 func TestDeletesHoldWhileTombstonesAreDroppedInVirtualTime(t *testing.T) {
+	t.Parallel()
 	first, seeds := simSeeds(t, 2)
 	length := dropShort
 	if os.Getenv("REDYNAMO_SIM_SEEDS") != "" {

@@ -16,6 +16,7 @@ import (
 // A tombstone names what it deletes, so the new value must survive all of it.
 
 func TestALateTombstoneHarmsNoNewValueInVirtualTime(t *testing.T) {
+	t.Parallel()
 	first, seeds := simSeeds(t, 2)
 	for seed := first; seed < first+seeds; seed++ {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {

@@ -25,6 +25,7 @@ const (
 )
 
 func TestExpiryDropsNoLiveKeyAndRevivesNoneInVirtualTime(t *testing.T) {
+	t.Parallel()
 	first, seeds := simSeeds(t, 1)
 	for seed := first; seed < first+seeds; seed++ {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {

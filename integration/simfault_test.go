@@ -65,6 +65,7 @@ func paceOf(seed uint64) pace {
 }
 
 func TestFaultsLoseNoAcknowledgedWriteInVirtualTime(t *testing.T) {
+	t.Parallel()
 	first, seeds := simSeeds(t, 8)
 	for seed := first; seed < first+seeds; seed++ {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {

@@ -147,6 +147,7 @@ func gray(t *testing.T, seed uint64, watchers []int, fallIll, getWell func(*simC
 }
 
 func TestANodeWhoseDiskHangsIsBypassedUntilItIsWell(t *testing.T) {
+	t.Parallel()
 	const illness = 25 * time.Second // what a sync takes that begins now
 	gray(t, 11, []int{0, 1, 3, 4},
 		func(c *simCluster) { c.nodes[2].wait.Store(int64(illness)) },
@@ -157,6 +158,7 @@ func TestANodeWhoseDiskHangsIsBypassedUntilItIsWell(t *testing.T) {
 }
 
 func TestAHalfOpenNodeIsBypassedUntilItIsWell(t *testing.T) {
+	t.Parallel()
 	hosts := func(c *simCluster) (sick string, others []string) {
 		for i, s := range c.nodes {
 			if i != 2 {
@@ -191,6 +193,7 @@ func TestAHalfOpenNodeIsBypassedUntilItIsWell(t *testing.T) {
 
 // A node that nobody calls is found out too.
 func TestAnIdleNodeThatFallsSilentLeavesTheMaps(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c := newSimCluster(t, 15, 5)
 		time.Sleep(5 * time.Second)

@@ -16,6 +16,7 @@ import (
 // slow. In the end every owner must hold every key. Nothing else could have
 // brought it there.
 func TestFaultsDuringDeliveryLoseNoHintInVirtualTime(t *testing.T) {
+	t.Parallel()
 	for seed := uint64(1); seed <= 4; seed++ {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { breakDelivery(t, seed) })

@@ -14,6 +14,7 @@ import (
 // nobody else write large values of one key. What the owners have of it together is
 // larger than what any of them took.
 func TestAKeyOfManyLargeSiblingsReachesItsOwnersInVirtualTime(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const nodes = 6
 		c := newTunedSimCluster(t, 1, nodes, func(cfg *node.Config) {

@@ -40,6 +40,7 @@ func (cl *simClient) heardSince() map[string]int {
 }
 
 func TestEventsReachTheSubscribersOfAllNodesOnceInVirtualTime(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c := newTunedSimCluster(t, 1, 5, func(cfg *node.Config) { cfg.KeyEvents = "KA" })
 		defer c.close()
@@ -92,6 +93,7 @@ func differences(got, want map[string]int) (out []string) {
 // The first owner of some of the keys is down when their time comes, so that the next
 // one tells; it is back later, clears its copies and must tell nothing.
 func TestTheNextOwnerTellsOfKeysThatExpireAndNobodyTellsTwiceInVirtualTime(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c := newTunedSimCluster(t, 1, 5, func(cfg *node.Config) { cfg.KeyEvents = "Kx" })
 		defer c.close()

@@ -29,6 +29,7 @@ func (cl *simClient) hears(t *testing.T, within time.Duration, want ...any) {
 }
 
 func TestAMessageReachesTheSubscribersOfAllNodesOnceInVirtualTime(t *testing.T) {
+	t.Parallel()
 	inCluster(t, 3, func(t *testing.T, c *simCluster) {
 		var subscribers []*simClient
 		for i := range c.nodes {
@@ -68,6 +69,7 @@ func TestAMessageReachesTheSubscribersOfAllNodesOnceInVirtualTime(t *testing.T) 
 }
 
 func TestPublishingWaitsForNoDeadNodeInVirtualTime(t *testing.T) {
+	t.Parallel()
 	inCluster(t, 3, func(t *testing.T, c *simCluster) {
 		cl, p := c.mustDial(1), c.mustDial(0)
 		defer cl.conn.Close()

@@ -181,6 +181,7 @@ func numbered(prefix string, n int) (keys []string) {
 // A delete that an owner missed reaches it, by a hint or without one, before the
 // others forget it.
 func TestDeletesBehindAnAbsentOwnerHoldAndAreForgottenLast(t *testing.T) {
+	t.Parallel()
 	for name, budget := range map[string]int64{"hints": 0, "no hints": 1} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -250,6 +251,7 @@ func (c *simCluster) rowsLeftAt(keys []string, at int) (rows int, hints int) {
 // An owner that was up all along and took no write for a while is met by nobody for
 // long, since nobody has seen it return. Until then its tombstones are kept.
 func TestADeleteThatAnOwnerRefusedIsNotForgottenBeforeItIsMet(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c := newTunedSimCluster(t, 23, 5, func(cfg *node.Config) {
 			reaping(cfg)
@@ -297,6 +299,7 @@ func TestADeleteThatAnOwnerRefusedIsNotForgottenBeforeItIsMet(t *testing.T) {
 // A hint that is older than the delete, and cannot be delivered, keeps the owners
 // from forgetting what it must not bring back; also those who could.
 func TestAnOldHintHoldsUpTheDroppingOfTombstones(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c := newTunedSimCluster(t, 24, 5, reaping)
 		defer c.close()
@@ -349,6 +352,7 @@ func (c *simCluster) checkHintsHold(keys []string) {
 // A node that may have lost its tombstones proves nothing to others, however long it
 // takes until it has met all owners.
 func TestARecoveringOwnerHoldsUpTheDroppingOfTombstones(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c := newTunedSimCluster(t, 22, 3, reaping)
 		defer c.close()

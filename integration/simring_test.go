@@ -528,6 +528,7 @@ func first(n int) (list []int) {
 // Nodes that join while others hand partitions over make them begin anew, again and
 // again. No session that is given up so may hold up the others.
 func TestAClusterWhoseNodesJoinOneAfterTheOtherIsSoonAtRestInVirtualTime(t *testing.T) {
+	t.Parallel()
 	from, seeds := simSeeds(t, 5)
 	for seed := from; seed < from+seeds; seed++ {
 		synctest.Test(t, func(t *testing.T) {
@@ -544,6 +545,7 @@ func TestAClusterWhoseNodesJoinOneAfterTheOtherIsSoonAtRestInVirtualTime(t *test
 }
 
 func TestARingGrowsUnderLoadInVirtualTime(t *testing.T) {
+	t.Parallel()
 	changeRing(t, 1, 3, 2, func(s *ringSim) {
 		s.join(3, false)
 		s.join(4, false)
@@ -552,6 +554,7 @@ func TestARingGrowsUnderLoadInVirtualTime(t *testing.T) {
 }
 
 func TestARingGrowsFromFiveToEightUnderLoadInVirtualTime(t *testing.T) {
+	t.Parallel()
 	changeRing(t, 1, 5, 3, func(s *ringSim) {
 		for i := 5; i < 8; i++ {
 			s.join(i, true)
@@ -563,6 +566,7 @@ func TestARingGrowsFromFiveToEightUnderLoadInVirtualTime(t *testing.T) {
 }
 
 func TestARingShrinksUnderLoadInVirtualTime(t *testing.T) {
+	t.Parallel()
 	changeRing(t, 2, 5, 0, func(s *ringSim) {
 		s.apply(1, "REMOVE", s.addr(3), s.addr(4))
 		s.awaitRing(ringChange, first(3)...)
@@ -580,6 +584,7 @@ func TestARingShrinksUnderLoadInVirtualTime(t *testing.T) {
 // that left, at first as their only doors, while the others change their ring without
 // waiting for them.
 func TestNodesThatHaveLeftServeThroughLaterChangesInVirtualTime(t *testing.T) {
+	t.Parallel()
 	changeRing(t, 7, 5, 2, func(s *ringSim) {
 		s.apply(1, "REMOVE", s.addr(3), s.addr(4))
 		s.awaitRing(ringChange, first(3)...)
@@ -606,6 +611,7 @@ func TestNodesThatHaveLeftServeThroughLaterChangesInVirtualTime(t *testing.T) {
 }
 
 func TestANodeIsReplacedUnderLoadInVirtualTime(t *testing.T) {
+	t.Parallel()
 	changeRing(t, 3, 5, 1, func(s *ringSim) {
 		s.join(5, true)
 		s.awaitStaged(0, 5)
@@ -628,6 +634,7 @@ func TestANodeIsReplacedUnderLoadInVirtualTime(t *testing.T) {
 }
 
 func TestADeadNodeIsForgottenAndItsOldDirectoryIsRefusedInVirtualTime(t *testing.T) {
+	t.Parallel()
 	changeRing(t, 4, 5, 0, func(s *ringSim) {
 		if _, err := s.try(0, "RING", "FORGET", s.addr(4)); err == nil || !strings.HasPrefix(err.Error(), "UNSAFE") {
 			s.h.errorf("a node that answers is forgotten: %v", err)
@@ -700,6 +707,7 @@ func (s *ringSim) writeAlone(i int, most time.Duration) (tries, taken int) {
 // TestAKilledNodeDelaysAChangeAndUndoesNothingInVirtualTime kills who comes, who
 // goes and who gives in the middle of a change, and lets each return.
 func TestAKilledNodeDelaysAChangeAndUndoesNothingInVirtualTime(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		seed          uint64
 		members, more int
@@ -739,6 +747,7 @@ func TestAKilledNodeDelaysAChangeAndUndoesNothingInVirtualTime(t *testing.T) {
 }
 
 func TestAPartitionDuringAJoinDelaysItInVirtualTime(t *testing.T) {
+	t.Parallel()
 	changeRing(t, 5, 5, 1, func(s *ringSim) {
 		s.join(5, true)
 		s.awaitStaged(0, 5)
@@ -788,6 +797,7 @@ func (s *ringSim) home() {
 }
 
 func TestTwoAdministratorsOnTwoSidesOfASplitMeetInVirtualTime(t *testing.T) {
+	t.Parallel()
 	changeRing(t, 6, 5, 2, func(s *ringSim) {
 		s.join(5, true)
 		s.join(6, true)
@@ -815,6 +825,7 @@ func TestTwoAdministratorsOnTwoSidesOfASplitMeetInVirtualTime(t *testing.T) {
 // leaves and when it has left, and starts it anew on its directory at both times, as if
 // it were to join. Its disk is of before: what others have deleted since may be there.
 func TestALeaverIsNotTakenBackInVirtualTime(t *testing.T) {
+	t.Parallel()
 	changeRing(t, 14, 4, 1, func(s *ringSim) {
 		s.join(4, true)
 		s.awaitStaged(0, 4)
@@ -864,6 +875,7 @@ func TestALeaverIsNotTakenBackInVirtualTime(t *testing.T) {
 // TestAFounderThatIsKilledBeforeTheFirstRingIsForgottenInVirtualTime has a founder die for
 // good while the others wait for its word on the first ring.
 func TestAFounderThatIsKilledBeforeTheFirstRingIsForgottenInVirtualTime(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c := &simCluster{t: t, seed: 1, tune: func(*node.Config) {}, net: simnet.New(simnet.Config{Seed: 1, Jitter: time.Millisecond})}
 		for i := range 4 {

@@ -70,6 +70,7 @@ func (c *simCluster) damage(i int) map[string]string {
 const rotHealed = 5 * time.Minute
 
 func TestRotOfARunningNodeIsRepairedInVirtualTime(t *testing.T) {
+	t.Parallel()
 	const keys = 400
 	value := strings.Repeat("v", 600)
 	inCluster(t, 3, func(t *testing.T, c *simCluster) {

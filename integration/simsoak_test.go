@@ -22,6 +22,7 @@ const (
 )
 
 func TestStormsLoseNothingInVirtualTime(t *testing.T) {
+	t.Parallel()
 	first, seeds := simSeeds(t, 2)
 	minutes := envInt(t, "REDYNAMO_SIM_MINUTES", stormMinutes)
 	for seed := first; seed < first+seeds; seed++ {

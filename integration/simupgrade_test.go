@@ -87,6 +87,7 @@ func (u *upgradeSim) mixed(i, because int) {
 }
 
 func TestARollingUpgradeGoesBothWaysUntilItIsFinalInVirtualTime(t *testing.T) {
+	t.Parallel()
 	begin := time.Now()
 	const seed = 31
 	synctest.Test(t, func(t *testing.T) {
