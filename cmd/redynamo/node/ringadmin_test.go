@@ -395,7 +395,12 @@ func TestAForgottenOrLeftNodeIsKnown(t *testing.T) {
 		t.Error("a member has left")
 	}
 	gone := ring.Record{Member: ring.Member{ID: 1, Weight: 100}, Counter: 2, Removed: true}
-	r.state = epoch.Settled(1, append([]ring.Record{gone}, r.state.Target().Records()[1:]...))
+	records := append([]ring.Record{gone}, r.state.Target().Records()[1:]...)
+	r.state = epoch.Settled(1, records)
+	if hasLeft(r.view()) {
+		t.Error("a node may go before a member says so")
+	}
+	r.state = r.state.Merge(epoch.Settled(2, records))
 	if !hasLeft(r.view()) {
 		t.Error("a node that left is a member")
 	}
