@@ -1,6 +1,7 @@
 package resp
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -21,6 +22,8 @@ type AccessConfig struct {
 	// Protected refuses clients of other machines as long as the default user lets
 	// everybody in.
 	Protected bool
+	// Debug says who may run DEBUG.
+	Debug DebugMode
 }
 
 // An AccessFile is where ACL LOAD and ACL SAVE find the users of a node.
@@ -43,6 +46,7 @@ type Access struct {
 	first     *acl.User // the default user where no file says otherwise
 	users     atomic.Pointer[acl.Users]
 	protected atomic.Bool
+	debug     DebugMode
 	log       accessLog
 
 	// turn is whose it is to use the file. The disk is waited for under it alone, so that
@@ -60,7 +64,10 @@ func NewAccess(cfg AccessConfig) (*Access, error) {
 	if err != nil {
 		return nil, fmt.Errorf("resp: %w", err)
 	}
-	a := &Access{file: cfg.File}
+	a := &Access{file: cfg.File, debug: cmp.Or(cfg.Debug, DebugNo)}
+	if !slices.Contains(debugModes[:], a.debug) {
+		return nil, fmt.Errorf("resp: enable-debug-command (%q) must be one of %v", a.debug, debugModes)
+	}
 	if a.catalog, err = table.catalog(); err != nil {
 		return nil, fmt.Errorf("resp: %w", err)
 	}
@@ -253,8 +260,7 @@ func (a *Access) shuts(client net.Addr) bool {
 	if !a.protected.Load() || !a.users.Load().Default().Open() {
 		return false
 	}
-	tcp, ok := client.(*net.TCPAddr)
-	return !ok || !tcp.IP.IsLoopback()
+	return !isLocal(client)
 }
 
 // number is the parameter of the log's length.

@@ -15,7 +15,7 @@ func (s *session) gate(row *command, args [][]byte) string {
 	if !s.guard.trust && !row.noAuth {
 		return errNoAuth
 	}
-	if row.barred != "" {
+	if row.barred != "" && (row.allowed == nil || !row.allowed(s)) {
 		return row.barred
 	}
 	if !s.free {

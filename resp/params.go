@@ -52,7 +52,7 @@ func (p *params) load(cfg *Config, access *Access) {
 		{"cluster-require-full-coverage", "no"},
 		{"databases", "1"},
 		{"dir", ""}, // the same
-		{"enable-debug-command", "no"},
+		{"enable-debug-command", string(access.debug)},
 		{"enable-module-command", "no"},
 		{"hz", "10"},
 		{"io-threads", "1"},

@@ -95,8 +95,8 @@ func strangerCommands() []command {
 		{name: "shutdown", arity: -1, flags: words("admin noscript loading stale no_multi allow_busy"), run: runShutdown, group: "server",
 			since: "1.0.0", complexity: "O(1)", summary: "Stops this node in order, as a signal would; it stays a member of the ring.",
 			args: shutdownArguments()},
-		{name: "debug", arity: -2, flags: admin, barred: errDebug, group: "server", since: "1.0.0", complexity: "O(1)",
-			summary: "Refused."},
+		{name: "debug", arity: -2, flags: admin, run: runDebug, blocks: true, barred: errDebug, allowed: mayDebug, group: "server", since: "1.0.0", complexity: "O(1)",
+			summary: "Refused unless the node was started with --enable-debug-command. Then SLEEP holds up this connection, and JMAP does nothing."},
 	}
 }
 
@@ -194,8 +194,3 @@ func functionList(_ *session, args [][]byte, w *Reply) {
 	}
 	w.Array(0)
 }
-
-// errDebug is the refusal of DEBUG.
-const errDebug = "ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", you can run it " +
-	"from a local connection, otherwise you need to set this option in the configuration file, and then restart " +
-	"the server."

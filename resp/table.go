@@ -78,8 +78,10 @@ type command struct {
 	reads bool
 	// atOnce marks commands that are not queued behind MULTI.
 	atOnce bool
-	// barred is the refusal of a command that nobody may run, and nobody queue.
-	barred string
+	// barred is the refusal of a command that nobody may run, and nobody queue, but for
+	// connections that are allowed to. Nil: there are none.
+	barred  string
+	allowed func(*session) bool
 	// batch marks EXEC, whose reply is made of those of other commands.
 	batch bool
 
@@ -193,7 +195,7 @@ func (c *command) prepare(parent *command) error {
 	slices.SortStableFunc(c.flags, func(a, b string) int {
 		return cmp.Compare(slices.Index(flagOrder[:], a), slices.Index(flagOrder[:], b))
 	})
-	if c.barred != "" {
+	if c.barred != "" && c.allowed == nil {
 		c.run = func(_ *session, _ [][]byte, w *Reply) { w.Error(c.barred) }
 	}
 	var errs []error

@@ -59,6 +59,7 @@ type serverCmd struct {
 	GossipListen   string   `help:"Membership gossip, TCP and UDP." default:":7946"`
 	ACLFile        string   `name:"aclfile" help:"Users and what they may do, as ACL SAVE writes them. It is this node's own: give each node one." placeholder:"FILE" type:"path"`
 	ProtectedMode  bool     `help:"Refuse clients of other machines as long as the default user has no password." default:"true" negatable:""`
+	DebugCommand   string   `name:"enable-debug-command" help:"Who may run DEBUG SLEEP, with which tests of clients hold up a connection: ${enum}." enum:"no,local,yes" default:"no"`
 	AdminListen    string   `help:"HTTP: metrics, health, profiles; '-' for none." default:":8379"`
 	Advertise      string   `help:"Host that clients and other nodes dial." placeholder:"HOST"`
 	Join           []string `help:"Gossip addresses of the cluster to join." placeholder:"HOST:PORT"`
@@ -95,7 +96,7 @@ func (s *serverCmd) Run(ctx context.Context, con *console) error {
 	cfg.GossipListen, cfg.AdminListen, cfg.Advertise = s.GossipListen, s.AdminListen, s.Advertise
 	cfg.Join, cfg.StageJoin, cfg.Expect = s.Join, !s.AutoJoin, s.Expect
 	cfg.AcceptLoss = s.AcceptLoss
-	cfg.ACLFile, cfg.ProtectedMode = s.ACLFile, s.ProtectedMode
+	cfg.ACLFile, cfg.ProtectedMode, cfg.DebugCommand = s.ACLFile, s.ProtectedMode, s.DebugCommand
 	cfg.Zone, cfg.Weight = s.Zone, s.Weight
 	cfg.Logger = log
 	if err := os.MkdirAll(s.DataDir, 0o700); err != nil {

@@ -88,7 +88,7 @@ func syncDir(dir string) error {
 
 // newAccess reads who may do what on this node.
 func newAccess(cfg Config) (*resp.Access, error) {
-	access := resp.AccessConfig{Password: cfg.RequirePass, Protected: cfg.ProtectedMode}
+	access := resp.AccessConfig{Password: cfg.RequirePass, Protected: cfg.ProtectedMode, Debug: resp.DebugMode(cfg.DebugCommand)}
 	if cfg.ACLFile != "" {
 		access.File = aclFile(cfg.ACLFile)
 	}

@@ -78,6 +78,7 @@ type Config struct {
 	RequirePass    string        // password of the default user; "" for none
 	ACLFile        string        // users and their rules; "" for none
 	ProtectedMode  bool          // clients of other machines are refused as long as the default user lets everybody in; false
+	DebugCommand   string        // who may run DEBUG: no, local or yes; no
 	KeyEvents      string        // what is told of keys on pub/sub channels at first, in Redis's letters; ""
 	MaxClients     int           // connections to each door; resp's default
 	MaxValue       int           // bytes of one value; 1 MiB
