@@ -1,7 +1,6 @@
 package resp
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"strconv"
@@ -46,6 +45,12 @@ func isLocal(client net.Addr) bool {
 // longestSleep bounds DEBUG SLEEP.
 const longestSleep = time.Hour
 
+var debugHelp = helper("debug", []command{
+	{name: "jmap", summary: "Does nothing."},
+	{name: "sleep", summary: "Holds up this connection, and no other, for so many seconds: an hour at most."},
+	{name: "help", summary: "Lists the subcommands."},
+})
+
 // runDebug serves what tests of clients use; the rest would look into what is not here.
 func runDebug(s *session, args [][]byte, w *Reply) {
 	switch {
@@ -54,19 +59,7 @@ func runDebug(s *session, args [][]byte, w *Reply) {
 	case equalFold(args[1], "jmap") && len(args) == 2: // no runtime with a map of its heap: what there is to see, /debug/pprof shows
 		w.Simple("OK")
 	case equalFold(args[1], "help") && len(args) == 2:
-		lines := [...]string{
-			"DEBUG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
-			"JMAP",
-			"    Does nothing.",
-			"SLEEP <seconds>",
-			"    Stop this connection for <seconds>. Decimals allowed; the others go on.",
-			"HELP",
-			"    Prints this help.",
-		}
-		w.Array(len(lines))
-		for _, l := range lines {
-			w.Simple(l)
-		}
+		debugHelp(s, args, w)
 	default:
 		w.Error(subcommandText(clip(args[1], shownBytes), "DEBUG"))
 	}
@@ -84,33 +77,26 @@ func debugSleep(s *session, number []byte, w *Reply) {
 		w.Error(fmt.Sprintf("ERR seconds must be between 0 and %d", int(longestSleep.Seconds())))
 		return
 	}
-	ctx, end := context.WithCancelCause(s.srv.base)
-	defer end(nil)
-	s.client.block.Store(&block{end})
-	defer s.client.block.Store(nil)
-	// Who ended this before the block was stored has not seen it.
-	if !s.closing && !s.srv.stop.Load() && !s.client.killed.Load() {
-		s.sleep(ctx, time.Duration(seconds*float64(time.Second)))
-	}
+	s.sleep(time.Duration(seconds * float64(time.Second)))
 	w.Simple("OK")
 }
 
-// sleep waits for a time, the end of ctx or that of the client.
-func (s *session) sleep(ctx context.Context, d time.Duration) {
+// sleep waits for a time, or until the client or the server ends.
+func (s *session) sleep(d time.Duration) {
+	ctx, release := s.hold()
+	defer release()
 	over := time.NewTimer(d)
 	defer over.Stop()
 	look := time.NewTicker(longLookPause)
 	defer look.Stop()
-	for {
+	// Who ended this before it was held has not seen it.
+	for !s.closing && !s.srv.stop.Load() && !s.client.killed.Load() && !hungUp(s.client.conn) {
 		select {
 		case <-over.C:
 			return
 		case <-ctx.Done():
 			return
 		case <-look.C:
-			if hungUp(s.client.conn) {
-				return
-			}
 		}
 	}
 }

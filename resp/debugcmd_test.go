@@ -1,6 +1,7 @@
 package resp
 
 import (
+	"context"
 	"net"
 	"strconv"
 	"strings"
@@ -9,8 +10,8 @@ import (
 	"time"
 )
 
-func debugging(mode DebugMode) func(*Config) {
-	return func(cfg *Config) { cfg.Access, _ = NewAccess(AccessConfig{Debug: mode}) } // nil: a door of its own users, which refuses
+func debugging(t *testing.T, mode DebugMode) func(*Config) {
+	return func(cfg *Config) { cfg.Access = mustAccess(t, AccessConfig{Debug: mode}) }
 }
 
 func TestDebugIsForWhomTheNodeSays(t *testing.T) {
@@ -21,7 +22,7 @@ func TestDebugIsForWhomTheNodeSays(t *testing.T) {
 		mode DebugMode
 		want string
 	}{{"", "-" + errDebug + "\r\n"}, {DebugNo, "-" + errDebug + "\r\n"}, {DebugLocal, "-" + errDebug + "\r\n"}, {DebugYes, "+OK\r\n"}} {
-		c := newDataDoor(t, debugging(x.mode)).connect() // over no network
+		c := newDataDoor(t, debugging(t, x.mode)).connect() // over no network
 		if got := c.do("DEBUG", "JMAP"); got != x.want {
 			t.Errorf("mode %q: %q, want %q", x.mode, got, x.want)
 		}
@@ -40,7 +41,7 @@ func TestDebugIsForWhomTheNodeSays(t *testing.T) {
 
 func TestDebugSleepHoldsUpOneConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := newDataDoor(t, debugging(DebugYes))
+		d := newDataDoor(t, debugging(t, DebugYes))
 		a, b := d.connect(), d.connect()
 		began := time.Now()
 		a.send([]string{"PING"}, []string{"DEBUG", "SLEEP", "2.5"}, []string{"PING"})
@@ -69,6 +70,16 @@ func TestDebugSleepHoldsUpOneConnection(t *testing.T) {
 		b.expect(":1\r\n", "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
 		if _, err := a.r.ReadByte(); err == nil || time.Since(began) > 3*time.Second {
 			t.Errorf("a killed connection sleeps on: %v, after %v", err, time.Since(began))
+		}
+		b.send([]string{"DEBUG", "SLEEP", "3600"})
+		synctest.Wait()
+		ended := make(chan error, 1)
+		go func() { ended <- d.srv.Shutdown(context.Background()) }()
+		if got := b.receive(); got != "+OK\r\n" || time.Since(began) > 4*time.Second {
+			t.Errorf("a server that ends wakes a sleeper with %q, after %v", got, time.Since(began))
+		}
+		if err := <-ended; err != nil {
+			t.Error(err)
 		}
 	})
 }

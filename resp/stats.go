@@ -74,7 +74,7 @@ func (s *Server) connected() int {
 	return len(s.mu.clients)
 }
 
-// blocked counts the connections whose command waits for others, as WAIT does.
+// blocked counts the connections that are held: by WAIT, for instance.
 func (s *Server) blocked() (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -150,6 +150,17 @@ func (c *client) unblock(why error) bool {
 	return true
 }
 
+// hold has what this connection waits for end with ctx, which others can end, until it
+// is released.
+func (s *session) hold() (ctx context.Context, release func()) {
+	ctx, end := context.WithCancelCause(s.srv.base)
+	s.client.block.Store(&block{end})
+	return ctx, func() {
+		s.client.block.Store(nil)
+		end(nil)
+	}
+}
+
 // awaitSpread looks at the owners of the last write until enough of them have it, the
 // time is over or somebody ends the wait. In a batch it looks once, as Redis does.
 func (s *session) awaitSpread(req coordinator.SpreadRequest, ms int64) (best coordinator.Spread, err error) {
@@ -160,8 +171,12 @@ func (s *session) awaitSpread(req coordinator.SpreadRequest, ms int64) (best coo
 		return coordinator.Spread{Owner: true, Local: true, Others: max(0, s.admin().RingStatus().N-1)}, nil
 	}
 	req.Key, req.Wrote = append([]byte(nil), s.wrote.key...), s.wrote.wrote
-	ctx, end := context.WithCancelCause(s.srv.base)
-	defer end(nil)
+	ctx := s.srv.base
+	if !s.tx.running {
+		held, release := s.hold()
+		defer release()
+		ctx = held
+	}
 	if ms > 0 && ms < int64(math.MaxInt64/time.Millisecond) {
 		timed, cancel := context.WithTimeout(ctx, time.Duration(ms)*time.Millisecond)
 		defer cancel()
@@ -170,9 +185,7 @@ func (s *session) awaitSpread(req coordinator.SpreadRequest, ms int64) (best coo
 	if s.tx.running {
 		return s.look(ctx, req, best), nil
 	}
-	s.client.block.Store(&block{end})
-	defer s.client.block.Store(nil)
-	// Who ended this before the block was stored has not seen it.
+	// Who ended this before it was held has not seen it.
 	for pause := firstLookPause; !s.closing && !s.srv.stop.Load() && !s.client.killed.Load(); pause = min(2*pause, longLookPause) {
 		req.Has = best.Has
 		best = s.look(ctx, req, best)
