@@ -96,6 +96,7 @@ func (a attackers) attack(t *testing.T, p *process, seed uint64) (stop func() (c
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = in.Close() }) // it ends with its input, also if the test ends early
 	return func() (connections int) {
 		err := errors.Join(in.Close(), cmd.Wait())
 		if _, serr := fmt.Sscan(out.String(), &connections); err != nil || serr != nil || connections < a.number {

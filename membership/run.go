@@ -425,6 +425,8 @@ func (l *loop) nag() {
 			"cluster", clusterName(s.ClusterID), "err", l.lastErr)
 	case l.cfg.StageJoin && !s.member(l.cfg.ID):
 		l.log.Info("staged: not in the ring until an administrator adds this node", "members", s.members())
+	case l.leaving():
+		l.log.Info("this node has left, and waits for a member to say that it may stop", "members", s.members())
 	case l.state.Epochs.Out(): // it waits for nothing; who looks at the view says so, once
 	case l.moving():
 		l.log.Warn("the ring is changing", "state", l.state.Epochs)

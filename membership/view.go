@@ -78,8 +78,8 @@ type View struct {
 	Epoch       *epoch.View              // what requests and transfers may do; nil until Established
 	Records     []ring.Record            // the winning record of each id, removed ones included
 	Nodes       map[ring.NodeID]NodeInfo // members, of any live epoch, and live nodes of this cluster, this one included
-	Met         bool                     // since its start this node has heard what others know of it, or waited in vain
-	Ready       bool                     // data commands may be served: Expect was reached once, and all wait for this node
+	Met         bool                     // since its start this node has heard what others know of it, or waited in vain: only then may clients come
+	Ready       bool                     // this node may coordinate: Expect was reached once, and all wait for it
 }
 
 // Node returns what is known of a node.

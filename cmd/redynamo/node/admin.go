@@ -111,7 +111,7 @@ type publisher struct {
 	n      *Node
 	dirty  chan struct{} // holds one wish for a new map
 	view   atomic.Pointer[resp.View]
-	ready  chan struct{} // closed once data commands may be served
+	ready  chan struct{} // closed once data commands may be served, as they may be from then on while the ring allows
 	opened sync.Once
 }
 
