@@ -32,7 +32,8 @@ type guard struct {
 	patient bool         // may be idle: it waits for messages
 	since   time.Time    // when the connection was accepted
 
-	buf []byte
+	buf  []byte
+	want int // bytes of buf that the last reads would have filled
 	// buf[out:ready] has the whole commands that spans lists; buf[ready:pos] is
 	// the checked part of the unfinished one; buf[pos:end] was not looked at.
 	out, ready, pos, end int
@@ -68,10 +69,13 @@ const (
 )
 
 const (
-	// queryBuffer is the buffer of a connection that sends small commands, and
-	// what is kept when a large one has been served.
-	queryBuffer = 4 * kib
-	keepBuffer  = 16 * kib
+	// queryBuffer is the buffer of a connection that sends one small command at a
+	// time, and what is kept when a large one has been served. A connection that
+	// fills its buffer, as pipelines do, gets a larger one, up to pipelineBuffer:
+	// only what has been read can be under way at the same time.
+	queryBuffer    = 4 * kib
+	keepBuffer     = 16 * kib
+	pipelineBuffer = 64 * kib
 	// batchBytes bounds a batch: a run of small commands is cut when it is this
 	// long, for parsed commands take more memory than their bytes.
 	batchBytes = 16 * kib
@@ -143,7 +147,7 @@ func (g *guard) next(dst []redcon.Command) ([]redcon.Command, error) {
 // buffer itself when they fill most of it.
 func (g *guard) hand(dst []redcon.Command) ([]redcon.Command, error) {
 	own, base := g.buf[g.out:g.ready:g.ready], g.out
-	if len(own) < keepBuffer {
+	if len(own) < keepBuffer || len(own) < len(g.buf)/2 {
 		own = bytes.Clone(own)
 	} else {
 		g.surrender()
@@ -165,14 +169,16 @@ func (g *guard) hand(dst []redcon.Command) ([]redcon.Command, error) {
 // surrender leaves the buffer to the commands in it and goes on with a new one.
 func (g *guard) surrender() {
 	rest := g.buf[g.ready:g.end]
-	size := queryBuffer
+	size := g.wanted()
 	for size < len(rest) {
 		size *= 2
+	}
+	if !g.charge(size) {
+		size = len(g.buf) // is charged
 	}
 	g.buf = make([]byte, size)
 	copy(g.buf, rest)
 	g.pos, g.end, g.ready = g.pos-g.ready, len(rest), 0
-	g.charge(size)
 }
 
 // charge makes the bytes taken from the shared budget fit a buffer of size. It
@@ -387,8 +393,14 @@ func (g *guard) fill() error {
 	if err := g.setDeadline(); err != nil {
 		return err
 	}
+	room := len(g.buf) - g.end
 	n, err := g.conn.Read(g.buf[g.end:])
-	g.end += n
+	switch g.end += n; {
+	case n == room && g.end >= g.want:
+		g.want = min(2*g.want, pipelineBuffer)
+	case n < g.want/4:
+		g.want = max(g.want/2, queryBuffer)
+	}
 	g.read += int64(n)
 	if n > 0 {
 		return nil
@@ -409,16 +421,20 @@ func (g *guard) makeRoom() error {
 		g.ready = 0
 	}
 	g.out = 0
+	g.want = max(g.want, queryBuffer)
 	size := len(g.buf)
-	switch {
-	case g.end == 0 && size > keepBuffer, size == 0:
-		size = queryBuffer
+	switch want := g.wanted(); {
+	case size < want, g.end == 0 && size > max(want, keepBuffer):
+		size = want
 	case g.end == size:
 		size *= 2
 	default:
 		return nil
 	}
 	if !g.charge(size) {
+		if g.end < len(g.buf) {
+			return nil // it would only be faster
+		}
 		g.err = errCrowded
 		return g.err
 	}
@@ -426,6 +442,15 @@ func (g *guard) makeRoom() error {
 	g.buf = make([]byte, size)
 	copy(g.buf, old[:g.end])
 	return nil
+}
+
+// wanted is the size of a new buffer. What it has above keepBuffer is charged, but
+// must leave half of the budget to commands that cannot do with less.
+func (g *guard) wanted() int {
+	if g.want > keepBuffer && g.query.used.Load() > g.query.limit/2 {
+		return keepBuffer
+	}
+	return max(g.want, queryBuffer)
 }
 
 // setDeadline gives an unfinished command its time to arrive, and an idle

@@ -470,3 +470,71 @@ func TestIdleConnectionIsKeptByDefaultAndClosedWhenAsked(t *testing.T) {
 		}
 	})
 }
+
+// arrivals is a connection on which a client has more to say than the server has room
+// for, or with few set one command at a time.
+type arrivals struct {
+	pieces
+	at, largest int
+	few         bool
+}
+
+func (a *arrivals) Read(b []byte) (int, error) {
+	ping := encodeCommand([]string{"PING"})
+	a.largest = max(a.largest, len(b))
+	if left := len(ping) - a.at%len(ping); a.few {
+		b = b[:left]
+	}
+	n := copy(b, bytes.Repeat(ping, len(b)/len(ping)+2)[a.at%len(ping):])
+	a.at += n
+	return n, nil
+}
+
+func TestGuardReadsAPipelineInLargePiecesAndGivesTheMemoryBack(t *testing.T) {
+	conn := &arrivals{}
+	g := newTestGuard(nil, allAtOnce)
+	g.conn = conn
+	take := func() {
+		t.Helper()
+		if cmds, err := g.next(nil); len(cmds) == 0 || err != nil {
+			t.Fatalf("%d commands, %v", len(cmds), err)
+		}
+	}
+	for range 40 {
+		take()
+	}
+	if conn.largest > pipelineBuffer || len(g.buf) != pipelineBuffer || g.charged != (pipelineBuffer-keepBuffer)*copies {
+		t.Errorf("reads up to %d bytes into %d, %d charged", conn.largest, len(g.buf), g.charged)
+	}
+	conn.few = true // the client waits for each answer from now on
+	for g.more() {
+		take()
+	}
+	for range 10 {
+		take()
+	}
+	if len(g.buf) > keepBuffer || g.query.used.Load() != 0 {
+		t.Errorf("keeps %d bytes, %d charged", len(g.buf), g.query.used.Load())
+	}
+}
+
+// Nobody is closed, and no large command refused, for buffers that are only faster.
+func TestGuardLeavesHalfOfTheBudgetToLargeCommands(t *testing.T) {
+	shared := &budget{limit: 4 * pipelineBuffer * copies}
+	var all []*guard
+	for range 100 {
+		g := newTestGuard(nil, allAtOnce)
+		g.conn, g.query = &arrivals{}, shared
+		all = append(all, g)
+	}
+	for range 100 {
+		for i, g := range all {
+			if cmds, err := g.next(nil); len(cmds) == 0 || err != nil {
+				t.Fatalf("connection %d: %d commands, %v", i, len(cmds), err)
+			}
+		}
+	}
+	if used := shared.used.Load(); used < shared.limit/4 || used > shared.limit/2+pipelineBuffer*copies {
+		t.Errorf("%d bytes of %d are charged for pipelines", used, shared.limit)
+	}
+}
