@@ -38,6 +38,7 @@ type Config struct {
 	TokenKey func() version.MACKey
 
 	Limits  Limits
+	Cork    Cork             // of the node's connections to others; nil = none
 	Now     func() time.Time // wall clock; nil = time.Now
 	Rand    func() uint64    // nil = a clock-seeded generator
 	Logger  *slog.Logger     // nil = silent
@@ -48,6 +49,20 @@ type Config struct {
 	// is refused.
 	Stop func()
 }
+
+// A Cork gathers what the node sends to others between In and Out, so that the
+// commands of a pipeline leave together. The goroutine that calls In does not wait
+// for an answer before it has called Out.
+type Cork interface {
+	In()
+	Out()
+}
+
+// noCork lets everything leave at once.
+type noCork struct{}
+
+func (noCork) In()  {}
+func (noCork) Out() {}
 
 // Limits bound what clients can make a door hold or wait for. Zero = default.
 type Limits struct {
@@ -266,6 +281,9 @@ func (l Limits) validate() error {
 func (c Config) withDefaults() Config {
 	c.Limits = c.Limits.withDefaults()
 	orDefault(&c.SentinelName, defaultSentinelName)
+	if c.Cork == nil {
+		c.Cork = noCork{}
+	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}

@@ -76,6 +76,9 @@ func (c *call) release() {
 
 // wait returns when the outcome is there.
 func (c *call) wait() error {
+	if len(c.ready) == 0 {
+		c.s.uncork()
+	}
 	<-c.ready
 	c.s.wrote.note(c)
 	return c.err

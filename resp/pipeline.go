@@ -49,6 +49,8 @@ type pipeline struct {
 	keys    []touched
 	seed    maphash.Seed
 	window  int
+	burst   bool // more commands have arrived than one
+	corked  bool // what commands ask of other nodes is held back
 }
 
 // execute starts or runs a batch. It ends early when the connection is to be
@@ -57,11 +59,29 @@ func (s *session) execute(cmds []redcon.Command) {
 	s.wall = s.srv.cfg.Now()
 	s.client.used.Store(s.wall.UnixMilli())
 	s.tick = s.srv.uptime()
+	s.burst = len(cmds) > 1
 	for i := range cmds {
 		s.dispatch(cmds[i].Args)
 		if s.closing {
-			return
+			break
 		}
+	}
+	s.uncork()
+}
+
+// cork holds back what commands ask of other nodes until uncork, which must come
+// before this goroutine waits for any of it.
+func (s *session) cork() {
+	if !s.corked {
+		s.corked = true
+		s.srv.cfg.Cork.In()
+	}
+}
+
+func (s *session) uncork() {
+	if s.corked {
+		s.corked = false
+		s.srv.cfg.Cork.Out()
 	}
 }
 
@@ -105,6 +125,9 @@ func (s *session) perform(row *command, args [][]byte, mute bool) {
 	if row.start != nil {
 		weight := s.admit(row, args)
 		s.srv.flying.Add(weight)
+		if s.burst || weight > 1 {
+			s.cork()
+		}
 		s.flights = append(s.flights, flight{row.start(s, args), row, args, began, weight, mute})
 		return
 	}
@@ -159,10 +182,19 @@ func (s *session) admit(row *command, args [][]byte) (weight int64) {
 		}
 		s.keys = append(s.keys, key)
 	}
-	for len(s.flights) > s.head && (len(s.flights)-s.head >= s.window || s.srv.crowded()) {
-		s.land()
+	if len(s.flights)-s.head >= s.window || s.srv.crowded() {
+		s.landTo(s.window / 2)
 	}
 	return min(weight, fanWidth)
+}
+
+// landTo answers until no more than so many commands are in flight, and while the
+// server is crowded until none is. A full window is half emptied at once, because
+// commands that start one by one are sent one by one.
+func (s *session) landTo(most int) {
+	for n := len(s.flights) - s.head; n > 0 && (n > most || s.srv.crowded()); n-- {
+		s.land()
+	}
 }
 
 // crowded reports that the server as a whole has enough in flight: then each
@@ -201,6 +233,7 @@ func (s *session) conflicts(key touched, mark int) bool {
 
 // settle answers everything in flight.
 func (s *session) settle() {
+	s.uncork()
 	for s.head < len(s.flights) {
 		s.land()
 	}
@@ -210,6 +243,7 @@ func (s *session) settle() {
 
 // abandon forgets what is in flight, after a panic.
 func (s *session) abandon() {
+	s.uncork()
 	for _, f := range s.flights[s.head:] {
 		s.srv.flying.Add(-f.weight)
 	}

@@ -6,8 +6,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
+
+	"github.com/redynamo/redynamo/coordinator"
+	"github.com/redynamo/redynamo/replica/version"
 )
 
 // send writes commands without waiting for replies.
@@ -194,4 +198,131 @@ func TestLargePipelineIsAnsweredWhole(t *testing.T) {
 	if most := d.store.most.Load(); most > defaultWindow {
 		t.Errorf("%d in flight", most)
 	}
+}
+
+// testCork lets the calls of a store be answered only after the burst in which they
+// were made: a session that waits within its burst waits for ever.
+type testCork struct {
+	mu            sync.Mutex
+	in, out, most int
+	held          []func()
+}
+
+func (c *testCork) In() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.in++
+}
+
+func (c *testCork) Out() {
+	c.mu.Lock()
+	c.out++
+	held := c.held
+	c.held, c.most = nil, max(c.most, len(held))
+	c.mu.Unlock()
+	for _, f := range held {
+		f()
+	}
+}
+
+// corkedStore has a cork hold back what it is asked.
+type corkedStore struct {
+	Store
+	cork *testCork
+}
+
+func (s corkedStore) hold(f func()) {
+	s.cork.mu.Lock()
+	if s.cork.in > s.cork.out {
+		s.cork.held = append(s.cork.held, f)
+		f = func() {}
+	}
+	s.cork.mu.Unlock()
+	f()
+}
+
+func (s corkedStore) Read(key []byte, o coordinator.ReadOptions, done func(coordinator.ReadResult, error)) {
+	s.hold(func() { s.Store.Read(key, o, done) })
+}
+
+func (s corkedStore) Write(key []byte, op version.Op, o coordinator.WriteOptions, done func(coordinator.WriteResult, error)) {
+	s.hold(func() { s.Store.Write(key, op, o, done) })
+}
+
+func TestAPipelineAsksInBurstsAndWaitsInNone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cork := &testCork{}
+		d := openDoor(t, func(c *Config) { c.Store, c.Cork = corkedStore{c.Store, cork}, cork })
+		c := d.connect()
+		c.do("GET", "warm")
+		if cork.in != 0 {
+			t.Error("a command by itself is held back")
+		}
+		rng := rand.New(rand.NewPCG(1, 1))
+		var commands [][]string
+		for i := range 5000 {
+			key := strconv.Itoa(rng.IntN(1000))
+			switch rng.IntN(40) {
+			case 0:
+				commands = append(commands, []string{"MGET", key, "a", "b"})
+			case 1:
+				commands = append(commands, []string{"PING"})
+			case 2:
+				commands = append(commands, []string{"MULTI"}, []string{"SET", key, "1"}, []string{"GET", key}, []string{"EXEC"})
+			case 3:
+				commands = append(commands, []string{"NOSUCH"})
+			case 4:
+				commands = append(commands, []string{"SCAN", "0", "COUNT", "1"})
+			case 5, 6, 7, 8, 9, 10, 11, 12:
+				commands = append(commands, []string{"GET", key})
+			default:
+				commands = append(commands, []string{"SET", key, strconv.Itoa(i)})
+			}
+		}
+		c.send(commands...)
+		for range commands {
+			c.receive()
+		}
+		synctest.Wait()
+		if cork.in != cork.out {
+			t.Errorf("%d bursts begun, %d ended", cork.in, cork.out)
+		}
+		if cork.most < 10 {
+			t.Errorf("at most %d calls in a burst", cork.most)
+		}
+		_ = c.conn.Close()
+	})
+}
+
+func TestAFullWindowIsHalfEmptiedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := openDoor(t, func(c *Config) { c.Limits.Window = 8 })
+		c := d.wide()
+		d.store.holdAll()
+		var commands [][]string
+		for i := range 12 {
+			commands = append(commands, []string{"GET", strconv.Itoa(i)})
+		}
+		c.send(commands...)
+		started := func(want int) {
+			t.Helper()
+			if synctest.Wait(); len(d.store.started()) != want {
+				t.Fatalf("%d started, want %d", len(d.store.started()), want)
+			}
+		}
+		started(8)
+		for i := range 3 {
+			d.store.release(strconv.Itoa(i))
+			started(8)
+		}
+		d.store.release("3")
+		started(12)
+		for i := 4; i < 12; i++ {
+			d.store.release(strconv.Itoa(i))
+		}
+		for range 12 {
+			c.receive()
+		}
+		_ = c.conn.Close()
+	})
 }

@@ -3,6 +3,7 @@ package rpc
 import (
 	"encoding/binary"
 	"math"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -48,6 +49,7 @@ type lane struct {
 		firstAt time.Duration // when the oldest of them was put there
 		stale   bool          // some of them belong to calls that have ended
 		stampAt time.Duration // what was put there by a look at the clock before this must be looked at again
+		held    bool          // the pool's cork knows of them
 
 		seq    uint64 // of the newest call
 		handed uint64 // of the newest call a writer may have sent
@@ -126,7 +128,7 @@ func (l *lane) send(kind Kind, o Options, payload int, enc func([]byte) []byte, 
 	if l.mu.session == nil {
 		earlier = earlier || !l.mu.wanted
 		l.mu.wanted = true
-	} else if l.mu.session.idle {
+	} else if l.mu.session.idle && !l.holdLocked() {
 		l.mu.session.wake.Signal()
 	}
 	l.mu.Unlock()
@@ -134,6 +136,25 @@ func (l *lane) send(kind Kind, o Options, payload int, enc func([]byte) []byte, 
 		nudge(l.p.kick)
 	}
 	return nil
+}
+
+// holdLocked reports whether the gathered frames wait for the end of a burst.
+func (l *lane) holdLocked() bool {
+	if len(l.mu.out) >= corkBytes {
+		return false
+	}
+	l.mu.held = l.mu.held || l.p.pool.cfg.Cork.hold(l)
+	return l.mu.held
+}
+
+// uncork implements corked.
+func (l *lane) uncork() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mu.held = false
+	if s := l.mu.session; s != nil && s.idle && len(l.mu.out) > 0 {
+		s.wake.Signal()
+	}
 }
 
 // admitLocked refuses a call there is no room for. Pings pass, up to the size of
@@ -213,6 +234,9 @@ func (l *lane) takeOut(s *session, spare []byte) (out, mark []byte) {
 			s.idle = true
 			s.wake.Wait()
 			s.idle = false
+			l.mu.Unlock()
+			runtime.Gosched() // let whoever else has something to send put it there
+			l.mu.Lock()
 		}
 		if l.mu.session != s {
 			return nil, nil
@@ -403,6 +427,13 @@ func (l *lane) state() (s *session, wanted bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.mu.session, l.mu.wanted
+}
+
+// progress returns the newest call, and the newest that the writer has taken.
+func (l *lane) progress() (newest, handed uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mu.seq, l.mu.handed
 }
 
 // ceilMS is d in milliseconds, at least one and never rounded down.

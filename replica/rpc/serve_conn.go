@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"sync"
 	"time"
 
@@ -41,6 +42,7 @@ type serverConn struct {
 		corked  bool
 		idle    bool // the writer waits
 		full    bool // the reader waits
+		held    bool // the server's cork knows of out
 		err     error
 		told    *byte // the first of the state that went out last
 		toldAt  time.Time
@@ -160,7 +162,9 @@ func (c *serverConn) read() error {
 				return errOutgrown
 			}
 		}
+		c.s.cfg.Cork.In() // for what handlers ask of others
 		err := c.handle(r, now)
+		c.s.cfg.Cork.Out()
 		if err := errors.Join(err, c.flush()); err != nil {
 			return err
 		}
@@ -273,6 +277,9 @@ func (c *serverConn) write() {
 			c.mu.idle = true
 			c.wake.Wait()
 			c.mu.idle = false
+			c.mu.Unlock()
+			runtime.Gosched() // let whoever else has an answer put it there
+			c.mu.Lock()
 		}
 		if c.mu.err != nil {
 			c.mu.Unlock()
@@ -347,7 +354,26 @@ func (c *serverConn) sealLocked(start int) {
 	sealFrame(c.mu.out[start:])
 	if len(c.mu.out)+c.mu.writing > 4*c.s.cfg.MaxBacklogBytes {
 		c.stopLocked(errBacklog)
-	} else if c.mu.idle && !c.mu.corked {
+	} else if c.mu.idle && !c.mu.corked && !c.holdLocked() {
+		c.wake.Broadcast()
+	}
+}
+
+// holdLocked reports whether the gathered replies wait for the end of a burst.
+func (c *serverConn) holdLocked() bool {
+	if len(c.mu.out) >= corkBytes {
+		return false
+	}
+	c.mu.held = c.mu.held || c.s.cfg.Cork.hold(c)
+	return c.mu.held
+}
+
+// uncork implements corked.
+func (c *serverConn) uncork() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mu.held = false
+	if c.mu.idle && !c.mu.corked && len(c.mu.out) > 0 {
 		c.wake.Broadcast()
 	}
 }

@@ -55,14 +55,17 @@ func (s *session) lastSign() time.Duration { return max(time.Duration(s.heard.Lo
 func (s *session) write() {
 	p := s.lane.p.pool
 	w := frameWriter{conn: s.conn, timeout: p.cfg.WriteTimeout, total: p.ages.silence}
-	var out, mark []byte
+	var out, mark, marked []byte
 	for {
 		if out, mark = s.lane.takeOut(s, out); out == nil {
 			return
 		}
 		p.count.sent.Add(len(mark) + len(out))
-		err := w.write(mark)
-		if err == nil {
+		var err error
+		if len(mark) > 0 && len(out) < corkBytes {
+			marked = append(append(marked[:0], mark...), out...)
+			err = w.write(marked)
+		} else if err = w.write(mark); err == nil {
 			err = w.write(out)
 		}
 		if err != nil {
@@ -122,6 +125,8 @@ func (s *session) settle(calls []ended, arrived []arrival) ([]ended, error) {
 		s.heard.Store(int64(at))
 		p.health.heard(at, calls, !s.lane.bulk)
 	}
+	p.pool.cfg.Cork.In()
+	defer p.pool.cfg.Cork.Out()
 	for i := range calls {
 		if c := &calls[i]; c.kind == KindPing && c.err == nil {
 			if m, bad := decodeStamp(c.payload); bad == nil { // else answer finds it bad

@@ -249,7 +249,9 @@ func (s *Store) commitLoop() {
 		}
 		batch.Reset()
 		bytes := g.bytes
+		s.cfg.Cork.In()
 		g.finish(nil)
+		s.cfg.Cork.Out()
 		s.queue.recycle(g, bytes)
 	}
 }

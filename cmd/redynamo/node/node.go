@@ -49,6 +49,7 @@ type Node struct {
 	replica  *replica.Replica
 	disk     *workers
 	local    *localPeer
+	cork     rpc.Cork
 	pool     *rpc.Pool
 	server   *rpc.Server
 	members  *membership.Membership
@@ -212,8 +213,8 @@ func (n *Node) buildStorage(context.Context) error {
 		Fsync: n.cfg.Fsync, FsyncInterval: n.cfg.FsyncInterval,
 		MemTableBytes: n.cfg.MemTableBytes, BlockCacheBytes: n.cfg.BlockCache,
 		MinFreeBytes: n.cfg.MinFree, MinFreePercent: n.cfg.MinFreePercent, StallLimit: n.cfg.StallLimit,
-		Fatal:  func(err error) { n.fail(fmt.Errorf("storage: %w", err)) },
-		Logger: n.cfg.Logger, Metrics: n.set,
+		Fatal: func(err error) { n.fail(fmt.Errorf("storage: %w", err)) },
+		Cork:  &n.cork, Logger: n.cfg.Logger, Metrics: n.set,
 	})
 	if errors.Is(err, syscall.EAGAIN) { // what the lock of a file says
 		return fmt.Errorf("another process uses the data directory %s: %w", n.cfg.DataDir, err)
@@ -265,7 +266,7 @@ func (n *Node) buildPeers(context.Context) error {
 		Node: n.id.node, ClusterID: clusterID, Dial: n.peerNet.Dial,
 		MaxFrameBytes: n.cfg.frameBytes(), MaxCallBytes: max(32<<20, n.cfg.frameBytes()),
 		OnChange: n.peerChanged, OnStale: n.hearing.take, State: func() []byte { return n.members.State() }, Levels: n.levels, MessageAge: n.cfg.MessageAge,
-		Rand: n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set,
+		Cork: &n.cork, Rand: n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set,
 	})
 	if err != nil {
 		return err
@@ -274,7 +275,7 @@ func (n *Node) buildPeers(context.Context) error {
 		Node: n.id.node, ClusterID: clusterID, Handler: handler{n}, MessageAge: n.cfg.MessageAge,
 		Stale: n.stale, EpochState: func() []byte { return n.members.EpochState() }, Levels: n.levels,
 		MaxFrameBytes: n.cfg.frameBytes(), MaxCallBytes: max(256<<20, n.cfg.frameBytes()<<rpc.Background), MaxBacklogBytes: n.cfg.frameBytes(),
-		Logger: n.cfg.Logger, Metrics: n.set,
+		Cork: &n.cork, Logger: n.cfg.Logger, Metrics: n.set,
 	})
 	return err
 }
@@ -336,6 +337,7 @@ func (n *Node) buildDoors(context.Context) error {
 			Door: door, Store: n.coord, Admin: n.publish, Ring: admin, Hub: n.herald.hub, Port: port(n.listeners[i]), TLS: n.doorTLS != nil, Access: access,
 			TokenKey: func() version.MACKey { return version.MACKey(n.members.View().TokenKey) },
 			Limits:   resp.Limits{MaxClients: n.cfg.MaxClients, MaxValue: n.cfg.MaxValue},
+			Cork:     &n.cork,
 			Now:      n.cfg.Now, Rand: n.cfg.Rand, Logger: n.cfg.Logger, Metrics: n.set, Params: n.settings(),
 			Stop: n.stop,
 		})
