@@ -20,10 +20,10 @@ const (
 	// whole window are no load.
 	enough = 50
 
-	settle = 3    // slices after background work that do not count as quiet
-	fade   = 0.98 // of the baseline, with every quiet slice: about 5 s of them
-	stale  = 100  // slices after which the baseline is to be measured anew: 10 s
-	pause  = 10   // slices of a pause in which that is done
+	settle = 3   // slices after background work that do not count as quiet
+	block  = 50  // quiet slices after which the baseline forgets those before as many: 5 s
+	stale  = 100 // slices after which the baseline is to be measured anew: 10 s
+	pause  = 10  // slices of a pause in which that is done
 
 	// crowd is how many requests under way are more than a node has time for,
 	// whatever their latency is so far.
@@ -70,7 +70,26 @@ type Control struct {
 // source is what is known of one kind of latency.
 type source struct {
 	recent, whole Counts // sums over the ring
-	quiet         Counts // with nothing in the background, fading
+	quiet         Counts // with nothing in the background: this block of slices
+	before        Counts // and the block before it
+	quietSlices   int    // in quiet
+}
+
+// calm takes in a slice without background work. Blocks are forgotten whole: with a
+// weight that fades, the operations of a heavy load would outnumber for long those of
+// a light one that follows, and be the slowest of a hundred.
+func (s *source) calm(ended *Counts) {
+	s.quiet.add(ended)
+	if s.quietSlices++; s.quietSlices >= block && s.quiet.total() >= enough {
+		s.before, s.quiet, s.quietSlices = s.quiet, Counts{}, 0
+	}
+}
+
+// baseline is what was seen without background work.
+func (s *source) baseline() Counts {
+	sum := s.before
+	sum.add(&s.quiet)
+	return sum
 }
 
 // New makes a Control: the target is a multiple of the baseline, and not below
@@ -104,8 +123,7 @@ func (c *Control) remember(s *Slice) {
 	for i := range c.sources {
 		src := &c.sources[i]
 		if c.sinceWork > settle && s.Ended[i].total() > 0 {
-			src.quiet.fade(fade)
-			src.quiet.add(&s.Ended[i])
+			src.calm(&s.Ended[i])
 			c.sinceQuiet = 0
 		}
 	}
@@ -156,10 +174,11 @@ func (c *Control) judge(s *Slice) Verdict {
 // target is what the p99 of a source is to stay below, and whether that was
 // measured.
 func (c *Control) target(src *source) (us int64, measured bool) {
-	if src.quiet.total() < enough {
+	base := src.baseline()
+	if base.total() < enough {
 		return c.floorUS, false
 	}
-	return max(int64(c.multiple*float64(src.quiet.p99())), c.floorUS), true
+	return max(int64(c.multiple*float64(base.p99())), c.floorUS), true
 }
 
 // schedule begins and ends the pauses in which the baseline is measured. They

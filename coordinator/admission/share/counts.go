@@ -6,8 +6,7 @@ import "math/bits"
 // everything from about a minute up.
 const Buckets = 8 * 23
 
-// Counts is how many latencies fell into each bucket. Fractions come from
-// forgetting.
+// Counts is how many latencies fell into each bucket.
 type Counts [Buckets]float64
 
 // Bucket is the bucket of a latency in microseconds: its highest bit, and the
@@ -40,13 +39,6 @@ func (c *Counts) add(o *Counts) {
 func (c *Counts) swap(o, old *Counts) {
 	for i, n := range o {
 		c[i] += n - old[i]
-	}
-}
-
-// fade forgets a part of what was counted.
-func (c *Counts) fade(keep float64) {
-	for i := range c {
-		c[i] *= keep
 	}
 }
 

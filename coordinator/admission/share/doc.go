@@ -11,8 +11,8 @@
 // # Target
 //
 // What a good latency is depends on the machine and on the load, so it is
-// measured: the p99 of those slices in which no background work ran, nor a
-// little before. The target is a multiple of that, and never below a floor under
+// measured: the p99 of the last fifty to hundred slices in which no background work
+// ran, nor a little before. The target is a multiple of that, and never below a floor under
 // which nobody minds. While background work leaves no such slice, Control asks
 // for a pause now and then, to look.
 //

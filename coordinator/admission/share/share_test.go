@@ -99,6 +99,25 @@ func TestShareFollowsTheLatency(t *testing.T) {
 	}
 }
 
+// TestAHeavyLoadIsForgotten has a node filled by large pipelines, whose commands
+// wait for each other, before the clients come that work is to be no harm to.
+func TestAHeavyLoadIsForgotten(t *testing.T) {
+	c := New(1.5, 5000)
+	bulk, calm := steady(2000, 25_000, true), steady(7, 8000, true)
+	for range 600 {
+		c.Next(&bulk)
+	}
+	var v Verdict
+	for i := range 150 {
+		if v = c.Next(&calm); i > 2*block && v.TargetUS > 13_500 {
+			t.Fatalf("after %d slices the target is %d us, want 1.5 times 8 ms", i, v.TargetUS)
+		}
+	}
+	if !v.Measured || v.TargetUS < 12_000 {
+		t.Errorf("%+v", v)
+	}
+}
+
 // TestPausesFindTheBaseline has a node that never was quiet: its target is a
 // guess until a pause shows what clients see without background work.
 func TestPausesFindTheBaseline(t *testing.T) {
