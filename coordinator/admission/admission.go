@@ -48,8 +48,9 @@ type Config struct {
 	Multiple  float64       // the p99 of clients may be so many times what it is without background work; 1.5, negative: no limit
 	LeastGoal time.Duration // and this in any case; 5 ms
 
-	InFlight func() int  // requests under way; none
-	Stalled  func() bool // the disk does not keep up; never
+	InFlight func() int       // requests under way; none
+	Stalled  func() bool      // the disk does not keep up; never
+	Now      func() time.Time // wall clock; time.Now
 
 	Metrics *metrics.Set // private if nil
 }
@@ -66,6 +67,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Stalled == nil {
 		c.Stalled = func() bool { return false }
+	}
+	if c.Now == nil {
+		c.Now = time.Now
 	}
 	if c.Metrics == nil {
 		c.Metrics = metrics.NewSet()
@@ -149,7 +153,7 @@ func (c *Controller) Run(ctx context.Context) error {
 func (c *Controller) next() {
 	s := share.Slice{
 		InFlight: c.cfg.InFlight(), Stalled: c.cfg.Stalled(),
-		Quiet: c.begun.Swap(0) == 0 && c.active.Load() == 0,
+		Quiet: c.begun.Swap(0) == 0 && c.active.Load() == 0, WallMS: c.cfg.Now().UnixMilli(),
 	}
 	for from := range c.ended {
 		for b := range c.ended[from] {

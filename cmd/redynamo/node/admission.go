@@ -15,7 +15,7 @@ func (n *Node) buildAdmission(context.Context) (err error) {
 	n.admission, err = admission.New(admission.Config{
 		Multiple: n.cfg.BackgroundTarget, Stalled: n.store.Stalled,
 		InFlight: func() int { return n.coord.InFlight() + n.server.InFlight() },
-		Metrics:  n.set,
+		Now:      n.cfg.Now, Metrics: n.set,
 	})
 	return err
 }

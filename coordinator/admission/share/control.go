@@ -22,8 +22,8 @@ const (
 
 	settle = 3   // slices after background work that do not count as quiet
 	block  = 50  // quiet slices after which the baseline forgets those before as many: 5 s
-	stale  = 100 // slices after which the baseline is to be measured anew: 10 s
-	pause  = 10  // slices of a pause in which that is done
+	pause  = 10  // slices of a pause in which the baseline is measured anew
+	period = 110 // slices of wall time at whose beginning there may be one: 11 s
 
 	// crowd is how many requests under way are more than a node has time for,
 	// whatever their latency is so far.
@@ -40,6 +40,7 @@ type Slice struct {
 	InFlight int             // requests under way at its end
 	Stalled  bool            // the disk does not keep up
 	Quiet    bool            // no background work ran
+	WallMS   int64           // wall time at its end
 }
 
 // Verdict is what holds for the next slice.
@@ -62,9 +63,10 @@ type Control struct {
 	at      int
 	sources [Sources]source
 
-	sinceQuiet int // slices since one counted for the baseline
-	sinceWork  int // slices since background work ran
-	pausing    int // slices that are left of a pause
+	sinceQuiet int   // slices since one counted for the baseline
+	period     int64 // of wall time, at the last slice
+	sinceWork  int   // slices since background work ran
+	pausing    int   // slices that are left of a pause
 }
 
 // source is what is known of one kind of latency.
@@ -102,7 +104,7 @@ func New(multiple float64, floorUS int64) *Control {
 func (c *Control) Next(s *Slice) Verdict {
 	c.remember(s)
 	v := c.judge(s)
-	c.schedule(v)
+	c.schedule(v, s.WallMS/(period*SliceMS))
 	v.Share, v.Pause = c.share, c.pausing > 0
 	return v
 }
@@ -182,14 +184,19 @@ func (c *Control) target(src *source) (us int64, measured bool) {
 }
 
 // schedule begins and ends the pauses in which the baseline is measured. They
-// cost a tenth of the time, and only while background work is held back.
-func (c *Control) schedule(v Verdict) {
+// cost a tenth of the time, and only while background work is held back. They begin
+// by wall time, on all nodes together, because a change of the ring has all of them
+// work: a node that rests alone takes what the others do to its clients for what
+// these see at rest, and allows half as much again.
+func (c *Control) schedule(v Verdict, now int64) {
+	begins := now != c.period
+	c.period = now
 	switch {
 	case v.Unbridled || c.share == 1:
 		c.pausing = 0
 	case c.pausing > 0:
 		c.pausing--
-	case c.sinceQuiet >= stale || !v.Measured && c.sinceQuiet > pause:
+	case c.sinceQuiet > pause && (begins || !v.Measured):
 		c.pausing = pause
 	}
 }

@@ -14,7 +14,8 @@
 // measured: the p99 of the last fifty to hundred slices in which no background work
 // ran, nor a little before. The target is a multiple of that, and never below a floor under
 // which nobody minds. While background work leaves no such slice, Control asks
-// for a pause now and then, to look.
+// for a pause now and then, to look: at times that the clocks of all nodes name, since
+// what other nodes do in the background harms clients as well.
 //
 // # Share
 //

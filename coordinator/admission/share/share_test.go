@@ -129,6 +129,7 @@ func TestPausesFindTheBaseline(t *testing.T) {
 		if !v.Pause {
 			s = steady(100, 20_000+int64(20_000*v.Share), false)
 		}
+		s.WallMS = int64(i * SliceMS)
 		if v = c.Next(&s); v.Pause {
 			paused++
 		}
@@ -145,6 +146,41 @@ func TestPausesFindTheBaseline(t *testing.T) {
 	}
 	if paused < 20 || paused > 100 {
 		t.Errorf("%d of 600 slices were pauses", paused)
+	}
+}
+
+// TestPausesOfAllNodesAreTogether has nodes that came to work at different times, with
+// clocks a little apart.
+func TestPausesOfAllNodesAreTogether(t *testing.T) {
+	nodes := make([]*Control, 5)
+	begin := []int{0, 40, 170, 233, 405}
+	offset := []int64{0, 80, -150, 200, -40}
+	verdicts := make([]Verdict, len(nodes))
+	for i := range nodes {
+		nodes[i] = New(1.5, 5000)
+	}
+	some, all := 0, 0
+	for i := range 2000 {
+		pausing := 0
+		for n, c := range nodes {
+			s := steady(100, 20_000, i < begin[n] || verdicts[n].Pause)
+			s.WallMS = 1_800_000_000_000 + int64(i*SliceMS) + offset[n]
+			if verdicts[n] = c.Next(&s); verdicts[n].Pause {
+				pausing++
+			}
+		}
+		if i < 600 { // all have begun, and measured once
+			continue
+		}
+		if pausing > 0 {
+			some++
+		}
+		if pausing == len(nodes) {
+			all++
+		}
+	}
+	if all < 1400/period*(pause-4) || some > 1400/period*(pause+6) {
+		t.Errorf("in %d slices all nodes paused, in %d some", all, some)
 	}
 }
 
