@@ -161,6 +161,7 @@ func (s *session) flush() error {
 		w.buf = w.buf[:0]
 		return net.ErrClosed
 	}
+	s.uncork() // the client may be slow to take them
 	s.countFailed()
 	n := int64(len(w.buf))
 	held := n >= heldReply

@@ -326,3 +326,25 @@ func TestAFullWindowIsHalfEmptiedAtOnce(t *testing.T) {
 		_ = c.conn.Close()
 	})
 }
+
+// A client that does not read its replies must hold up nothing but itself.
+func TestASlowReaderKeepsNoBurstOpen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cork := &testCork{}
+		d := openDoor(t, func(c *Config) { c.Store, c.Cork, c.Limits.FlushBytes = corkedStore{c.Store, cork}, cork, 1024 })
+		c := d.wide()
+		d.store.values = func([]byte) []byte { return make([]byte, 200) }
+		var commands [][]string
+		for i := range 500 {
+			commands = append(commands, []string{"GET", strconv.Itoa(i)})
+		}
+		c.send(commands...)
+		for i := range commands {
+			if synctest.Wait(); cork.in == 0 || cork.in != cork.out { // it reads no more for now
+				t.Fatalf("after %d replies: %d bursts begun, %d ended", i, cork.in, cork.out)
+			}
+			c.receive()
+		}
+		_ = c.conn.Close()
+	})
+}
