@@ -351,17 +351,10 @@ func (n *nemesis) heal() {
 		cancel()
 	}
 	time.Sleep(healTime)
-	if n.kind.loses() {
-		// A node that was alone in all its lives since its disk was put back hears only
-		// now what the others had seen of it; and not from each, since that is
-		// remembered on disks, too, and may be lost there.
-		time.Sleep(noticeTime)
-	}
+	// A node that was alone in all its lives since its disk was put back has heard only
+	// now what the others had seen of it.
 	n.awaitRecovered()
 }
-
-// noticeTime is some of the regular exchanges of what members have seen of each other.
-const noticeTime = 90 * time.Second
 
 // awaitRecovered waits until nobody is recovering; who has never lost a disk is not.
 func (n *nemesis) awaitRecovered() {

@@ -50,7 +50,7 @@ func (l *loop) startRound(ctx context.Context) {
 // pause is the time between two rounds.
 func (l *loop) pause() time.Duration {
 	switch {
-	case !l.state.Established, !l.state.ready() && !l.cfg.StageJoin, l.leaving():
+	case !l.state.Established, !l.state.ready() && !l.cfg.StageJoin, l.leaving(), l.hearing():
 		return l.timing.forming
 	case l.stale && time.Since(l.started) < relocating:
 		return l.timing.relocate
@@ -102,8 +102,9 @@ func (l *loop) targets() (seeds, others []string) {
 
 // differs reports whether an exchange with a live node would tell one of the
 // two something: it has other records, or a cluster for which one must give
-// way, or can say that this node may go. Broadcasts are lost now and then, and the
-// regular exchanges are rare.
+// way, or can say that this node may go, or was not asked yet in this run: it may
+// be the only one that remembers how far this node has come. Broadcasts are lost now
+// and then, and the regular exchanges are rare.
 func (l *loop) differs(p peer) bool {
 	if !p.alive {
 		return false
@@ -111,7 +112,23 @@ func (l *loop) differs(p peer) bool {
 	if p.ClusterID != l.state.ClusterID {
 		return !l.state.Established || !p.Established
 	}
-	return p.Digest != l.digest || p.Established != l.state.Established || l.leaving()
+	return p.Digest != l.digest || p.Established != l.state.Established || l.leaving() || l.unheard(p)
+}
+
+// unheard reports whether the state of a live member has not come in this run.
+func (l *loop) unheard(p peer) bool { return p.alive && l.state.Established && !l.heard[p.ID] }
+
+// hearing reports whether states of live members are still to come, and do come.
+func (l *loop) hearing() bool {
+	if time.Since(l.heardAt) > l.timing.rejoin {
+		return false
+	}
+	for _, p := range l.peers {
+		if l.unheard(p) {
+			return true
+		}
+	}
+	return false
 }
 
 // leaving reports whether this node may go as soon as a member says so.

@@ -155,6 +155,57 @@ func TestARestoredBackupIsNoticedWithinASecond(t *testing.T) {
 	}
 }
 
+// Two nodes are put back as they were, and meet each other. The others hear of the
+// second one from the first, as of a node that is up, and must be asked.
+func TestAnOldDiskIsNoticedThoughWhoIsMetFirstHasForgottenToo(t *testing.T) {
+	for range 8 { // who meets whom first is chance
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			var dirs []*directory
+			for i := range 5 {
+				n := w.add(5, 0)
+				dirs = append(dirs, &directory{counts: counts{reached: 100}})
+				n.boot(dirs[i])
+			}
+			w.within(time.Minute, "five nodes are one cluster", func() bool { return united(w.nodes...) })
+			put := w.nodes[1:3]
+			var blobs [][]byte
+			for _, n := range put {
+				blob, _ := n.store.Load()
+				blobs = append(blobs, blob)
+			}
+			time.Sleep(45 * time.Second)
+			dirs[1].grow(500)
+			dirs[2].grow(500)
+			time.Sleep(45 * time.Second) // the others hear how far the logs have come
+			w.net.Partition([]string{hostOf(1), hostOf(2)}, []string{hostOf(0), hostOf(3), hostOf(4)})
+			var backups []*directory
+			for i, n := range put {
+				n.crash()
+				n.store.blob = blobs[i]
+				backups = append(backups, &directory{counts: counts{number: 1, reached: 100}})
+			}
+			for i, n := range put {
+				n.boot(backups[i])
+			}
+			time.Sleep(20 * time.Second)
+			if backups[0].doubted() || backups[1].doubted() {
+				t.Fatal("noticed by a node that has forgotten")
+			}
+			w.net.Heal()
+			w.within(20*time.Second, "all see each other", func() bool {
+				for _, n := range w.nodes {
+					if aliveIn(n.m.View()) != 5 {
+						return false
+					}
+				}
+				return true
+			})
+			w.within(3*time.Second, "both old disks are noticed", func() bool { return backups[0].doubted() && backups[1].doubted() })
+		})
+	}
+}
+
 // A member that was cut off can know of a later life than those who told first.
 func TestALaterWordOfTheOwnPastIsNoRival(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -31,6 +31,9 @@ type loop struct {
 	told    map[string]time.Time                               // what was logged when
 	rivalry rivalry
 
+	heard   map[ring.NodeID]bool // whose state has come in this run
+	heardAt time.Time            // when the last of them was new
+
 	rounding bool
 	seeded   bool // the seeds were tried since the start
 	rounds   chan roundResult
@@ -54,7 +57,7 @@ func (m *Membership) Run(ctx context.Context) error {
 	}
 	now := time.Now()
 	l := &loop{
-		Membership: m, gossip: g, started: now, told: map[string]time.Time{},
+		Membership: m, gossip: g, started: now, told: map[string]time.Time{}, heard: map[ring.NodeID]bool{},
 		rounds: make(chan roundResult, 1), answers: make(chan error, 1),
 		rivalry: rivalry{since: now, probes: make(chan bool, 1)},
 	}
@@ -215,6 +218,9 @@ func (l *loop) receive(ctx context.Context, in state) error {
 	if err := l.advance(next); err != nil {
 		return err
 	}
+	if !l.heard[in.From] {
+		l.heard[in.From], l.heardAt = true, time.Now()
+	}
 	if own, found := in.announced(l.cfg.ID); found && v != ignored {
 		if err := l.meet(ctx, own); err != nil {
 			return err
@@ -290,6 +296,7 @@ func (l *loop) hear(id ring.NodeID, p peer) {
 	}
 	if !p.alive && !l.state.member(id) {
 		delete(l.peers, id) // nothing that must be remembered
+		delete(l.heard, id)
 	}
 }
 
