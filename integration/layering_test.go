@@ -25,8 +25,9 @@ var layers = map[string][]string{
 	"coordinator/quorum":          {"membership/ring", "replica/version"},
 	"coordinator/admission/share": {},
 	"coordinator/admission":       {"coordinator/admission/share"}, // those who ask it know a func
-	"replica/storage":             {"replica/version"},
-	"replica/rpc":                 {"replica/version", "membership/ring", "antientropy/merkle"},
+	"replica/cork":                {},                              // stands between those who ask and those who send
+	"replica/storage":             {"replica/version", "replica/cork"},
+	"replica/rpc":                 {"replica/version", "replica/cork", "membership/ring", "antientropy/merkle"},
 	"replica/handoff":             {"replica/version", "replica/storage", "membership/ring"},
 	// A write knows by how much it changes the digest of its cell.
 	"replica":     {"replica/version", "replica/storage", "membership/ring", "antientropy/merkle"},
@@ -35,7 +36,7 @@ var layers = map[string][]string{
 	"coordinator": {"coordinator/quorum", "membership/ring", "replica/version"},
 	// resp names the coordinator's types and errors, and speaks of slots,
 	// contexts and tokens, which are kernel words.
-	"resp":               {"coordinator", "membership/ring", "replica/version", "resp/glob", "resp/acl", "resp/rdb"},
+	"resp":               {"coordinator", "membership/ring", "replica/version", "replica/cork", "resp/glob", "resp/acl", "resp/rdb"},
 	"resp/glob":          {},
 	"resp/acl":           {"resp/glob"},
 	"resp/rdb":           {},

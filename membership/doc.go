@@ -93,9 +93,10 @@
 //
 // A node's data directory counts its boots, and its log knows how far it is
 // durable. Both are in the announcement, and every member keeps the greatest it
-// has heard of each node. A node that meets, in the first exchange after its
-// after its start, a boot of its own id that is not below its own, or a log that has come
-// further, runs on an old copy of its directory: a restored backup, or an empty
+// has heard of each node. A member may forget that with a crash, so a node that
+// starts exchanges states with each soon after it sees it. If it meets there a boot
+// of its own id that is not below its own, or a log that has come
+// further, it runs on an old copy of its directory: a restored backup, or an empty
 // one in place of a lost one. It does not stop: it takes a boot number above all
 // others, is recovering from then on, and tells its owner by Config.Restored.
 //

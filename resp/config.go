@@ -8,6 +8,7 @@ import (
 
 	"github.com/VictoriaMetrics/metrics"
 
+	"github.com/redynamo/redynamo/replica/cork"
 	"github.com/redynamo/redynamo/replica/version"
 )
 
@@ -38,7 +39,7 @@ type Config struct {
 	TokenKey func() version.MACKey
 
 	Limits  Limits
-	Cork    Cork             // of the node's connections to others; nil = none
+	Cork    *cork.Cork       // of the node's connections to others; nil = none
 	Now     func() time.Time // wall clock; nil = time.Now
 	Rand    func() uint64    // nil = a clock-seeded generator
 	Logger  *slog.Logger     // nil = silent
@@ -50,20 +51,6 @@ type Config struct {
 	Stop func()
 }
 
-// A Cork gathers what the node sends to others between In and Out, so that the
-// commands of a pipeline leave together. The goroutine that calls In does not wait
-// for an answer before it has called Out.
-type Cork interface {
-	In()
-	Out()
-}
-
-// noCork lets everything leave at once.
-type noCork struct{}
-
-func (noCork) In()  {}
-func (noCork) Out() {}
-
 // Limits bound what clients can make a door hold or wait for. Zero = default.
 type Limits struct {
 	MaxKey   int // bytes of a key; default 64 KiB
@@ -74,7 +61,8 @@ type Limits struct {
 	MaxCommand int // bytes of one command; default 64 MiB, at least MaxBulk + 64 KiB
 	MaxInline  int // bytes of an inline command; default 64 KiB
 	// MaxQuery bounds the bytes of unfinished commands over all connections of
-	// this server; past it the connection that asks for more is closed. 256 MiB.
+	// this server, and of read buffers that pipelines fill; past it the connection that
+	// asks for more is closed, and past half of it those buffers are small. 256 MiB.
 	MaxQuery int64
 
 	// Before login (only when a password is set).
@@ -281,9 +269,6 @@ func (l Limits) validate() error {
 func (c Config) withDefaults() Config {
 	c.Limits = c.Limits.withDefaults()
 	orDefault(&c.SentinelName, defaultSentinelName)
-	if c.Cork == nil {
-		c.Cork = noCork{}
-	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}

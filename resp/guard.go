@@ -450,7 +450,7 @@ func (g *guard) wanted() int {
 	if g.want > keepBuffer && g.query.used.Load() > g.query.limit/2 {
 		return keepBuffer
 	}
-	return max(g.want, queryBuffer)
+	return g.want
 }
 
 // setDeadline gives an unfinished command its time to arrive, and an idle

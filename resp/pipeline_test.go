@@ -9,8 +9,10 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/redynamo/redynamo/coordinator"
+	"github.com/redynamo/redynamo/replica/cork"
 	"github.com/redynamo/redynamo/replica/version"
 )
 
@@ -200,64 +202,84 @@ func TestLargePipelineIsAnsweredWhole(t *testing.T) {
 	}
 }
 
-// testCork lets the calls of a store be answered only after the burst in which they
-// were made: a session that waits within its burst waits for ever.
-type testCork struct {
-	mu            sync.Mutex
-	in, out, most int
-	held          []func()
+// corkedStore has a cork hold back what it is asked: a session that waits within its
+// burst gets its answer only once that has been too long.
+type corkedStore struct {
+	Store
+	cork *cork.Cork
+	burst
 }
 
-func (c *testCork) In() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.in++
+// burst is what a corkedStore was asked in one burst, and the most there was of that.
+type burst struct {
+	mu         sync.Mutex
+	held       []func()
+	most, came int
 }
 
-func (c *testCork) Out() {
-	c.mu.Lock()
-	c.out++
-	held := c.held
-	c.held, c.most = nil, max(c.most, len(held))
-	c.mu.Unlock()
+// Uncork implements cork.Conn.
+func (b *burst) Uncork() {
+	b.mu.Lock()
+	held := b.held
+	b.held, b.most, b.came = nil, max(b.most, len(held)), b.came+1
+	b.mu.Unlock()
 	for _, f := range held {
 		f()
 	}
 }
 
-// corkedStore has a cork hold back what it is asked.
-type corkedStore struct {
-	Store
-	cork *testCork
+// bursts is how many there were, and the most that was asked in one.
+func (b *burst) bursts() (came, most int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.came, b.most
 }
 
-func (s corkedStore) hold(f func()) {
-	s.cork.mu.Lock()
-	if s.cork.in > s.cork.out {
-		s.cork.held = append(s.cork.held, f)
-		f = func() {}
+func (s *corkedStore) hold(f func()) {
+	s.mu.Lock()
+	first := len(s.held) == 0
+	if s.held = append(s.held, f); !first || s.cork.Hold(s) {
+		f = nil
+	} else {
+		s.held = nil
 	}
-	s.cork.mu.Unlock()
-	f()
+	s.mu.Unlock()
+	if f != nil {
+		f()
+	}
 }
 
-func (s corkedStore) Read(key []byte, o coordinator.ReadOptions, done func(coordinator.ReadResult, error)) {
+// open reports whether a burst is under way.
+func (s *corkedStore) open() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cork.Hold(s) // which lets go what is not there
+}
+
+// corked is a door with a cork that its store looks at.
+func corked(t *testing.T, change ...func(*Config)) (*door, *corkedStore) {
+	s := &corkedStore{cork: &cork.Cork{}}
+	d := openDoor(t, append(change, func(c *Config) { s.Store, c.Store, c.Cork = c.Store, s, s.cork })...)
+	return d, s
+}
+
+func (s *corkedStore) Read(key []byte, o coordinator.ReadOptions, done func(coordinator.ReadResult, error)) {
 	s.hold(func() { s.Store.Read(key, o, done) })
 }
 
-func (s corkedStore) Write(key []byte, op version.Op, o coordinator.WriteOptions, done func(coordinator.WriteResult, error)) {
+func (s *corkedStore) Write(key []byte, op version.Op, o coordinator.WriteOptions, done func(coordinator.WriteResult, error)) {
 	s.hold(func() { s.Store.Write(key, op, o, done) })
 }
 
 func TestAPipelineAsksInBurstsAndWaitsInNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		cork := &testCork{}
-		d := openDoor(t, func(c *Config) { c.Store, c.Cork = corkedStore{c.Store, cork}, cork })
+		d, store := corked(t)
 		c := d.connect()
 		c.do("GET", "warm")
-		if cork.in != 0 {
+		if came, _ := store.bursts(); came != 0 {
 			t.Error("a command by itself is held back")
 		}
+		began := time.Now()
 		rng := rand.New(rand.NewPCG(1, 1))
 		var commands [][]string
 		for i := range 5000 {
@@ -284,11 +306,11 @@ func TestAPipelineAsksInBurstsAndWaitsInNone(t *testing.T) {
 			c.receive()
 		}
 		synctest.Wait()
-		if cork.in != cork.out {
-			t.Errorf("%d bursts begun, %d ended", cork.in, cork.out)
+		if took := time.Since(began); took > 0 {
+			t.Errorf("it waited in a burst, for %v in all", took)
 		}
-		if cork.most < 10 {
-			t.Errorf("at most %d calls in a burst", cork.most)
+		if _, most := store.bursts(); most < 10 || store.open() {
+			t.Errorf("at most %d calls in a burst, one is open: %v", most, store.open())
 		}
 		_ = c.conn.Close()
 	})
@@ -330,8 +352,7 @@ func TestAFullWindowIsHalfEmptiedAtOnce(t *testing.T) {
 // A client that does not read its replies must hold up nothing but itself.
 func TestASlowReaderKeepsNoBurstOpen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		cork := &testCork{}
-		d := openDoor(t, func(c *Config) { c.Store, c.Cork, c.Limits.FlushBytes = corkedStore{c.Store, cork}, cork, 1024 })
+		d, store := corked(t, func(c *Config) { c.Limits.FlushBytes = 1024 })
 		c := d.wide()
 		d.store.values = func([]byte) []byte { return make([]byte, 200) }
 		var commands [][]string
@@ -340,8 +361,8 @@ func TestASlowReaderKeepsNoBurstOpen(t *testing.T) {
 		}
 		c.send(commands...)
 		for i := range commands {
-			if synctest.Wait(); cork.in == 0 || cork.in != cork.out { // it reads no more for now
-				t.Fatalf("after %d replies: %d bursts begun, %d ended", i, cork.in, cork.out)
+			if synctest.Wait(); store.open() { // it reads no more for now
+				t.Fatalf("a burst is open after %d replies", i)
 			}
 			c.receive()
 		}

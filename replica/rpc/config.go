@@ -12,6 +12,7 @@ import (
 	"github.com/VictoriaMetrics/metrics"
 
 	"github.com/redynamo/redynamo/membership/ring"
+	"github.com/redynamo/redynamo/replica/cork"
 )
 
 // Dialer opens a connection to a peer's address. TLS, when there is any, is
@@ -63,7 +64,7 @@ type PoolConfig struct {
 	// block. Nobody is told, if nil.
 	OnStale func(from ring.NodeID, state []byte)
 
-	Cork    *Cork         // of the node; nil: requests leave as soon as they can
+	Cork    *cork.Cork    // of the node; nil: requests leave as soon as they can
 	Rand    func() uint64 // spreads the probes; math/rand/v2
 	Logger  *slog.Logger
 	Metrics *metrics.Set
@@ -176,7 +177,7 @@ type ServerConfig struct {
 	WriteTimeout     time.Duration // for 256 KiB to leave; 5 s
 	MessageAge       time.Duration // nothing is carried out later after it was sent; 60 s
 
-	Cork    *Cork // of the node; nil: replies leave as soon as they can
+	Cork    *cork.Cork // of the node; nil: replies leave as soon as they can
 	Logger  *slog.Logger
 	Metrics *metrics.Set
 }

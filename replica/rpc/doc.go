@@ -12,7 +12,7 @@
 // No request has a goroutine. A connection has two at each end: one reads as
 // many frames as there are and runs callbacks or handlers, one writes whatever
 // has gathered since its last write. An idle connection sends at once, a busy one
-// sends many frames per system call, and a Cork makes it busy while a goroutine of
+// sends many frames per system call, and package cork makes it busy while a goroutine of
 // the node asks or answers much in a row.
 //
 // Everything has a bound: frames (checked before anything is allocated), calls

@@ -23,6 +23,9 @@ const (
 	// not looked at again.
 	maxBatchBytes = 1 << 20
 
+	// As much is sent even if a burst is under way; see Cork.
+	burstBytes = 16 << 10
+
 	never = time.Duration(math.MaxInt64)
 )
 
@@ -140,15 +143,15 @@ func (l *lane) send(kind Kind, o Options, payload int, enc func([]byte) []byte, 
 
 // holdLocked reports whether the gathered frames wait for the end of a burst.
 func (l *lane) holdLocked() bool {
-	if len(l.mu.out) >= corkBytes {
+	if len(l.mu.out) >= burstBytes {
 		return false
 	}
-	l.mu.held = l.mu.held || l.p.pool.cfg.Cork.hold(l)
+	l.mu.held = l.mu.held || l.p.pool.cfg.Cork.Hold(l)
 	return l.mu.held
 }
 
-// uncork implements corked.
-func (l *lane) uncork() {
+// Uncork implements cork.Conn.
+func (l *lane) Uncork() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.mu.held = false

@@ -361,15 +361,15 @@ func (c *serverConn) sealLocked(start int) {
 
 // holdLocked reports whether the gathered replies wait for the end of a burst.
 func (c *serverConn) holdLocked() bool {
-	if len(c.mu.out) >= corkBytes {
+	if len(c.mu.out) >= burstBytes {
 		return false
 	}
-	c.mu.held = c.mu.held || c.s.cfg.Cork.hold(c)
+	c.mu.held = c.mu.held || c.s.cfg.Cork.Hold(c)
 	return c.mu.held
 }
 
-// uncork implements corked.
-func (c *serverConn) uncork() {
+// Uncork implements cork.Conn.
+func (c *serverConn) Uncork() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.mu.held = false

@@ -62,7 +62,7 @@ func (s *session) write() {
 		}
 		p.count.sent.Add(len(mark) + len(out))
 		var err error
-		if len(mark) > 0 && len(out) < corkBytes {
+		if len(mark) > 0 && len(out) < burstBytes {
 			marked = append(append(marked[:0], mark...), out...)
 			err = w.write(marked)
 		} else if err = w.write(mark); err == nil {

@@ -8,6 +8,8 @@ import (
 
 	"github.com/VictoriaMetrics/metrics"
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/redynamo/redynamo/replica/cork"
 )
 
 // Fsync says when a commit is synced to the disk.
@@ -95,26 +97,14 @@ type Config struct {
 	// not call the Store. Default: nothing, the Store only answers ErrFailed.
 	Fatal func(error)
 
-	// Cork is told of the callbacks of a commit that follow each other. Default: nobody.
-	Cork Cork
+	// Cork holds back what the callbacks of one commit send. Default: nothing is.
+	Cork *cork.Cork
 
 	// Logger receives state changes. Default: discarded.
 	Logger *slog.Logger
 	// Metrics receives the counters. Default: a private set.
 	Metrics *metrics.Set
 }
-
-// A Cork gathers what callbacks send between In and Out.
-type Cork interface {
-	In()
-	Out()
-}
-
-// noCork lets everything leave at once.
-type noCork struct{}
-
-func (noCork) In()  {}
-func (noCork) Out() {}
 
 // minMemTableBytes keeps a memtable large enough for the largest row that the
 // doors let through to be queued beside others.
@@ -132,9 +122,6 @@ func (s *Store) fs() vfs.FS {
 func (c Config) withDefaults() Config {
 	if c.FsyncInterval == 0 {
 		c.FsyncInterval = time.Second
-	}
-	if c.Cork == nil {
-		c.Cork = noCork{}
 	}
 	if c.MemTableBytes == 0 {
 		c.MemTableBytes = c.defaultMemTable()

@@ -29,6 +29,7 @@ import (
 	"github.com/redynamo/redynamo/membership"
 	"github.com/redynamo/redynamo/membership/epoch"
 	"github.com/redynamo/redynamo/replica"
+	"github.com/redynamo/redynamo/replica/cork"
 	"github.com/redynamo/redynamo/replica/rpc"
 	"github.com/redynamo/redynamo/replica/storage"
 	"github.com/redynamo/redynamo/replica/version"
@@ -49,7 +50,7 @@ type Node struct {
 	replica  *replica.Replica
 	disk     *workers
 	local    *localPeer
-	cork     rpc.Cork
+	cork     cork.Cork
 	pool     *rpc.Pool
 	server   *rpc.Server
 	members  *membership.Membership

@@ -1,4 +1,6 @@
-package rpc
+// Package cork holds back what a node sends while one of its goroutines makes much
+// of it. It does no I/O.
+package cork
 
 import (
 	"sync"
@@ -6,39 +8,35 @@ import (
 	"time"
 )
 
-const (
-	// corkTime bounds how long frames wait for the end of a burst: one that waits
-	// for a disk must not hold up what it has asked before, nor what others ask.
-	corkTime = 2 * time.Millisecond
-
-	// corkBytes gathered for one connection are sent even during a burst.
-	corkBytes = 16 << 10
-)
+// Most bounds how long frames wait for the end of a burst: one that waits
+// for a disk must not hold up what it has asked before, nor what others ask.
+const Most = 2 * time.Millisecond
 
 // A Cork holds back the frames that goroutines make in a burst, such as those of a
 // pipeline of commands or of the callbacks of one commit. They then leave in few
 // writes and arrive in few reads, each of which would else wake a goroutine on both
 // sides: with several processes to a processor, that is most of what a small
 // request costs. Frames leave at the end of any burst, so nobody waits for
-// longer than the own one takes, and at the latest after corkTime.
+// longer than the own one takes, and at the latest after Most.
 //
 // One Cork is for all connections of a node. The nil Cork holds nothing back.
+// A goroutine must not wait for an answer within its own burst.
 type Cork struct {
 	bursts atomic.Int32 // under way; for a look without the lock
 	mu     struct {
 		sync.Mutex
 		bursts int
-		held   []corked // have something to send
-		spare  []corked
+		held   []Conn // have something to send
+		spare  []Conn
 		timer  *time.Timer
 		armed  bool
 	}
 }
 
-// corked is a connection with frames that are held back.
-type corked interface {
-	// uncork sends them. It is called once for every time they were held, with no lock held.
-	uncork()
+// Conn is a connection with frames that are held back.
+type Conn interface {
+	// Uncork sends them. It is called once for every time they were held, with no lock held.
+	Uncork()
 }
 
 // In begins a burst, which Out ends. Bursts of several goroutines may overlap.
@@ -63,9 +61,9 @@ func (c *Cork) Out() {
 	c.pullLocked()
 }
 
-// hold takes note of a connection that has something to send, or reports that it may
+// Hold takes note of a connection that has something to send, or reports that it may
 // send now. The connection may be locked.
-func (c *Cork) hold(conn corked) bool {
+func (c *Cork) Hold(conn Conn) bool {
 	if c == nil || c.bursts.Load() == 0 {
 		return false
 	}
@@ -78,9 +76,9 @@ func (c *Cork) hold(conn corked) bool {
 	if !c.mu.armed {
 		c.mu.armed = true
 		if c.mu.timer == nil {
-			c.mu.timer = time.AfterFunc(corkTime, c.late)
+			c.mu.timer = time.AfterFunc(Most, c.late)
 		} else {
-			c.mu.timer.Reset(corkTime)
+			c.mu.timer.Reset(Most)
 		}
 	}
 	return true
@@ -103,7 +101,7 @@ func (c *Cork) pullLocked() {
 	}
 	for i, conn := range held {
 		held[i] = nil
-		conn.uncork()
+		conn.Uncork()
 	}
 	c.mu.Lock()
 	c.mu.spare = held[:0]
