@@ -16,48 +16,60 @@ type health struct {
 	// because its merges are counted apart.
 	timeouts [lastKind + 1]atomic.Int32
 	since    [lastKind + 1]atomic.Int64 // instant the first of these was sent
-	mean     atomic.Int64               // of foreground reads; pings until there are any
-	p95      atomic.Int64
-	reads    atomic.Bool // mean and p95 come from reads
+	p95      atomic.Int64               // of samples of foreground reads; of pings until there are any
+	reads    atomic.Bool                // p95 comes from reads
 }
 
 // heard notes a batch of replies that arrived at an instant.
-func (h *health) heard(at time.Duration, calls []ended, small bool) {
+func (h *health) heard(at time.Duration, calls []ended) {
 	h.lastSeen.Store(int64(at))
 	for i := range calls {
-		c := &calls[i]
-		if h.timeouts[c.kind].Load() != 0 {
-			h.timeouts[c.kind].Store(0)
-		}
-		if small && c.class == Foreground && c.err == nil {
-			h.sample(c.kind, at-c.sent)
+		if k := calls[i].kind; h.timeouts[k].Load() != 0 {
+			h.timeouts[k].Store(0)
 		}
 	}
 }
 
-// sample notes how long one call took. The quantile moves up by 9.5 % of itself
+// handled notes how long a batch of replies took that was dealt with at an instant.
+//
+// The batch is one sample, that of its first read, or else ping. Calls that are answered
+// together waited together: taken one by one, a hundred fast ones would halve the
+// quantile, and the first batch that is slow again be hedged as a whole. And whoever
+// asked has an answer only when the batch has come to it.
+func (h *health) handled(at time.Duration, calls []ended) {
+	read, ping := never, never // when the first was sent
+	for i := range calls {
+		switch c := &calls[i]; {
+		case c.class != Foreground || c.err != nil:
+		case c.kind == KindRead:
+			read = min(read, c.sent)
+		case c.kind == KindPing:
+			ping = min(ping, c.sent)
+		}
+	}
+	switch {
+	case read != never:
+		if h.reads.CompareAndSwap(false, true) {
+			h.p95.Store(0)
+		}
+		h.sample(at - read)
+	case ping != never && !h.reads.Load():
+		h.sample(at - ping)
+	}
+}
+
+// sample notes how long one batch took. The quantile moves up by 9.5 % of itself
 // when a sample lies above it and down by 0.5 % when one lies below, so that it
 // rests where one in twenty lies above.
-func (h *health) sample(kind Kind, took time.Duration) {
-	if kind == KindRead && !h.reads.Load() {
-		h.reads.Store(true)
-		h.mean.Store(0)
-	}
-	if kind != KindRead && (kind != KindPing || h.reads.Load()) {
-		return
-	}
+func (h *health) sample(took time.Duration) {
 	took = max(took, 1)
-	mean := time.Duration(h.mean.Load())
-	if mean == 0 {
-		h.mean.Store(int64(took))
-		h.p95.Store(int64(2 * took))
-		return
-	}
-	h.mean.Store(int64(max(mean+(took-mean)/16, 1)))
 	p95 := h.p95.Load()
-	if int64(took) > p95 {
+	switch {
+	case p95 == 0:
+		p95 = 2 * int64(took)
+	case int64(took) > p95:
 		p95 += p95*95/1000 + 1
-	} else {
+	default:
 		p95 -= p95 * 5 / 1000
 	}
 	h.p95.Store(max(p95, 1))
@@ -79,7 +91,7 @@ func (h *health) missed(at time.Duration, calls []ended, cfg *PoolConfig) bool {
 			continue
 		}
 		if c.kind == KindRead && c.class == Foreground {
-			h.sample(c.kind, at-c.sent)
+			h.sample(at - c.sent)
 		}
 		silent = silent || at-c.sent >= cfg.SuspectTimeout && h.lastSeen.Load() < int64(c.sent)
 		if c.class == Foreground && (c.kind == KindRead || c.kind == KindMerge || c.kind == KindPing) {

@@ -81,12 +81,9 @@ func (p *Peer) Check() {
 	nudge(p.kick)
 }
 
-// Latency is the moving average of how long foreground reads take, and of how
-// long pings take before there are any; 0 when nothing is known.
-func (p *Peer) Latency() time.Duration { return time.Duration(p.health.mean.Load()) }
-
-// P95 is about what one in twenty of the calls behind Latency exceeds; 0 when
-// nothing is known.
+// P95 is about how long one in twenty batches of replies to foreground reads takes or
+// longer, from when the first of the reads was asked to when the last was dealt with;
+// of pings before there are any reads; 0 when nothing is known.
 func (p *Peer) P95() time.Duration { return time.Duration(p.health.p95.Load()) }
 
 // call sends a request over the lane it belongs to.

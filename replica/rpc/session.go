@@ -123,7 +123,7 @@ func (s *session) settle(calls []ended, arrived []arrival) ([]ended, error) {
 	}
 	if len(arrived) > 0 {
 		s.heard.Store(int64(at))
-		p.health.heard(at, calls, !s.lane.bulk)
+		p.health.heard(at, calls)
 	}
 	p.pool.cfg.Cork.In()
 	defer p.pool.cfg.Cork.Out()
@@ -140,6 +140,9 @@ func (s *session) settle(calls []ended, arrived []arrival) ([]ended, error) {
 		if bad := calls[i].answer(); bad != nil && err == nil {
 			err = bad
 		}
+	}
+	if !s.lane.bulk && len(calls) > 0 {
+		p.health.handled(p.pool.since(time.Now()), calls)
 	}
 	return calls, err
 }
