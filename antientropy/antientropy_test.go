@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -725,3 +726,24 @@ func (l liar) Fetch(context.Context, []Position, int) ([]Row, int, error) { retu
 func (l liar) Deliver(context.Context, []Row) (int, error)                { return 0, nil }
 func (l liar) Begin(context.Context, Session) error                       { return nil }
 func (l liar) End(context.Context, Session) error                         { return nil }
+
+// TestFilledCellsAreThoseOfTheTree asks a forest, which looks at the digests alone.
+func TestFilledCellsAreThoseOfTheTree(t *testing.T) {
+	h := newWorld(t, 3, Config{}).hosts[1]
+	f := newForest(h, 1024)
+	rng := rand.New(rand.NewPCG(1, 2))
+	for i := range 3000 {
+		h.put(fmt.Sprint("k", i), rng.Uint32())
+	}
+	filled := 0
+	for p := range f.units {
+		want := f.tree(p).Filled([]int{9})
+		if got := f.filled([]int{9}, p); !slices.Equal(got, want) {
+			t.Fatalf("partition %d: %v, and %v of the tree", p, got, want)
+		}
+		filled += len(want) - 1
+	}
+	if filled < 1000 {
+		t.Errorf("only %d cells of 3000 keys", filled)
+	}
+}

@@ -104,7 +104,7 @@ func (e *exchange) roots(ctx context.Context, parts []int) (differing []int, err
 
 // filled appends the cells of a partition that have rows here, and some leaves.
 func (e *exchange) filled(cells []merkle.Cell, partition int, leaves []int) []merkle.Cell {
-	leaves = e.forest.tree(partition).Filled(leaves)
+	leaves = e.forest.filled(leaves, partition)
 	slices.Sort(leaves)
 	for _, leaf := range slices.Compact(leaves) {
 		cells = append(cells, e.forest.cellOf(partition, leaf))

@@ -42,6 +42,21 @@ func newForest(src Source, units int) *forest {
 	return f
 }
 
+// filled appends the leaves of a partition that are not empty, ascending. It folds
+// nothing: a whole session asks this of every partition, most of which are equal.
+func (f *forest) filled(leaves []int, partition int) []int {
+	first, last := f.slots(partition)
+	for slot := int(first); slot <= int(last); slot++ {
+		digests := f.src.Digests(ring.Slot(slot))
+		for i, digest := range digests {
+			if digest != 0 {
+				leaves = append(leaves, (slot-int(first))*merkle.CellsPerSlot+i)
+			}
+		}
+	}
+	return leaves
+}
+
 // slots are the first and the last slot of a partition.
 func (f *forest) slots(partition int) (first, last ring.Slot) {
 	n := ring.Slots / f.units
