@@ -105,7 +105,7 @@ func ask(ctx context.Context, p *rpc.Peer, timeout time.Duration) (rpc.StatusRep
 }
 
 // publisher keeps the map that the doors show, and answers their questions
-// about the node. A new map is made whenever membership, placement or the
+// about the node. A new map is made whenever the members, placement or the
 // liveness of a peer changed.
 type publisher struct {
 	n      *Node
@@ -191,6 +191,8 @@ func (p *publisher) heed(v *membership.View, gossiped map[nodeID]bool) {
 	}
 }
 
+// rebuild makes a new map if the ring, or something that the map says of a member, is
+// another. Views of membership come far more often: each heard word makes one.
 func (p *publisher) rebuild(version uint64) {
 	v := p.n.members.View()
 	var members []resp.Member
@@ -206,6 +208,9 @@ func (p *publisher) rebuild(version uint64) {
 				Bus: int(info.Endpoints.Gossip), Zone: m.Zone, Alive: cluster{p.n}.Up(m.ID),
 			})
 		}
+	}
+	if old := p.view.Load(); old != nil && old.Epoch == epoch && slices.Equal(old.Members, members) {
+		return
 	}
 	p.view.Store(resp.NewView(version, epoch, p.n.id.node, members, owners))
 }

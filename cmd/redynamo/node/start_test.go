@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -12,6 +13,8 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/redynamo/redynamo/resp"
 )
 
 // logged is a log that many goroutines write and a test reads.
@@ -118,5 +121,33 @@ func TestLoneNodeLogsItsDoorsAndThatReplicasAreMissing(t *testing.T) {
 	}
 	if got := say(t, n, "CONFIG GET max-value"); got != "*2" {
 		t.Errorf("CONFIG GET max-value answers %q", got)
+	}
+}
+
+// TestAMapIsMadeWhenItIsAnotherOne asks for maps of a ring that stays as it is.
+func TestAMapIsMadeWhenItIsAnotherOne(t *testing.T) {
+	n := start(t, lone(vfs.NewMem()))
+	if err := n.Close(t.Context()); err != nil { // nobody else makes maps then
+		t.Fatal(err)
+	}
+	p := n.publish
+	p.rebuild(p.View().Version + 1000) // it may have ended before its last words
+	old := p.View()
+	if p.rebuild(old.Version + 1000); p.View() != old {
+		t.Error("a map like the one before replaced it")
+	}
+	for name, change := range map[string]func(v *resp.View){
+		"a member that is back": func(v *resp.View) { v.Members[0].Alive = false },
+		"another ring":          func(v *resp.View) { v.Epoch++ },
+		"one more member":       func(v *resp.View) { v.Members = nil },
+	} {
+		before := *old
+		before.Members = slices.Clone(old.Members)
+		change(&before)
+		p.view.Store(&before)
+		p.rebuild(old.Version + 2000)
+		if v := p.View(); v.Version != old.Version+2000 || v.Epoch != old.Epoch || !slices.Equal(v.Members, old.Members) {
+			t.Errorf("%s: the map is %+v of version %d", name, v.Members, v.Version)
+		}
 	}
 }
