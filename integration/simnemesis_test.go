@@ -426,6 +426,10 @@ func (n *nemesis) loseDisk() {
 		n.note("node %d does not say who it is: %v", l.victim, err)
 		return
 	}
+	if n.kind.wipe && !n.isMember(l.victim, id) {
+		n.note("nobody knows node %d yet", l.victim) // nor that it lost anything: it would be refused
+		return
+	}
 	l.times, l.last = l.times+1, time.Now()
 	n.end(l.victim, true, 0)
 	if n.kind.restore {
@@ -446,6 +450,23 @@ func (n *nemesis) loseDisk() {
 		s.with = before // the directory says it from now on
 	}
 	n.back[l.victim] = time.Now().Add(20*time.Second + time.Duration(n.rng.Int64N(int64(time.Minute))))
+}
+
+// isMember reports whether a node other than i knows a member with the id of node i.
+// One that joins is known to nobody else at first.
+func (n *nemesis) isMember(i int, id nodeID) bool {
+	if !n.kind.ring {
+		return true
+	}
+	for k, s := range n.c.nodes {
+		if k == i || s.node == nil {
+			continue
+		}
+		if reply, err := n.c.try(k, "RING", "STATUS"); err == nil && strings.Contains(fmt.Sprint(fieldsOf(reply)["members"]), id.String()) {
+			return true
+		}
+	}
+	return false
 }
 
 // identity is the id of node i, if it can be asked.
