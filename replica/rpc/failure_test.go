@@ -462,47 +462,51 @@ func TestP95FollowsReads(t *testing.T) {
 // What is asked in one pipeline is answered together: were each of its reads a sample,
 // a few quick pipelines would have forgotten how long a slow one takes.
 func TestP95IsThatOfBatchesAndNotOfCalls(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		const burst = 200
-		var replies []func(ReadReply, error)
-		took := time.Millisecond
-		h := &fakeHandler{read: func(_ ReadRequest, _ Meta, reply func(ReadReply, error)) {
-			if replies = append(replies, reply); len(replies) < burst {
-				return
+	var h health
+	batch := make([]ended, 200)
+	for n := range 2000 {
+		now, took := time.Duration(n)*time.Second, time.Millisecond
+		if n%10 == 9 { // a tenth is slow
+			took = 20 * time.Millisecond
+			if p := time.Duration(h.p95.Load()); n > 1000 && (p < 10*time.Millisecond || p > 30*time.Millisecond) {
+				t.Fatalf("before batch %d, which takes 20 ms like each tenth, P95 is %v", n, p)
 			}
-			all := replies
-			replies = nil
-			time.AfterFunc(took, func() {
-				for _, reply := range all {
-					reply(ReadReply{}, nil)
-				}
-			})
-		}}
-		r := newRig(t, h, PoolConfig{}, ServerConfig{})
-		for n := range 800 {
-			took = time.Millisecond
-			if n%10 == 9 {
-				took = 20 * time.Millisecond
-				if p := r.peer.P95(); n > 700 && p < 10*time.Millisecond {
-					t.Fatalf("before a batch of 20 ms, which is one of ten, P95 is %v", p)
-				}
-			}
-			var out sync.WaitGroup
-			for range burst {
-				out.Add(1)
-				r.peer.Read(ReadRequest{Key: []byte("k")}, Options{}, func(_ ReadReply, err error) {
-					if err != nil {
-						t.Error(err)
-					}
-					out.Done()
-				})
-			}
-			out.Wait()
 		}
-		if p := r.peer.P95(); p > 30*time.Millisecond {
-			t.Errorf("P95 is %v, and no batch takes more than 20 ms", p)
+		for i := range batch {
+			batch[i].kind, batch[i].class = KindRead, Foreground
+			batch[i].sent = now - took + took*time.Duration(i)/1000 // one after the other
 		}
-	})
+		h.handled(now, batch)
+	}
+}
+
+// A batch is measured by what clients wait for, and by pings while there is nothing else.
+func TestTheSampleOfABatchIsItsFirstRead(t *testing.T) {
+	call := func(kind Kind, class Class, sent time.Duration, err error) ended {
+		e := ended{err: err}
+		e.kind, e.class, e.sent = kind, class, sent
+		return e
+	}
+	const now = time.Second
+	var h health
+	for _, step := range []struct {
+		name  string
+		batch []ended
+		want  time.Duration // twice the first sample, and what follows
+	}{
+		{"nothing", nil, 0},
+		{"no call of a client", []ended{call(KindRead, Background, 1, nil), call(KindMerge, Foreground, 2, nil), call(KindRead, Foreground, 3, errRemote)}, 0},
+		{"a ping", []ended{call(KindPing, Foreground, now-5000, nil)}, 10_000},
+		{"the first read", []ended{call(KindPing, Foreground, 1, nil), call(KindRead, Foreground, now-200, nil), call(KindRead, Foreground, now-1000, nil)}, 2000},
+		{"a ping again", []ended{call(KindPing, Foreground, 1, nil)}, 2000},
+		{"a quick read", []ended{call(KindRead, Foreground, now-1, nil)}, 1990},
+		{"a slow read", []ended{call(KindRead, Foreground, now-5000, nil)}, 2180},
+	} {
+		h.handled(now, step.batch)
+		if got := time.Duration(h.p95.Load()); got != step.want {
+			t.Errorf("after %s: %v, want %v", step.name, got, step.want)
+		}
+	}
 }
 
 // A peer whose disk hangs answers reads from memory, and pings.
