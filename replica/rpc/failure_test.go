@@ -509,6 +509,24 @@ func TestTheSampleOfABatchIsItsFirstRead(t *testing.T) {
 	}
 }
 
+// A peer that answers pings and no read is slow.
+func TestPingsAreNoSampleOnceAReadTimedOut(t *testing.T) {
+	var h health
+	call := func(kind Kind, err error) []ended {
+		e := ended{err: err}
+		e.kind, e.class, e.sent = kind, Foreground, time.Second
+		return []ended{e}
+	}
+	h.handled(time.Second+time.Millisecond, call(KindPing, nil))
+	h.missed(3*time.Second, call(KindRead, ErrTimeout), &PoolConfig{})
+	for range 1000 {
+		h.handled(time.Second+time.Millisecond, call(KindPing, nil))
+	}
+	if got := time.Duration(h.p95.Load()); got != 4*time.Second {
+		t.Errorf("P95 is %v after a read that took 2 s without an answer, want twice that", got)
+	}
+}
+
 // A peer whose disk hangs answers reads from memory, and pings.
 func TestAPeerThatAnswersNoMergeIsBackWhenItsDiskIs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

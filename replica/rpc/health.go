@@ -49,13 +49,18 @@ func (h *health) handled(at time.Duration, calls []ended) {
 	}
 	switch {
 	case read != never:
-		if h.reads.CompareAndSwap(false, true) {
-			h.p95.Store(0)
-		}
-		h.sample(at - read)
+		h.sampleRead(at - read)
 	case ping != never && !h.reads.Load():
 		h.sample(at - ping)
 	}
+}
+
+// sampleRead notes how long reads took, and that pings say nothing from now on.
+func (h *health) sampleRead(took time.Duration) {
+	if h.reads.CompareAndSwap(false, true) {
+		h.p95.Store(0)
+	}
+	h.sample(took)
 }
 
 // sample notes how long one batch took. The quantile moves up by 9.5 % of itself
@@ -91,7 +96,7 @@ func (h *health) missed(at time.Duration, calls []ended, cfg *PoolConfig) bool {
 			continue
 		}
 		if c.kind == KindRead && c.class == Foreground {
-			h.sample(at - c.sent)
+			h.sampleRead(at - c.sent)
 		}
 		silent = silent || at-c.sent >= cfg.SuspectTimeout && h.lastSeen.Load() < int64(c.sent)
 		if c.class == Foreground && (c.kind == KindRead || c.kind == KindMerge || c.kind == KindPing) {
