@@ -16,7 +16,7 @@ type forest struct {
 	mu    struct {
 		sync.Mutex
 		roots []root
-		cells []uint64 // memory for the next root
+		cells []uint64 // memory for the digests of one partition
 		last  folded
 	}
 }
@@ -45,16 +45,10 @@ func newForest(src Source, units int) *forest {
 // filled appends the leaves of a partition that are not empty, ascending. It folds
 // nothing: a whole session asks this of every partition, most of which are equal.
 func (f *forest) filled(leaves []int, partition int) []int {
-	first, last := f.slots(partition)
-	for slot := int(first); slot <= int(last); slot++ {
-		digests := f.src.Digests(ring.Slot(slot))
-		for i, digest := range digests {
-			if digest != 0 {
-				leaves = append(leaves, (slot-int(first))*merkle.CellsPerSlot+i)
-			}
-		}
-	}
-	return leaves
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.mu.cells = f.appendCells(f.mu.cells[:0], partition)
+	return merkle.Filled(leaves, f.mu.cells)
 }
 
 // slots are the first and the last slot of a partition.

@@ -13,9 +13,10 @@ type Tree struct {
 	nodes []uint64
 }
 
-// Filled appends to dst the leaves that are not empty, ascending.
-func (t *Tree) Filled(dst []int) []int {
-	for i, digest := range t.nodes[t.Leaves():] {
+// Filled appends to dst the leaves of the tree over cells that are not empty, ascending.
+// It needs no tree.
+func Filled(dst []int, cells []uint64) []int {
+	for i, digest := range cells {
 		if digest != 0 {
 			dst = append(dst, i)
 		}

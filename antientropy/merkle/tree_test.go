@@ -243,11 +243,11 @@ func TestOneDifferingKeyCostsFourHashesForTwoLevels(t *testing.T) {
 
 func TestFilledAreTheLeavesThatAreNotEmpty(t *testing.T) {
 	cells := make([]uint64, 64)
-	if got := Fold(cells).Filled(nil); len(got) != 0 {
-		t.Errorf("of an empty tree: %v", got)
+	if got := Filled(nil, cells); len(got) != 0 {
+		t.Errorf("of empty cells: %v", got)
 	}
 	cells[0], cells[17], cells[63] = 1, 2, 3
-	if got := Fold(cells).Filled([]int{9}); !slices.Equal(got, []int{9, 0, 17, 63}) {
+	if got := Filled([]int{9}, cells); !slices.Equal(got, []int{9, 0, 17, 63}) {
 		t.Errorf("filled leaves %v", got)
 	}
 }

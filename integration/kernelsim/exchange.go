@@ -205,7 +205,7 @@ func (s *session) descend(parts []int) {
 func (s *session) level(t *merkle.Tree, level int, differing, parts []int) {
 	if level == t.Depth() || len(differing) == 0 {
 		if s.lists() {
-			differing = t.Filled(differing)
+			differing = merkle.Filled(differing, s.n.cells[parts[0]][:])
 			slices.Sort(differing)
 			differing = slices.Compact(differing)
 		}
