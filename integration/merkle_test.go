@@ -3,7 +3,6 @@ package integration
 import (
 	"context"
 	"fmt"
-	"slices"
 	"testing"
 	"time"
 
@@ -30,7 +29,7 @@ func TestOnePercentOfAMillionKeysMovesLittle(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	if err := loadgen.Fill(ctx, loadgen.Config{Addrs: slices.Repeat(addrs, 4), Keys: keys, ValueBytes: valueBytes, Op: "set", Pipeline: 1, Duration: time.Second}); err != nil {
+	if err := loadgen.Fill(ctx, loadgen.Config{Addrs: addrs, Clients: 3, Keys: keys, ValueBytes: valueBytes, Op: "set", Pipeline: 1, Duration: time.Second}); err != nil {
 		t.Fatal(err)
 	}
 	c.awaitEqual()
