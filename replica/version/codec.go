@@ -112,13 +112,25 @@ func appendVersion(dst []byte, v *Version) []byte {
 
 // DecodeRecord is the inverse of EncodeRecord. It accepts only what EncodeRecord
 // can have written. The values alias b.
-func DecodeRecord(b []byte) (Record, error) {
+func DecodeRecord(b []byte) (Record, error) { return decodeRecord(b, &piece{}) }
+
+// Slate is memory for records that are looked at one after another. Its zero value is
+// ready for use.
+type Slate struct{ mem piece }
+
+// Decode is DecodeRecord; the record is good until the next one.
+func (s *Slate) Decode(b []byte) (Record, error) {
+	s.mem = piece{}
+	return decodeRecord(b, &s.mem)
+}
+
+// decodeRecord decodes into mem as far as that has room.
+func decodeRecord(b []byte, mem *piece) (Record, error) {
 	body := len(b) - crcBytes
 	if body < 0 || crc32.Checksum(b[:body], castagnoli()) != binary.LittleEndian.Uint32(b[body:]) {
 		return Record{}, ErrCorrupt
 	}
 	d := decoder{b: b[:body:body]}
-	mem := &piece{}
 	d.format(recordFormat)
 	flags := d.flags(flagAmnesia | flagAllAcked | flagLWW | flagCounter)
 	r := Record{

@@ -252,6 +252,12 @@ func FuzzDecodeRecord(f *testing.F) {
 			r, err := DecodeRecord(b)
 			return EncodeRecord(nil, r), err
 		})
+		var s Slate
+		_, _ = s.Decode(EncodeRecord(nil, sampleRecord())) // leaves nothing for the next
+		checkDecoder(t, b, func(b []byte) ([]byte, error) {
+			r, err := s.Decode(b)
+			return EncodeRecord(nil, r), err
+		})
 		if r, err := DecodeRecord(b); err == nil {
 			useRecord(t, r)
 		}
