@@ -172,7 +172,7 @@ func TestScanEndsWhereItIsTold(t *testing.T) {
 }
 
 // applyNow has everything pending applied.
-func applyNow(t *testing.T, s *Store) {
+func applyNow(t testing.TB, s *Store) {
 	t.Helper()
 	signal(s.overlay.ask)
 	for deadline := time.Now().Add(10 * time.Second); s.overlay.bytes() > 0; time.Sleep(time.Millisecond) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"sort"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -331,47 +330,6 @@ func newIter(r pebble.Reader, lo, hi []byte) (*pebble.Iterator, error) {
 	return r.NewIter(&pebble.IterOptions{LowerBound: lo, UpperBound: hi})
 }
 
-// merge calls fn for each row of it and of rows, in order, until fn answers
-// false, and closes it. rows hide those of it.
-func merge(it *pebble.Iterator, rows []pendingRow, fn func(row, value []byte) bool) error {
-	err := mergeRows(it, rows, fn)
-	if err = errors.Join(err, it.Close()); err != nil {
-		return readError(err)
-	}
-	return nil
-}
-
-// mergeRows is merge without the end of it.
-func mergeRows(it *pebble.Iterator, rows []pendingRow, fn func(row, value []byte) bool) error {
-	for ok := it.First(); ok || len(rows) > 0; {
-		order := -1 // of the first pending row to the iterator's
-		switch {
-		case len(rows) == 0:
-			order = 1
-		case ok:
-			order = bytes.Compare(rows[0].key, it.Key())
-		}
-		if order > 0 {
-			v, err := it.ValueAndErr()
-			if err != nil || !fn(it.Key(), v) {
-				return err
-			}
-			ok = it.Next()
-			continue
-		}
-		if err := it.Error(); err != nil {
-			return err // what it would have said first may be missing
-		}
-		if !rows[0].remove && !fn(rows[0].key, rows[0].value) {
-			return nil
-		}
-		if rows = rows[1:]; order == 0 {
-			ok = it.Next()
-		}
-	}
-	return nil
-}
-
 // readError maps the engine's errors to ours.
 func readError(err error) error {
 	switch {
@@ -412,22 +370,40 @@ func (s *Store) Snapshot(lo, hi []byte) (*Snapshot, error) {
 // rows were replaced since, and takes no notice of holes. Requires: the range lies
 // within that of the snapshot.
 func (n *Snapshot) Scan(lo, hi []byte, fn func(row, value []byte) bool) error {
+	it, rows, err := n.view(lo, hi)
+	if err != nil {
+		return err
+	}
+	return merge(it, rows, fn)
+}
+
+// Walk is Scan for whoever wants some of the rows of a range. It stands before the first
+// one: begin with Seek.
+func (n *Snapshot) Walk(lo, hi []byte) (*Walk, error) {
+	it, rows, err := n.view(lo, hi)
+	if err != nil {
+		return nil, err
+	}
+	return newWalk(it, rows), nil
+}
+
+// view takes hold of the rows of a range; those of the iterator are hidden by the others.
+func (n *Snapshot) view(lo, hi []byte) (it *pebble.Iterator, rows []pendingRow, err error) {
 	if bytes.Compare(lo, n.lo) < 0 || n.hi != nil && (hi == nil || bytes.Compare(hi, n.hi) > 0) {
 		panic(fmt.Sprintf("storage: scan from %x to %x of a snapshot from %x to %x", lo, hi, n.lo, n.hi))
 	}
-	it, err := newIter(n.snap, lo, hi)
-	if err != nil {
-		return readError(err)
+	if it, err = newIter(n.snap, lo, hi); err != nil {
+		return nil, nil, readError(err)
 	}
 	if n.s.swaps.since(n.swaps, boundsSpan(lo, hi)) {
 		_ = it.Close() // nothing was read
-		return ErrReplaced
+		return nil, nil, ErrReplaced
 	}
-	at := func(key []byte) int {
-		return sort.Search(len(n.rows), func(i int) bool { return bytes.Compare(n.rows[i].key, key) >= 0 })
+	rows = n.rows[pendingFrom(n.rows, lo):]
+	if hi != nil {
+		rows = rows[:pendingFrom(rows, hi)]
 	}
-	from := at(lo)
-	return merge(it, n.rows[from:max(from, at(hi))], fn)
+	return it, rows, nil
 }
 
 // Close lets go of the snapshot.
