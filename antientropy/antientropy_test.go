@@ -694,8 +694,15 @@ func TestHostileQuestionsAreRefused(t *testing.T) {
 			t.Errorf("%d nodes, level %d: %v", len(q.Nodes), q.Level, err)
 		}
 	}
-	if _, err := a.r.List(ListQuery{Cells: []merkle.Cell{merkle.Cells}}); !errors.Is(err, ErrShape) {
-		t.Errorf("a cell that is none: %v", err)
+	for name, cells := range map[string][]merkle.Cell{"a cell that is none": {1, merkle.Cells}, "cells out of order": {2, 1}} {
+		if _, err := a.r.List(ListQuery{Cells: cells}); !errors.Is(err, ErrShape) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, at := range [][]Position{{{1, 1}, {1, 0}}, {{2, 0}, {1, 1}}} {
+		if _, _, err := a.r.Fetch(at, 1); !errors.Is(err, ErrShape) {
+			t.Errorf("positions out of order: %v", err)
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -269,25 +270,24 @@ func (e *exchange) ownList(q ListQuery, covered ListAnswer) (states []KeyState, 
 			err = cerr
 		}
 	}()
-	const all = int(^uint(0) >> 1)
-	from := q.From
-	for _, cell := range q.Cells[:covered.Cells] {
-		if states, _, _, err = reader.List(states, cell, from, all, q.Whole); err != nil {
-			return nil, err
-		}
-		from = 0
+	split := covered.Next != 0 // the cell after those that are covered is, in part
+	if split {
+		q.Cells = q.Cells[:covered.Cells+1]
+	} else {
+		q.Cells = q.Cells[:covered.Cells]
 	}
-	if covered.Next == 0 {
-		return states, nil
-	}
-	if states, _, _, err = reader.List(states, q.Cells[covered.Cells], from, all, q.Whole); err != nil {
-		return nil, err
+	q.Limit = math.MaxInt
+	a, err := reader.List(q)
+	if err != nil || !split {
+		return a.States, err
 	}
 	// Only as far as the peer has gone.
-	for len(states) > 0 && states[len(states)-1].Slot == q.Cells[covered.Cells].Slot() && states[len(states)-1].KeyHash >= covered.Next {
-		states = states[:len(states)-1]
+	end := Position{q.Cells[covered.Cells].Slot(), covered.Next}
+	n := len(a.States)
+	for n > 0 && positionOf(a.States[n-1]).compare(end) >= 0 {
+		n--
 	}
-	return states, nil
+	return a.States[:n], nil
 }
 
 // difference is a position where the two sides do not hold the same.
@@ -307,7 +307,7 @@ func differences(ours, theirs []KeyState) (out []difference) {
 			at = positionOf(theirs[0])
 		default:
 			at = positionOf(ours[0])
-			if p := positionOf(theirs[0]); before(p, at) {
+			if p := positionOf(theirs[0]); p.compare(at) < 0 {
 				at = p
 			}
 		}
@@ -322,10 +322,6 @@ func differences(ours, theirs []KeyState) (out []difference) {
 }
 
 func positionOf(s KeyState) Position { return Position{s.Slot, s.KeyHash} }
-
-func before(a, b Position) bool {
-	return a.Slot < b.Slot || a.Slot == b.Slot && a.KeyHash < b.KeyHash
-}
 
 // splitAt takes the states at a position off the front. Those of one position
 // stand in order of their keys on both sides.
@@ -464,7 +460,7 @@ func (e *exchange) pushOnce(ctx context.Context, at []Position, room int, theirs
 	defer work.end()
 	ctx, cancel := context.WithTimeout(ctx, e.x.cfg.Timeout)
 	defer cancel()
-	rows, n, err := e.ownRows(at, room)
+	rows, n, err := readRows(e.x.src, at, room)
 	if err != nil {
 		return 0, 0, fmt.Errorf("read own rows: %w", err)
 	}
@@ -486,20 +482,6 @@ func (e *exchange) pushOnce(ctx context.Context, at []Position, room int, theirs
 		e.tally.PushedSize += int64(rows[i].size())
 	}
 	return credit, n, nil
-}
-
-// ownRows reads the rows at the first positions, about as many bytes as there is
-// room for.
-func (e *exchange) ownRows(at []Position, room int) (rows []Row, n int, err error) {
-	reader, err := e.x.src.Reader(slotsOf(at))
-	if err != nil {
-		return nil, 0, err
-	}
-	rows, n, err = readRows(reader, at, room)
-	if cerr := reader.Close(); err == nil {
-		err = cerr
-	}
-	return rows, n, err
 }
 
 // credit returns how many bytes the next delivery may have. It waits while the

@@ -2,6 +2,7 @@ package antientropy
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -210,13 +211,7 @@ func (h *host) Reader(first, last ring.Slot) (Reader, error) {
 		rows = append(rows, hostRow{Position{slot, hash}, Row{Key: []byte(key), State: wholeOf(key, enc), Record: enc}})
 	}
 	slices.SortFunc(rows, func(a, b hostRow) int {
-		switch {
-		case before(a.at, b.at):
-			return -1
-		case before(b.at, a.at):
-			return 1
-		}
-		return bytes.Compare(a.row.Key, b.row.Key)
+		return cmp.Or(a.at.compare(b.at), bytes.Compare(a.row.Key, b.row.Key))
 	})
 	return rows, nil
 }
@@ -228,31 +223,40 @@ type hostRow struct {
 
 type hostReader []hostRow
 
-func (r hostReader) List(dst []KeyState, cell merkle.Cell, from uint32, limit int, whole bool) ([]KeyState, uint32, bool, error) {
-	had := len(dst)
-	for _, x := range r {
-		if merkle.CellOf(x.at.Slot, x.at.KeyHash) != cell || x.at.KeyHash < from {
-			continue
+// List looks at all rows for each cell.
+func (r hostReader) List(q ListQuery) (a ListAnswer, err error) {
+	from := q.From
+	for a.Cells < len(q.Cells) && len(a.States) < q.Limit {
+		had := len(a.States)
+		for _, x := range r {
+			if merkle.CellOf(x.at.Slot, x.at.KeyHash) != q.Cells[a.Cells] || x.at.KeyHash < from {
+				continue
+			}
+			if n := len(a.States); n >= q.Limit && n > had && a.States[n-1].KeyHash != x.at.KeyHash {
+				a.Next = x.at.KeyHash
+				return a, nil
+			}
+			state := x.row.State
+			if !q.Whole {
+				state = stateOf(string(x.row.Key), decodeSet(x.row.Record))
+			}
+			a.States = append(a.States, KeyState{x.at.Slot, x.at.KeyHash, state})
 		}
-		if n := len(dst); n >= limit && n > had && dst[n-1].KeyHash != x.at.KeyHash {
-			return dst, x.at.KeyHash, false, nil
-		}
-		state := x.row.State
-		if !whole {
-			state = stateOf(string(x.row.Key), decodeSet(x.row.Record))
-		}
-		dst = append(dst, KeyState{x.at.Slot, x.at.KeyHash, state})
+		a.Cells, from = a.Cells+1, 0
 	}
-	return dst, 0, true, nil
+	return a, nil
 }
 
-func (r hostReader) Rows(dst []Row, at Position) ([]Row, error) {
-	for _, x := range r {
-		if x.at == at {
-			dst = append(dst, x.row)
+func (r hostReader) Rows(at []Position, maxBytes int) (rows []Row, n int, err error) {
+	for n < len(at) && (n == 0 || sizeOf(rows) < maxBytes) {
+		for _, x := range r {
+			if x.at == at[n] {
+				rows = append(rows, x.row)
+			}
 		}
+		n++
 	}
-	return dst, nil
+	return rows, n, nil
 }
 
 func (r hostReader) Close() error { return nil }

@@ -1,6 +1,7 @@
 package antientropy
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -21,6 +22,11 @@ type KeyState struct {
 type Position struct {
 	Slot    ring.Slot
 	KeyHash uint32
+}
+
+// compare is negative if p is before q, and positive if it is behind it.
+func (p Position) compare(q Position) int {
+	return cmp.Or(cmp.Compare(p.Slot, q.Slot), cmp.Compare(p.KeyHash, q.KeyHash))
 }
 
 // Row is one own row, as it travels.
@@ -50,12 +56,12 @@ type Source interface {
 
 // Reader reads rows of one moment.
 type Reader interface {
-	// List appends the states of the rows of a cell with hashes from from on, until
-	// dst has limit of them; then next is the hash to go on from. If whole, they are the
-	// hashes of whole records.
-	List(dst []KeyState, cell merkle.Cell, from uint32, limit int, whole bool) (states []KeyState, next uint32, done bool, err error)
-	// Rows appends the rows at a position.
-	Rows(dst []Row, at Position) ([]Row, error)
+	// List answers a question. It has no bound but the limit, which it may exceed by the
+	// states of one position. Requires: the question names a cell.
+	List(q ListQuery) (ListAnswer, error)
+	// Rows returns the rows at the first n of some positions, ascending, at least of one,
+	// until they are about maxBytes. Requires: there is a position.
+	Rows(at []Position, maxBytes int) (rows []Row, n int, err error)
 	// Close lets go of the moment.
 	Close() error
 }
@@ -66,8 +72,8 @@ type Peer interface {
 	Nodes(ctx context.Context, q NodesQuery) ([]uint64, error)
 	// List returns the states of the keys in some cells.
 	List(ctx context.Context, q ListQuery) (ListAnswer, error)
-	// Fetch returns the rows at the first of some positions; n says how many were
-	// answered, at least one.
+	// Fetch returns the rows at the first of some positions, ascending; n says how many
+	// were answered, at least one.
 	Fetch(ctx context.Context, at []Position, maxBytes int) (rows []Row, n int, err error)
 	// Deliver brings rows, which are durable when it returns. credit is how many
 	// bytes the peer would take next, 0 none for now.

@@ -80,56 +80,25 @@ func (r *Responder) Nodes(q NodesQuery, units int) ([]uint64, error) {
 
 // List answers a ListQuery.
 func (r *Responder) List(q ListQuery) (ListAnswer, error) {
-	for _, cell := range q.Cells {
-		if cell >= merkle.Cells {
-			return ListAnswer{}, fmt.Errorf("%w: cell %d", ErrShape, cell)
-		}
-	}
 	if len(q.Cells) == 0 {
 		return ListAnswer{}, nil
+	}
+	if last := slices.Max(q.Cells); last >= merkle.Cells || !slices.IsSorted(q.Cells) {
+		return ListAnswer{}, fmt.Errorf("%w: cells up to %d, or out of order", ErrShape, last)
 	}
 	reader, err := r.src.Reader(slotsOfCells(q.Cells))
 	if err != nil {
 		return ListAnswer{}, err
 	}
-	a, err := listCells(reader, q)
+	q.Limit = min(max(q.Limit, 1), maxListKeys)
+	a, err := reader.List(q)
 	return a, errors.Join(err, reader.Close())
 }
 
-// listCells lists from a reader.
-func listCells(reader Reader, q ListQuery) (a ListAnswer, err error) {
-	limit := min(max(q.Limit, 1), maxListKeys)
-	from := q.From
-	for _, cell := range q.Cells {
-		if len(a.States) >= limit {
-			break
-		}
-		var done bool
-		if a.States, a.Next, done, err = reader.List(a.States, cell, from, limit, q.Whole); err != nil {
-			return ListAnswer{}, err
-		}
-		if !done {
-			return a, nil
-		}
-		a.Cells, a.Next, from = a.Cells+1, 0, 0
-	}
-	return a, nil
-}
-
-// slotsOfCells returns the least and the greatest slot of some cells. Requires: there
+// slotsOfCells returns the slots of the first and the last of some cells. Requires: there
 // is one.
 func slotsOfCells(cells []merkle.Cell) (first, last ring.Slot) {
-	return ring.Slot(slices.Min(cells).Slot()), ring.Slot(slices.Max(cells).Slot())
-}
-
-// slotsOf returns the least and the greatest slot of some positions. Requires: there is
-// one.
-func slotsOf(at []Position) (first, last ring.Slot) {
-	first, last = at[0].Slot, at[0].Slot
-	for _, p := range at[1:] {
-		first, last = min(first, p.Slot), max(last, p.Slot)
-	}
-	return first, last
+	return cells[0].Slot(), cells[len(cells)-1].Slot()
 }
 
 // Fetch answers with the rows at the first positions, at least of one, until they
@@ -138,26 +107,19 @@ func (r *Responder) Fetch(at []Position, maxBytes int) (rows []Row, n int, err e
 	if len(at) == 0 {
 		return nil, 0, nil
 	}
-	reader, err := r.src.Reader(slotsOf(at))
+	if !slices.IsSortedFunc(at, Position.compare) {
+		return nil, 0, fmt.Errorf("%w: positions out of order", ErrShape)
+	}
+	return readRows(r.src, at, min(maxBytes, maxFetchBytes))
+}
+
+// readRows reads the rows at the first positions, ascending, at least of one, until they
+// are about maxBytes. Requires: there is a position.
+func readRows(src Source, at []Position, maxBytes int) (rows []Row, n int, err error) {
+	reader, err := src.Reader(at[0].Slot, at[len(at)-1].Slot)
 	if err != nil {
 		return nil, 0, err
 	}
-	rows, n, err = readRows(reader, at, min(maxBytes, maxFetchBytes))
+	rows, n, err = reader.Rows(at, maxBytes)
 	return rows, n, errors.Join(err, reader.Close())
-}
-
-// readRows reads the rows at the first positions, at least of one.
-func readRows(reader Reader, at []Position, maxBytes int) (rows []Row, n int, err error) {
-	size := 0
-	for n < len(at) && (n == 0 || size < maxBytes) {
-		had := len(rows)
-		if rows, err = reader.Rows(rows, at[n]); err != nil {
-			return nil, 0, err
-		}
-		for i := range rows[had:] {
-			size += rows[had+i].size()
-		}
-		n++
-	}
-	return rows, n, nil
 }

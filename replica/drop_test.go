@@ -181,14 +181,14 @@ func TestNobodyIsToldOfTheRowsOfAFencedPartition(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer rd.Close()
-	if _, _, _, err := rd.List(nil, merkle.CellOf(slot, hash), 0, 10, false); !errors.Is(err, ErrFenced) {
+	if _, _, _, err := rd.List([]merkle.Cell{merkle.CellOf(slot, hash)}, 0, 10, false); !errors.Is(err, ErrFenced) {
 		t.Errorf("list: %v", err)
 	}
-	if _, err := rd.Rows(nil, slot, hash); !errors.Is(err, ErrFenced) {
+	if _, _, err := rd.Rows([]Position{{slot, hash}}, 1); !errors.Is(err, ErrFenced) {
 		t.Errorf("rows: %v", err)
 	}
 	h.Fence(h.partition(slot), false)
-	if rows, err := rd.Rows(nil, slot, hash); err != nil || len(rows) != 1 {
+	if rows, _, err := rd.Rows([]Position{{slot, hash}}, 1); err != nil || len(rows) != 1 {
 		t.Errorf("open again: %d rows, %v", len(rows), err)
 	}
 }

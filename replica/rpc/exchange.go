@@ -62,7 +62,7 @@ type Position struct {
 	KeyHash uint32
 }
 
-// FetchRequest asks for the rows at some positions.
+// FetchRequest asks for the rows at some positions, ascending.
 type FetchRequest struct {
 	MaxBytes  uint32
 	Positions []Position

@@ -44,10 +44,10 @@ func DataRange(slot uint16, hash uint32, last uint16) (lo, hi []byte) {
 	return AppendDataKey(nil, slot, hash, nil), afterSlot([]byte{kindData}, last)
 }
 
-// PositionRange returns the bounds [lo, hi) of the records of a slot whose key
-// hash is from first to last.
-func PositionRange(slot uint16, first, last uint32) (lo, hi []byte) {
-	return AppendDataKey(nil, slot, first, nil), prefixEnd(AppendDataKey(nil, slot, last, nil))
+// SetPositionRange puts the bounds [lo, hi) of the records of a slot whose key hash is
+// from first to last into lo and hi, whose memory it uses.
+func SetPositionRange(lo, hi []byte, slot uint16, first, last uint32) (from, to []byte) {
+	return AppendDataKey(lo[:0], slot, first, nil), endOf(AppendDataKey(hi[:0], slot, last, nil))
 }
 
 // AppendHintKey appends the row key of the record of key kept for target.
@@ -164,11 +164,13 @@ func afterSlot(prefix []byte, last uint16) []byte {
 
 // prefixEnd returns the least string above every string that begins with
 // prefix. Requires: some byte of prefix is below 0xff (the kind always is).
-func prefixEnd(prefix []byte) []byte {
-	end := append([]byte(nil), prefix...)
-	for i := len(end) - 1; ; i-- {
-		if end[i]++; end[i] != 0 {
-			return end[:i+1]
+func prefixEnd(prefix []byte) []byte { return endOf(append([]byte(nil), prefix...)) }
+
+// endOf is prefixEnd in the place of the prefix.
+func endOf(prefix []byte) []byte {
+	for i := len(prefix) - 1; ; i-- {
+		if prefix[i]++; prefix[i] != 0 {
+			return prefix[:i+1]
 		}
 	}
 }

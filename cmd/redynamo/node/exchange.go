@@ -34,20 +34,25 @@ func (o ownRows) Merge(key, record []byte, deadline time.Time, done func(error))
 // rowReader gives what it reads the words of anti-entropy.
 type rowReader struct{ *replica.Reader }
 
-func (r rowReader) List(dst []antientropy.KeyState, cell merkle.Cell, from uint32, limit int, whole bool) (states []antientropy.KeyState, next uint32, done bool, err error) {
-	list, next, done, err := r.Reader.List(nil, cell, from, limit-len(dst), whole)
+func (r rowReader) List(q antientropy.ListQuery) (a antientropy.ListAnswer, err error) {
+	list, covered, next, err := r.Reader.List(q.Cells, q.From, q.Limit, q.Whole)
+	a = antientropy.ListAnswer{Cells: covered, Next: next, States: make([]antientropy.KeyState, 0, len(list))}
 	for _, s := range list {
-		dst = append(dst, antientropy.KeyState(s))
+		a.States = append(a.States, antientropy.KeyState(s))
 	}
-	return dst, next, done, err
+	return a, err
 }
 
-func (r rowReader) Rows(dst []antientropy.Row, at antientropy.Position) ([]antientropy.Row, error) {
-	rows, err := r.Reader.Rows(nil, at.Slot, at.KeyHash)
-	for _, row := range rows {
-		dst = append(dst, antientropy.Row{Key: row.Key, State: row.State, Record: row.Record})
+func (r rowReader) Rows(at []antientropy.Position, maxBytes int) (rows []antientropy.Row, n int, err error) {
+	places := make([]replica.Position, 0, len(at))
+	for _, p := range at {
+		places = append(places, replica.Position(p))
 	}
-	return dst, err
+	list, n, err := r.Reader.Rows(places, maxBytes)
+	for _, row := range list {
+		rows = append(rows, antientropy.Row(row))
+	}
+	return rows, n, err
 }
 
 // exchangeCluster is what anti-entropy knows of the other nodes.
