@@ -72,6 +72,7 @@ func (x *Reader) List(cells []merkle.Cell, from uint32, limit int, whole bool) (
 		return nil, 0, 0, err
 	}
 	defer w.close(&err)
+	states = make([]KeyState, 0, min(limit, len(cells))) // a cell has one row, or some
 	for covered < len(cells) && len(states) < limit {
 		cell, had := cells[covered], len(states)
 		lo, hi := cell.Hashes()

@@ -48,6 +48,7 @@ type generation struct {
 	bornNS      int64  // when the first one came
 	bytes       int    // of the log records, about what they take in the engine
 	kinds       [256]int
+	slots       slotSet // of the data rows
 	seed        maphash.Seed
 
 	chunks [][]byte
@@ -158,6 +159,9 @@ func (g *generation) set(ref rowRef, key []byte) {
 	g.table[at] = uint32(len(g.rows))
 	if len(key) > 0 {
 		g.kinds[key[0]]++
+		if key[0] == kindData {
+			g.slots.add(slotIn(key))
+		}
 	}
 	if len(g.rows)*4 >= len(g.table)*3 {
 		g.grow()
@@ -220,6 +224,9 @@ func (g *generation) touches(lo, hi []byte) bool {
 	if len(g.rows) == 0 || len(lo) == 0 || len(hi) == 0 {
 		return len(g.rows) > 0
 	}
+	if lo[0] == kindData && hi[0] == kindData {
+		return g.slots.any(slotIn(lo), slotIn(hi))
+	}
 	for kind := int(lo[0]); kind <= int(hi[0]); kind++ {
 		if g.kinds[kind] > 0 && (kind < int(hi[0]) || len(hi) > 1) {
 			return true
@@ -227,6 +234,32 @@ func (g *generation) touches(lo, hi []byte) bool {
 	}
 	return false
 }
+
+// slotSet is a set of slots: whoever looks for pending rows in a few slots, time and
+// again, need not look at those of others.
+type slotSet [1 << 16 / 64]uint64
+
+func (s *slotSet) add(slot uint16) { s[slot/64] |= 1 << (slot % 64) }
+
+// any reports whether there is one from first to last.
+func (s *slotSet) any(first, last uint16) bool {
+	for i := first / 64; i <= last/64; i++ {
+		word := s[i]
+		if i == first/64 {
+			word &= ^uint64(0) << (first % 64)
+		}
+		if i == last/64 {
+			word &= ^uint64(0) >> (63 - last%64)
+		}
+		if word != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// slotIn is the slot in a key of a data row, or in what there is of it in a bound.
+func slotIn(key []byte) uint16 { return uint16(prefixOf(key[1:]) >> 48) }
 
 // appendRange appends the rows in [lo, hi) to dst, in no order. A nil bound is
 // none.

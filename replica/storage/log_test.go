@@ -190,6 +190,31 @@ func checkRanges(t *testing.T, seed uint64, rng *rand.Rand, g *generation, model
 	}
 }
 
+func TestASlotSetKnowsItsSlots(t *testing.T) {
+	seed := rand.Uint64()
+	rng := rand.New(rand.NewPCG(seed, 8))
+	var s slotSet
+	var in []uint16
+	if s.any(0, 1<<16-1) {
+		t.Error("something is in an empty set")
+	}
+	for range 40 {
+		in = append(in, uint16(rng.Uint32()))
+		s.add(in[len(in)-1])
+		for range 200 {
+			first := uint16(rng.Uint32())
+			last := first + uint16(rng.IntN(3000)) // perhaps below first
+			if rng.IntN(2) == 0 {
+				first = in[rng.IntN(len(in))] + uint16(rng.IntN(3)) - 1
+			}
+			want := slices.ContainsFunc(in, func(x uint16) bool { return first <= x && x <= last })
+			if got := s.any(first, last); got != want {
+				t.Fatalf("seed %d: any from %d to %d of %v: %v", seed, first, last, in, got)
+			}
+		}
+	}
+}
+
 // randomKey returns one of some hundred keys, many with a common prefix.
 func randomKey(rng *rand.Rand) []byte {
 	key := []byte{"deh"[rng.IntN(3)]}
