@@ -1,10 +1,12 @@
 package storage
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"testing/synctest"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -109,4 +111,39 @@ func TestASnapshotWithoutAnEndShowsWhatIsPending(t *testing.T) {
 	}); err != nil || !slices.Equal(got, []string{"da"}) {
 		t.Errorf("rows %q, %v", got, err)
 	}
+}
+
+// TestAWalkIntoDamageDoesNotEnd reads up to a damaged block: what stands behind it is
+// unknown, and not absent.
+func TestAWalkIntoDamageDoesNotEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _, rows := damaged(t)
+		snap, err := s.Snapshot([]byte("d"), []byte("e"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w, err := snap.Walk([]byte("d"), []byte("e"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		read := 0
+		for ok := w.Seek([]byte("d")); ok; ok = w.Next() {
+			if v, err := w.Value(); err != nil || string(v) != rows[string(w.Row())] {
+				t.Fatalf("row %q: %d bytes, %v", w.Row(), len(v), err)
+			}
+			read++
+		}
+		if read == 0 || read == len(rows) || !errors.Is(w.Err(), ErrCorrupt) {
+			t.Errorf("ends after %d rows of %d: %v", read, len(rows), w.Err())
+		}
+		if w.Seek([]byte("dzzz")) || !errors.Is(w.Err(), ErrCorrupt) {
+			t.Errorf("goes on behind damage: %v", w.Err())
+		}
+		if err := w.Close(); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("close: %v", err)
+		}
+		if err := errors.Join(snap.Close(), s.Close()); err != nil {
+			t.Error(err)
+		}
+	})
 }
