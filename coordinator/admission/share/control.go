@@ -21,7 +21,7 @@ const (
 	enough = 50
 
 	settle = 3   // slices after background work that do not count as quiet
-	block  = 50  // quiet slices after which the baseline forgets those before as many: 5 s
+	block  = 50  // quiet slices that are judged together: 5 s
 	pause  = 10  // slices of a pause in which the baseline is measured anew
 	period = 110 // slices of wall time at whose beginning there may be one: 11 s
 
@@ -71,10 +71,10 @@ type Control struct {
 
 // source is what is known of one kind of latency.
 type source struct {
-	recent, whole Counts // sums over the ring
-	quiet         Counts // with nothing in the background: this block of slices
-	before        Counts // and the block before it
-	quietSlices   int    // in quiet
+	recent, whole Counts   // sums over the ring
+	quiet         Counts   // with nothing in the background: this block of slices
+	quietSlices   int      // in quiet
+	before        [2]int64 // p99 of the blocks before it, the latest first; 0: none
 }
 
 // calm takes in a slice without background work. Blocks are forgotten whole: with a
@@ -83,15 +83,24 @@ type source struct {
 func (s *source) calm(ended *Counts) {
 	s.quiet.add(ended)
 	if s.quietSlices++; s.quietSlices >= block && s.quiet.total() >= enough {
-		s.before, s.quiet, s.quietSlices = s.quiet, Counts{}, 0
+		s.before = [2]int64{s.quiet.p99(), s.before[0]}
+		s.quiet, s.quietSlices = Counts{}, 0
 	}
 }
 
-// baseline is what was seen without background work.
-func (s *source) baseline() Counts {
-	sum := s.before
-	sum.add(&s.quiet)
-	return sum
+// baseline is the p99 without background work, 0 if it is not known. Of two blocks the
+// better one counts: what else disturbs one, such as work of other nodes that had begun
+// before a pause, only makes it worse, and one latency of a hundred is enough for that.
+func (s *source) baseline() (us int64) {
+	switch {
+	case s.before[1] > 0:
+		return min(s.before[0], s.before[1])
+	case s.before[0] > 0:
+		return s.before[0]
+	case s.quiet.total() >= enough:
+		return s.quiet.p99()
+	}
+	return 0
 }
 
 // New makes a Control: the target is a multiple of the baseline, and not below
@@ -124,11 +133,18 @@ func (c *Control) remember(s *Slice) {
 	c.sinceQuiet++
 	for i := range c.sources {
 		src := &c.sources[i]
-		if c.sinceWork > settle && s.Ended[i].total() > 0 {
+		if c.calm() && s.Ended[i].total() > 0 {
 			src.calm(&s.Ended[i])
 			c.sinceQuiet = 0
 		}
 	}
+}
+
+// calm reports whether the slice shows what clients see without background work. Where
+// that comes and goes it does at other nodes too, at other times, and harms clients all
+// the same: then only a pause does, in which all nodes rest.
+func (c *Control) calm() bool {
+	return c.sinceWork > settle && (c.pausing > 0 || c.sinceWork >= window)
 }
 
 // judge moves the share.
@@ -177,10 +193,10 @@ func (c *Control) judge(s *Slice) Verdict {
 // measured.
 func (c *Control) target(src *source) (us int64, measured bool) {
 	base := src.baseline()
-	if base.total() < enough {
+	if base == 0 {
 		return c.floorUS, false
 	}
-	return max(int64(c.multiple*float64(base.p99())), c.floorUS), true
+	return max(int64(c.multiple*float64(base)), c.floorUS), true
 }
 
 // schedule begins and ends the pauses in which the baseline is measured. They

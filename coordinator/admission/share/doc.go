@@ -11,11 +11,11 @@
 // # Target
 //
 // What a good latency is depends on the machine and on the load, so it is
-// measured: the p99 of the last fifty to hundred slices in which no background work
-// ran, nor a little before. The target is a multiple of that, and never below a floor under
-// which nobody minds. While background work leaves no such slice, Control asks
-// for a pause now and then, to look: at times that the clocks of all nodes name, since
-// what other nodes do in the background harms clients as well.
+// measured: the p99 of slices in which no background work ran, in blocks of fifty, of
+// which the better one of the last two counts. The target is a multiple of that, and never
+// below a floor under which nobody minds. While there is background work Control asks for
+// a pause now and then, to look: at times that the clocks of all nodes name, since what
+// other nodes do in the background harms clients as well.
 //
 // # Share
 //

@@ -149,6 +149,40 @@ func TestPausesFindTheBaseline(t *testing.T) {
 	}
 }
 
+// TestHarmDoneByOtherNodesIsNotTheBaseline has a node whose work comes and goes while
+// others work on and on: its clients are served as slowly when it rests alone. One of the
+// pauses that all take is disturbed.
+func TestHarmDoneByOtherNodesIsNotTheBaseline(t *testing.T) {
+	c := New(1.5, 5000)
+	calm := steady(9, 8000, true)
+	for range 120 {
+		c.Next(&calm)
+	}
+	var v Verdict
+	paused, pauses := false, 0
+	for i := range 3000 {
+		s := steady(9, 20_000, i%13 >= 5)
+		if v.Pause {
+			s = calm
+			if pauses == 20 {
+				s = steady(9, 40_000, true)
+			}
+		}
+		s.WallMS = int64(i * SliceMS)
+		v = c.Next(&s)
+		if v.TargetUS > 13_500 {
+			t.Fatalf("after %d slices and %d pauses the target is %d us, want 1.5 times 8 ms", i, pauses, v.TargetUS)
+		}
+		if v.Pause && !paused {
+			pauses++
+		}
+		paused = v.Pause
+	}
+	if pauses < 25 {
+		t.Errorf("%d pauses", pauses)
+	}
+}
+
 // TestPausesOfAllNodesAreTogether has nodes that came to work at different times, with
 // clocks a little apart.
 func TestPausesOfAllNodesAreTogether(t *testing.T) {
