@@ -21,7 +21,8 @@ const (
 	enough = 50
 
 	settle = 3   // slices after background work that do not count as quiet
-	block  = 50  // quiet slices that are judged together: 5 s
+	block  = 10  // quiet slices, at least, that are judged together
+	sample = 100 // latencies of such a block, at least
 	pause  = 10  // slices of a pause in which the baseline is measured anew
 	period = 110 // slices of wall time at whose beginning there may be one: 11 s
 
@@ -74,7 +75,7 @@ type source struct {
 	recent, whole Counts   // sums over the ring
 	quiet         Counts   // with nothing in the background: this block of slices
 	quietSlices   int      // in quiet
-	before        [2]int64 // p99 of the blocks before it, the latest first; 0: none
+	before        [3]int64 // p99 of the blocks before it, the latest first; 0: none
 }
 
 // calm takes in a slice without background work. Blocks are forgotten whole: with a
@@ -82,25 +83,27 @@ type source struct {
 // a light one that follows, and be the slowest of a hundred.
 func (s *source) calm(ended *Counts) {
 	s.quiet.add(ended)
-	if s.quietSlices++; s.quietSlices >= block && s.quiet.total() >= enough {
-		s.before = [2]int64{s.quiet.p99(), s.before[0]}
+	if s.quietSlices++; s.quietSlices >= block && s.quiet.total() >= sample {
+		copy(s.before[1:], s.before[:])
+		s.before[0] = s.quiet.p99()
 		s.quiet, s.quietSlices = Counts{}, 0
 	}
 }
 
-// baseline is the p99 without background work, 0 if it is not known. Of two blocks the
-// better one counts: what else disturbs one, such as work of other nodes that had begun
+// baseline is the p99 without background work, 0 if it is not known. Of some blocks the
+// best one counts: what else disturbs one, such as work of other nodes that had begun
 // before a pause, only makes it worse, and one latency of a hundred is enough for that.
 func (s *source) baseline() (us int64) {
-	switch {
-	case s.before[1] > 0:
-		return min(s.before[0], s.before[1])
-	case s.before[0] > 0:
-		return s.before[0]
-	case s.quiet.total() >= enough:
+	if s.before[0] == 0 && s.quiet.total() >= enough {
 		return s.quiet.p99()
 	}
-	return 0
+	us = s.before[0]
+	for _, p99 := range s.before {
+		if p99 > 0 {
+			us = min(us, p99)
+		}
+	}
+	return us
 }
 
 // New makes a Control: the target is a multiple of the baseline, and not below

@@ -11,8 +11,8 @@
 // # Target
 //
 // What a good latency is depends on the machine and on the load, so it is
-// measured: the p99 of slices in which no background work ran, in blocks of fifty, of
-// which the better one of the last two counts. The target is a multiple of that, and never
+// measured: the p99 of slices in which no background work ran, in blocks, of
+// which the best one of the last three counts. The target is a multiple of that, and never
 // below a floor under which nobody minds. While there is background work Control asks for
 // a pause now and then, to look: at times that the clocks of all nodes name, since what
 // other nodes do in the background harms clients as well.
