@@ -23,6 +23,23 @@ type memStore struct {
 	blob  []byte
 	saves int
 	fail  error
+
+	company bool
+	blobs   [][]byte // all that was saved
+	untrue  bool     // a state with other members was saved, and company was not noted
+}
+
+func (s *memStore) Company() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.company
+}
+
+func (s *memStore) NoteCompany(company bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.company = company
+	return nil
 }
 
 func (s *memStore) Load() ([]byte, error) {
@@ -39,6 +56,10 @@ func (s *memStore) Save(b []byte) error {
 	}
 	s.blob = append([]byte(nil), b...)
 	s.saves++
+	s.blobs = append(s.blobs, s.blob)
+	if saved, err := decodeState(b); err != nil || saved.members() > 1 && !s.company {
+		s.untrue = true
+	}
 	return nil
 }
 

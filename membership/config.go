@@ -67,10 +67,17 @@ type Config struct {
 
 // Store keeps one small blob. Save returns once the blob is durable; a torn
 // Save must leave the old blob readable.
+//
+// Beside it lies a note that is still there when a damaged disk has lost what was
+// saved last: whether this node has company, other members. Company answers true
+// if nobody can say.
 type Store interface {
 	// Load returns nil and no error if nothing was ever saved.
 	Load() ([]byte, error)
 	Save(blob []byte) error
+	Company() bool
+	// NoteCompany returns once the note is durable.
+	NoteCompany(company bool) error
 }
 
 func (c Config) withDefaults() Config {

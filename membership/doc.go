@@ -100,6 +100,13 @@
 // one in place of a lost one. It does not stop: it takes a boot number above all
 // others, is recovering from then on, and tells its owner by Config.Restored.
 //
+// A disk that loses the end of its log may lose with it that there are other members,
+// most easily that of the node which founded the cluster. The log begins with a ring
+// of this node alone, in which its own disk is all that a write needs. So a note
+// beside the log says whether there are others (Store.NoteCompany), and who is
+// recovering, and knows of none though it had some, waits for a word of one before it
+// takes anything, for as long as it takes.
+//
 // The same meeting later, after the others have taken note of this very process,
 // means that a second process runs with a copy of the directory. The later comer
 // yields if it can: it asks, before it serves and at such a meeting, whether

@@ -101,6 +101,9 @@ func (m *Membership) load() error {
 		return fmt.Errorf("membership: load: %w", err)
 	}
 	if blob == nil {
+		if m.cfg.Recovering && m.cfg.Store.Company() && len(m.cfg.Join) == 0 {
+			return errOrphan
+		}
 		return m.commit(m.firstState())
 	}
 	s, err := decodeState(blob)
@@ -114,7 +117,14 @@ func (m *Membership) load() error {
 		return fmt.Errorf("membership: the state on disk is that of node %v, this is node %v", s.From, m.cfg.ID)
 	}
 	m.state, m.digest = s, digest(s)
-	return m.computeView()
+	if err := m.computeView(); err != nil {
+		return err
+	}
+	if m.orphaned() {
+		m.log.Error("this node's disk has lost the end of its history, and with it who the other members are: it waits for one of them")
+		return nil
+	}
+	return m.noteCompany(s.members() > 1)
 }
 
 // firstState is what a node without history holds: without seeds a cluster of
@@ -180,8 +190,8 @@ func (m *Membership) commit(next state) error {
 		m.state = next
 		return m.computeView()
 	}
-	if err := m.cfg.Store.Save(appendState(nil, next)); err != nil {
-		return fmt.Errorf("membership: save: %w", err)
+	if err := m.save(next); err != nil {
+		return err
 	}
 	old := m.state
 	m.state, m.digest = next, digest(next)
@@ -190,6 +200,24 @@ func (m *Membership) commit(next state) error {
 		m.warnOfFlags()
 	}
 	return m.computeView()
+}
+
+// save persists a state. Company is noted before, and its end after: should a crash
+// come between, the note says rather too much than too little.
+func (m *Membership) save(next state) error {
+	company := next.members() > 1
+	if company {
+		if err := m.noteCompany(true); err != nil {
+			return err
+		}
+	}
+	if err := m.cfg.Store.Save(appendState(nil, next)); err != nil {
+		return fmt.Errorf("membership: save: %w", err)
+	}
+	if company || m.orphaned() {
+		return nil
+	}
+	return m.noteCompany(false)
 }
 
 // computeView brings the view of the epochs up to the state.
@@ -238,7 +266,7 @@ func (m *Membership) publish() {
 	v := &View{
 		Constants: s.Constants, Self: s.From, Level: s.Level, Established: s.Established, Live: m.live, Epoch: m.epoch,
 		Records: s.Records, Nodes: m.nodes(), Ready: s.ready(),
-		Met: m.met || s.members() <= 1,
+		Met: m.met || s.members() <= 1 && !m.orphaned(),
 	}
 	if m.live != nil {
 		v.Ring = m.live.Base

@@ -122,7 +122,7 @@ func (l *loop) step(ctx context.Context, now time.Time) error {
 	if err := l.seekAdmission(ctx, now); err != nil {
 		return err
 	}
-	if !now.Before(l.started.Add(l.timing.meet)) {
+	if !now.Before(l.started.Add(l.timing.meet)) && !l.orphaned() {
 		l.meetDone()
 	}
 	if !now.Before(l.due.reach) {
@@ -156,7 +156,7 @@ func (l *loop) wait(now time.Time) time.Duration {
 	}
 	earlier(l.due.round, !l.rounding)
 	earlier(l.due.reach, true)
-	earlier(l.started.Add(l.timing.meet), !l.met)
+	earlier(l.started.Add(l.timing.meet), !l.met && !l.orphaned())
 	earlier(l.due.vote, true)
 	earlier(l.due.admit, !l.asking)
 	earlier(now.Add(l.timing.transition), l.moving())

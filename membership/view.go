@@ -78,7 +78,7 @@ type View struct {
 	Epoch       *epoch.View              // what requests and transfers may do; nil until Established
 	Records     []ring.Record            // the winning record of each id, removed ones included
 	Nodes       map[ring.NodeID]NodeInfo // members, of any live epoch, and live nodes of this cluster, this one included
-	Met         bool                     // since its start this node has heard what others know of it, or waited in vain: only then may clients come
+	Met         bool                     // since its start this node has heard what others know of it, or waited in vain: only then may clients come. Who lost even the word of the others waits without end
 	Ready       bool                     // this node may coordinate: Expect was reached once, and all wait for it
 }
 

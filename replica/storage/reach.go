@@ -43,10 +43,19 @@ import (
 //	1    version = 1
 //	8    number of the last batch with rows that is durable, big-endian
 //	4    CRC32C of the above, little-endian
+//
+// In the page behind them stands whether the node has company, see
+// [Store.NoteCompany]:
+//
+//	1    version = 1
+//	1    1 if it has, else 0
+//	4    CRC32C of the above, little-endian
 type reach struct {
 	file   vfs.File
 	place  int64  // written next, 0 or 1
 	logged uint64 // last batch with rows; only they leave a trace in the log
+
+	alone atomic.Bool // the page says that the node has no company
 
 	noted  atomic.Uint64
 	synced atomic.Uint64 // what the note said when it was last synced
@@ -57,6 +66,8 @@ const (
 	reachVersion = 1
 	reachBytes   = 1 + 8 + 4
 	reachPage    = 4096
+	companyPlace = 2 // in pages
+	companyBytes = 1 + 1 + 4
 	// reachRow is the meta row that says that there is a note.
 	reachRow = "reach"
 )
@@ -100,6 +111,9 @@ func (s *Store) openReach(last uint64) (uint64, error) {
 		s.lost = fmt.Errorf("%w: batches up to %d were durable, the log ends with %d", ErrLost, noted, last)
 	case !found && expected:
 		s.lost = fmt.Errorf("%w: the note of how far the log was durable is missing or damaged", ErrLost)
+	}
+	if err := s.readCompany(!expected && !found); err != nil {
+		return 0, err
 	}
 	if s.lost != nil {
 		s.cfg.Logger.Error("storage: opened without what was acknowledged", "err", s.lost)
@@ -163,6 +177,11 @@ func (s *Store) createReach(last uint64, expected bool) error {
 			return errors.Join(err, f.Close())
 		}
 	}
+	if r.alone.Load() {
+		if err := r.writeCompany(false); err != nil {
+			return errors.Join(err, f.Close())
+		}
+	}
 	err = f.Sync()
 	if dir, dirErr := s.fs().OpenDir(s.cfg.Dir); dirErr != nil {
 		err = errors.Join(err, dirErr)
@@ -189,6 +208,76 @@ func (r *reach) write(seq uint64) error {
 	r.noted.Store(seq)
 	return nil
 }
+
+// appendCompany encodes the page with the company of a node.
+func appendCompany(dst []byte, company bool) []byte {
+	at := len(dst)
+	dst = append(dst, reachVersion, 0)
+	if company {
+		dst[at+1] = 1
+	}
+	return binary.LittleEndian.AppendUint32(dst, crc32.Checksum(dst[at:], castagnoli))
+}
+
+// decodeCompany is its inverse.
+func decodeCompany(b []byte) (company, ok bool) {
+	if len(b) != companyBytes || b[0] != reachVersion || b[1] > 1 {
+		return false, false
+	}
+	sum := binary.LittleEndian.Uint32(b[companyBytes-4:])
+	return b[1] == 1, crc32.Checksum(b[:companyBytes-4], castagnoli) == sum
+}
+
+// readCompany reads that page. A new directory has none, and no company.
+func (s *Store) readCompany(fresh bool) error {
+	if fresh {
+		s.reach.alone.Store(true)
+		return nil
+	}
+	f, err := s.fs().Open(s.fs().PathJoin(s.cfg.Dir, reachName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("reach: %w", err)
+	}
+	defer func() { _ = f.Close() }() // it was only read
+	var b [companyBytes]byte
+	if _, err := f.ReadAt(b[:], companyPlace*reachPage); err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("reach: read: %w", err)
+	}
+	company, ok := decodeCompany(b[:])
+	s.reach.alone.Store(ok && !company)
+	return nil
+}
+
+func (r *reach) writeCompany(company bool) error {
+	_, err := r.file.WriteAt(appendCompany(nil, company), companyPlace*reachPage)
+	return err
+}
+
+// NoteCompany notes durably whether the node has company: is a member of a ring
+// with others. The note lies beside the log and outlives its end. Who has lost
+// that end may have lost with it that there are others, and would take its own
+// disk for all that there is; so it is noted before the ring is.
+func (s *Store) NoteCompany(company bool) error {
+	if s.reach.alone.Load() == !company {
+		return nil
+	}
+	err := s.reach.writeCompany(company)
+	if err == nil {
+		err = s.syncReach(s.reach.noted.Load())
+	}
+	if err != nil {
+		return fmt.Errorf("reach: %w", err)
+	}
+	s.reach.alone.Store(!company)
+	return nil
+}
+
+// Company is what NoteCompany was last told: false in a new directory, and true
+// where nobody can say.
+func (s *Store) Company() bool { return !s.reach.alone.Load() }
 
 // noteCommit is told of each batch that was committed, by the goroutine that
 // commits. Requires: if synced, the log is durable up to this batch.

@@ -246,3 +246,70 @@ func TestReachHasTheBytesDrawn(t *testing.T) {
 		}
 	}
 }
+
+func TestCompanyOutlivesTheLog(t *testing.T) {
+	noted := func(company bool) func(s *Store) error {
+		return func(s *Store) error { return s.NoteCompany(company) }
+	}
+	nothing := func(*Store) error { return nil }
+	for name, c := range map[string]struct {
+		note   func(s *Store) error
+		change func(name string) error // of the note, once the store was killed
+		want   bool
+	}{
+		"never noted":         {nothing, nil, false},
+		"noted":               {noted(true), nil, true},
+		"ended":               {func(s *Store) error { return errors.Join(s.NoteCompany(true), s.NoteCompany(false)) }, nil, false},
+		"page damaged":        {noted(false), func(name string) error { return flip(name, companyPlace*reachPage+1) }, true},
+		"places damaged":      {noted(true), func(name string) error { return errors.Join(flip(name, 3), flip(name, reachPage+3)) }, true},
+		"of a release before": {noted(false), func(name string) error { return os.Truncate(name, reachPage+reachBytes) }, true},
+		"removed":             {noted(false), os.Remove, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, rest := filepath.Join(t.TempDir(), "db"), filepath.Join(t.TempDir(), "db")
+			s := mustOpen(t, onDisk(dir))
+			if s.Company() {
+				t.Error("a new directory has company")
+			}
+			for i := range 50 { // the first half of the log says that there is a note
+				if err := put(s, fmt.Sprintf("d%d", i), "v", true); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := errors.Join(c.note(s), os.CopyFS(rest, os.DirFS(dir)), s.Close()); err != nil {
+				t.Fatal(err)
+			}
+			damage(t, rest, func(b []byte) []byte { return b[:end(b)/2] })
+			if c.change != nil {
+				if err := c.change(filepath.Join(rest, reachName)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for range 2 {
+				s = mustOpen(t, onDisk(rest))
+				if s.Company() != c.want {
+					t.Errorf("company is %v, want %v (lost: %v)", s.Company(), c.want, s.Lost())
+				}
+				if err := s.Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func TestCompanyHasTheBytesDrawn(t *testing.T) {
+	for _, company := range []bool{false, true} {
+		b := appendCompany(nil, company)
+		if got, ok := decodeCompany(b); got != company || !ok || b[0] != reachVersion || len(b) != companyBytes {
+			t.Errorf("%x reads as %v %v", b, got, ok)
+		}
+		for at := range b {
+			b[at] ^= 1
+			if _, ok := decodeCompany(b); ok {
+				t.Errorf("byte %d damaged: %x is read", at, b)
+			}
+			b[at] ^= 1
+		}
+	}
+}

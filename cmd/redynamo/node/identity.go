@@ -125,3 +125,7 @@ func (m metaStore) Load() ([]byte, error) {
 
 // Save returns once the row is durable.
 func (m metaStore) Save(b []byte) error { return m.store.SetMeta(m.row, b) }
+
+func (m metaStore) Company() bool { return m.store.Company() }
+
+func (m metaStore) NoteCompany(company bool) error { return m.store.NoteCompany(company) }

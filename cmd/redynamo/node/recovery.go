@@ -119,10 +119,10 @@ func (n *Node) Recovered(boot uint64) error {
 }
 
 // recoverAlone ends the recovery of a cluster's only member: nobody has what it
-// lost.
+// lost. One that had company and lost even the word of it is none: see View.Met.
 func (n *Node) recoverAlone(v *membership.View) error {
 	boot, recovering := n.Recovering()
-	if !recovering || !v.Ready || len(v.Ring.Members()) > 1 {
+	if !recovering || !v.Ready || !v.Met || len(v.Ring.Members()) > 1 {
 		return nil
 	}
 	n.cfg.Logger.Error("writes that were acknowledged are lost: this node's data directory was damaged or restored, and no other member has them")

@@ -114,8 +114,9 @@ func (h handler) ServeWrite(m rpc.WriteRequest, meta rpc.Meta, reply func(rpc.Wr
 		return
 	}
 	// A new owner is handed writes as soon as others read by it, which is before the
-	// ring is at rest and this node opens its doors.
-	if cluster(h).Rings() == nil {
+	// ring is at rest and this node opens its doors. But like the doors it waits for a
+	// word of another: the ring that it remembers may be over, and be of itself alone.
+	if cluster(h).Rings() == nil || !h.n.members.View().Met {
 		reply(rpc.WriteReply{}, rpc.ErrLoading)
 		return
 	}
