@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"math"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -30,20 +31,68 @@ const countWait = 2 * time.Second
 // the snapshot that is being counted, and may be negative.
 type tally struct {
 	keys     [ring.Slots]atomic.Int64
-	expiries atomic.Int64              // entries of the expiry index
-	changes  [ring.Slots]atomic.Uint32 // of the counter of a slot: see recount
+	expiries [ring.Slots]atomic.Int64  // entries of the expiry index
+	changes  [ring.Slots]atomic.Uint32 // of the counters of a slot: see recount
 	exact    chan struct{}
+	skipped  skipped
+}
+
+// skipped is what could not be read when it was to be counted. The Mender counts it
+// once it can.
+type skipped struct {
+	mu struct {
+		sync.Mutex
+		slots []slotRange
+		hints bool
+	}
+}
+
+// slotRange is some slots, both ends included.
+type slotRange struct{ first, last ring.Slot }
+
+// add notes slots of own rows.
+func (k *skipped) add(s slotRange) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.mu.slots = append(k.mu.slots, s)
+}
+
+// addHints notes hints.
+func (k *skipped) addHints() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.mu.hints = true
+}
+
+// left is all that is skipped.
+func (k *skipped) left() (slots []slotRange, hints bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Clone(k.mu.slots), k.mu.hints
+}
+
+// leave makes slots and hints all that is skipped.
+func (k *skipped) leave(slots []slotRange, hints bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.mu.slots, k.mu.hints = slots, hints
+}
+
+// any reports whether a slot in [first, last] is skipped.
+func (k *skipped) any(first, last ring.Slot) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.ContainsFunc(k.mu.slots, func(s slotRange) bool { return s.first <= last && first <= s.last })
 }
 
 // change notes that the keys of a slot grew by keys and its index by expiries.
 func (t *tally) change(slot ring.Slot, keys int64, expiries int) {
-	if keys != 0 {
-		t.changes[slot].Add(1)
-		t.keys[slot].Add(keys)
+	if keys == 0 && expiries == 0 {
+		return
 	}
-	if expiries != 0 {
-		t.expiries.Add(int64(expiries))
-	}
+	t.changes[slot].Add(1)
+	t.keys[slot].Add(keys)
+	t.expiries[slot].Add(int64(expiries))
 }
 
 // ready reports whether the counters are exact.
@@ -57,8 +106,8 @@ func (t *tally) ready() bool {
 }
 
 // Count returns the number of own keys with a payload and a slot in [first,
-// last]. It is exact, rows that cannot be read left out. After an unclean stop it
-// waits a little for the counting and then answers ErrCounting.
+// last]. It is exact. After an unclean stop it waits a little for the counting and then
+// answers ErrCounting; rows that could not be read make it ErrMending.
 func (r *Replica) Count(first, last ring.Slot) (int64, error) {
 	if !r.tally.ready() {
 		t := time.NewTimer(countWait)
@@ -69,7 +118,7 @@ func (r *Replica) Count(first, last ring.Slot) (int64, error) {
 			return 0, ErrCounting
 		}
 	}
-	if r.Lacks(first, 0, last, math.MaxUint32) {
+	if r.Lacks(first, 0, last, math.MaxUint32) || r.tally.skipped.any(first, last) {
 		return 0, ErrMending
 	}
 	return r.tally.sum(first, last), nil
@@ -115,33 +164,33 @@ const (
 	recountRun = 1024
 )
 
-// recount sets the counters of the slots in [first, last] from their rows. While one
-// changes, what is queued and what is committed cannot be told apart, so it is
-// counted again; a counter that never rests stays as it is.
-func (r *Replica) recount(ctx context.Context, first, last ring.Slot) error {
+// recount sets the counters of the slots in [first, last] from their rows, holes left
+// out. While one changes, what is queued and what is committed cannot be told apart, so
+// it is counted again. It answers the slots that never rested: their counters stay.
+func (r *Replica) recount(ctx context.Context, first, last ring.Slot) (restless []ring.Slot, err error) {
 	for lo := int(first); lo <= int(last); lo += recountRun {
 		var left []ring.Slot
 		for slot := lo; slot < lo+recountRun && slot <= int(last); slot++ {
 			left = append(left, ring.Slot(slot))
 		}
 		for try := 0; try < recountTries && len(left) > 0; try++ {
-			var err error
 			if left, err = r.recountOnce(ctx, left); err != nil {
-				return err
+				return nil, err
 			}
 		}
 		if len(left) > 0 {
 			r.cfg.Logger.Warn("replica: the keys of some slots change too fast to be counted anew", "slots", len(left), "first", left[0])
 		}
+		restless = append(restless, left...)
 	}
-	return nil
+	return restless, nil
 }
 
 // recountOnce counts the rows of some slots, in order and not more than recountRun
 // apart, and answers those that changed meanwhile.
 func (r *Replica) recountOnce(ctx context.Context, slots []ring.Slot) (changed []ring.Slot, err error) {
 	var changes [recountRun]uint32
-	var keys [recountRun]int64
+	var keys, expiries [recountRun]int64
 	base, last := slots[0], slots[len(slots)-1]
 	for _, slot := range slots {
 		changes[slot-base] = r.tally.changes[slot].Load()
@@ -154,6 +203,7 @@ func (r *Replica) recountOnce(ctx context.Context, slots []ring.Slot) (changed [
 		slot, _, _, ok := storage.ParseDataKey(row)
 		if rec, err := version.DecodeRecord(value); ok && err == nil {
 			keys[slot-base] += one(rec.HasLive())
+			expiries[slot-base] += int64(indexed(rec))
 		}
 		return true
 	})
@@ -161,28 +211,55 @@ func (r *Replica) recountOnce(ctx context.Context, slots []ring.Slot) (changed [
 		return nil, err
 	}
 	for _, slot := range slots {
-		was := r.tally.keys[slot].Load()
+		wasKeys, wasExpiries := r.tally.keys[slot].Load(), r.tally.expiries[slot].Load()
 		if r.tally.changes[slot].Load() != changes[slot-base] {
 			changed = append(changed, slot)
 			continue
 		}
-		r.tally.keys[slot].Add(keys[slot-base] - was)
+		r.tally.keys[slot].Add(keys[slot-base] - wasKeys)
+		r.tally.expiries[slot].Add(expiries[slot-base] - wasExpiries)
 	}
 	return changed, nil
 }
 
+// countSkipped counts what could not be read before, if it can be now. A hole counts
+// as read: when it ends, its rows are counted anew.
+func (r *Replica) countSkipped(ctx context.Context) error {
+	slots, hints := r.tally.skipped.left()
+	var left []slotRange
+	var failed error
+	for _, s := range slots {
+		restless, err := r.recount(ctx, s.first, s.last)
+		if err != nil {
+			failed, left = err, append(left, s)
+		}
+		for _, slot := range restless {
+			left = append(left, slotRange{slot, slot})
+		}
+	}
+	if hints {
+		err := r.recountHints(ctx)
+		failed, hints = errors.Join(failed, err), err != nil
+	}
+	r.tally.skipped.leave(left, hints)
+	return failed
+}
+
 // sum adds the counters of the slots.
-func (t *tally) sum(first, last ring.Slot) int64 {
-	var n int64
+func (t *tally) sum(first, last ring.Slot) int64 { return sumOf(&t.keys, first, last) }
+
+// indexed adds the entries of the expiry index of all slots.
+func (t *tally) indexed() int64 { return sumOf(&t.expiries, 0, ring.Slots-1) }
+
+func sumOf(counters *[ring.Slots]atomic.Int64, first, last ring.Slot) (n int64) {
 	for s := int(first); s <= int(last) && s < ring.Slots; s++ {
-		n += t.keys[s].Load()
+		n += counters[s].Load()
 	}
 	return n
 }
 
 // countRows counts the snapshot that was taken before the first change and adds
-// it to the changes since. A part of the store that cannot be read is skipped to
-// the next slot.
+// it to the changes since. What cannot be read is skipped, for countSkipped.
 func (r *Replica) countRows(ctx context.Context) error {
 	started, rows, bad := time.Now(), 0, 0
 	slot := 0
@@ -197,26 +274,39 @@ func (r *Replica) countRows(ctx context.Context) error {
 		}
 		return rows%1024 != 0 || ctx.Err() == nil
 	}
-	last := ring.Slot(ring.Slots - 1)
-	for ; slot < ring.Slots; slot++ {
-		lo, hi := storage.DataRange(ring.Slot(slot), 0, max(last, ring.Slot(slot)))
-		err := r.snapshot.Scan(lo, hi, count)
-		if ctx.Err() != nil {
+	single := false // slot by slot: the rows of some were replaced
+	scan := func(slot int, fn func(row, value []byte) bool) error {
+		last := ring.Slot(ring.Slots - 1)
+		if single {
+			last = ring.Slot(slot)
+		}
+		lo, hi := storage.DataRange(ring.Slot(slot), 0, last)
+		return r.snapshot.Scan(lo, hi, fn)
+	}
+	for slot < ring.Slots {
+		err := scan(slot, count)
+		switch {
+		case ctx.Err() != nil:
 			return ctx.Err()
+		case err == nil && !single:
+			slot = ring.Slots
+		case err == nil:
+			slot++
+		case errors.Is(err, storage.ErrReplaced) && !single:
+			single = true
+		default:
+			first := slot
+			slot = readableAfter(slot, func(slot int) error {
+				err := scan(slot, func(_, _ []byte) bool { return false })
+				if errors.Is(err, storage.ErrReplaced) && !single {
+					return nil // the next scan finds out of which
+				}
+				return err
+			})
+			r.tally.skipped.add(slotRange{ring.Slot(first), ring.Slot(slot - 1)})
+			r.meters.corrupt.Inc()
+			r.cfg.Logger.Error("replica: counting skips unreadable rows", "first_slot", first, "last_slot", slot-1, "err", err)
 		}
-		if errors.Is(err, storage.ErrReplaced) && last != 0 {
-			last = 0 // from here on slot by slot: the rows of some were replaced
-			slot--
-			continue
-		}
-		if err == nil && last == 0 {
-			continue
-		}
-		if err == nil {
-			break
-		}
-		r.meters.corrupt.Inc()
-		r.cfg.Logger.Error("replica: counting skips unreadable rows", "slot", slot, "err", err)
 	}
 	lo, hi := storage.AllHints()
 	err := r.snapshot.Scan(lo, hi, func(row, value []byte) bool {
@@ -226,6 +316,7 @@ func (r *Replica) countRows(ctx context.Context) error {
 		return true
 	})
 	if err != nil {
+		r.tally.skipped.addHints()
 		r.cfg.Logger.Error("replica: counting hints ended early", "err", err)
 	}
 	close(r.tally.exact)
@@ -245,41 +336,41 @@ const talliesRow = "replica.tallies"
 
 // talliesFormat is its first byte:
 //
-//	1    format = 1
-//	uv   entries of the expiry index
-//	uv   number of slots with keys, ascending
+//	1    format = 2
+//	uv   number of slots with keys or entries of the expiry index, ascending
 //	  uv   slot - last slot
 //	  uv   keys
+//	  uv   entries
 //	uv   number of targets with hints, ascending
 //	  8    target
 //	  uv   rows
 //	  uv   bytes
 //	4    CRC32C of all the above, little-endian
 //
-// Numbers are big-endian, uv is an unsigned varint.
-const talliesFormat = 1
+// Numbers are big-endian, uv is an unsigned varint. Format 1 did not say of which slots
+// the entries were; it is not read, and the rows are counted.
+const talliesFormat = 2
 
 // encodeTallies returns the counters as a meta row; ok is false if they make no
-// sense, so that the next open counts again.
+// sense or something is skipped, so that the next open counts again.
 func (r *Replica) encodeTallies() (b []byte, ok bool) {
-	expiries := r.tally.expiries.Load()
-	if expiries < 0 {
+	if slots, hints := r.tally.skipped.left(); len(slots) > 0 || hints {
 		return nil, false
 	}
 	var slots []byte
 	n, last := uint64(0), 0
 	for s := range r.tally.keys {
-		switch keys := r.tally.keys[s].Load(); {
-		case keys < 0:
+		switch keys, expiries := r.tally.keys[s].Load(), r.tally.expiries[s].Load(); {
+		case keys < 0 || expiries < 0:
 			return nil, false
-		case keys > 0:
+		case keys > 0 || expiries > 0:
 			slots = binary.AppendUvarint(slots, uint64(s-last))
 			slots = binary.AppendUvarint(slots, uint64(keys))
+			slots = binary.AppendUvarint(slots, uint64(expiries))
 			n, last = n+1, s
 		}
 	}
-	b = binary.AppendUvarint([]byte{talliesFormat}, uint64(expiries))
-	b = append(binary.AppendUvarint(b, n), slots...)
+	b = append(binary.AppendUvarint([]byte{talliesFormat}, n), slots...)
 	hints := r.Hints()
 	b = binary.AppendUvarint(b, uint64(len(hints)))
 	for _, h := range hints {
@@ -295,9 +386,8 @@ func (r *Replica) encodeTallies() (b []byte, ok bool) {
 
 // tallies are the counters of a meta row.
 type tallies struct {
-	expiries uint64
-	keys     map[ring.Slot]uint64
-	hints    []HintTotal
+	keys, expiries map[ring.Slot]uint64
+	hints          []HintTotal
 }
 
 // decodeTallies is the inverse of encodeTallies.
@@ -317,15 +407,15 @@ func decodeTallies(b []byte) (tallies, error) {
 		rest = rest[n:]
 		return v
 	}
-	t := tallies{expiries: uv(), keys: map[ring.Slot]uint64{}}
+	t := tallies{keys: map[ring.Slot]uint64{}, expiries: map[ring.Slot]uint64{}}
 	slot := uint64(0)
 	for n := uv(); ok && n > 0; n-- {
 		slot += uv()
-		keys := uv()
+		keys, expiries := uv(), uv()
 		if slot >= ring.Slots {
 			return tallies{}, bad
 		}
-		t.keys[ring.Slot(slot)] = keys
+		t.keys[ring.Slot(slot)], t.expiries[ring.Slot(slot)] = keys, expiries
 	}
 	for n := uv(); ok && n > 0; n-- {
 		if len(rest) < 8 {

@@ -237,8 +237,17 @@ func (r *Replica) hintPage(scan scanner, target ring.NodeID, slot ring.Slot, has
 		size += len(row) + len(value)
 		return true
 	})
+	if errors.Is(err, storage.ErrHole) { // told at the end: what is left was read
+		return page, r.unreadable(slot, hash, err)
+	}
 	if err != nil {
-		page.after(slot)
+		page.after(slot, func(slot int) error {
+			lo, hi := storage.HintRange(uint64(target), ring.Slot(slot), 0)
+			if err := scan(lo, hi, func(_, _ []byte) bool { return false }); !errors.Is(err, storage.ErrHole) {
+				return err
+			}
+			return nil // all that is left can be read
+		})
 		return page, r.unreadable(page.NextSlot, page.NextHash, err)
 	}
 	return page, nil
@@ -291,8 +300,8 @@ func hintTargets(scan scanner) (targets []ring.NodeID, err error) {
 }
 
 // after lets the next page begin behind the last row of this one or, if there
-// is none, at the slot after the one that this one began with.
-func (p *HintPage) after(slot ring.Slot) {
+// is none, at a slot behind the one that this one began with, which look can read.
+func (p *HintPage) after(slot ring.Slot, look func(slot int) error) {
 	if n := len(p.Hints); n > 0 {
 		last := p.Hints[n-1]
 		if p.NextSlot, p.NextHash, p.Done = last.Slot, last.KeyHash+1, false; p.NextHash != 0 {
@@ -300,8 +309,9 @@ func (p *HintPage) after(slot ring.Slot) {
 		}
 		slot = last.Slot
 	}
-	p.Done = int(slot)+1 >= ring.Slots
-	p.NextSlot, p.NextHash = slot+1, 0
+	next := readableAfter(int(slot), look)
+	p.Done = next >= ring.Slots
+	p.NextSlot, p.NextHash = ring.Slot(next), 0
 }
 
 // DropHint removes the row of key kept for target if it still is what was

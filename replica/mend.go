@@ -77,16 +77,19 @@ func (m *Mender) Run(ctx context.Context) error {
 
 // step is one look.
 func (m *Mender) step(ctx context.Context) error {
-	holes := m.r.store.Holes()
-	if len(holes) == 0 || !m.r.tally.ready() {
+	if !m.r.tally.ready() {
 		return nil
+	}
+	failed := m.r.countSkipped(ctx) // what is mended can be counted later
+	holes := m.r.store.Holes()
+	if len(holes) == 0 {
+		return failed
 	}
 	if err := m.restore(ctx, holes); err != nil {
 		return err
 	}
 	var full []storage.Hole
 	var known []mending
-	var failed error
 	for _, h := range holes {
 		ended, err := m.mend(ctx, h, &known)
 		switch {
@@ -129,7 +132,8 @@ func (m *Mender) mend(ctx context.Context, h storage.Hole, known *[]mending) (en
 	}
 	if m.owners.Whole(ctx, h, mending.since) {
 		first, _, last, _ := h.Positions()
-		return true, m.r.recount(ctx, ring.Slot(first), ring.Slot(last)) // what came back was counted already
+		_, err := m.r.recount(ctx, ring.Slot(first), ring.Slot(last)) // what came back was counted already
+		return true, err
 	}
 	*known = append(*known, mending)
 	return false, nil

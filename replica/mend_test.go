@@ -226,6 +226,9 @@ func TestMenderBringsBackRowsAndIndexesAndCountsLostHints(t *testing.T) {
 			t.Errorf("count: %d, %v; want %d", n, err, 2*keys/3)
 		}
 		st := h.Stats()
+		if st.Expires != keys/3 {
+			t.Errorf("%d payloads with an expiry are counted, want %d", st.Expires, keys/3)
+		}
 		if st.LostHints == 0 || st.LostHints+c.hints[9].Rows != keys || st.Hints != c.hints[9].Rows {
 			t.Errorf("%d hints lost, %d counted, %d there of %d", st.LostHints, st.Hints, c.hints[9].Rows, keys)
 		}
@@ -249,4 +252,115 @@ func (h *host) check(t *testing.T, rows map[string][]byte) (damaged int) {
 		}
 	}
 	return damaged
+}
+
+// After an unclean stop the rows are counted. What damage hides then is no key that is
+// gone: it is counted when it is back, and until then the number is not known.
+func TestWhatCannotBeReadAfterACrashIsCountedOnceItCan(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const keys = 1000
+		disk := vfs.NewCrashableMem()
+		h := newHost(t, disk, 5, nil)
+		at := time.Now().Add(time.Hour).UnixMilli()
+		for i := range keys {
+			op := version.Op{Kind: version.OpSet, Value: []byte(strings.Repeat("v", 200))}
+			if i%2 == 0 {
+				op.Expiry, op.ExpireAtMS = version.ExpiryAt, at
+			}
+			h.do(t, fmt.Sprint("k", i), 0, op)
+			h.do(t, fmt.Sprint("k", i), 9, version.Op{Kind: version.OpSet, Value: []byte("hint")})
+		}
+		h, s, rows := settled(t, h, disk, keys)
+		// Killed: no tallies are left, and all rows are in tables.
+		h.disk = disk.CrashClone(vfs.CrashCloneCfg{})
+		if err := errors.Join(h.Replica.Close(), s.Close()); err != nil {
+			t.Fatal(err)
+		}
+		h.rot(t, 30000)
+		s = openStore(t, h.disk, func(c *storage.Config) { c.BlockCacheBytes = 1 << 10 })
+		s.Start()
+		h = hostOn(t, s, h.disk, 8, func(c *Config) { c.CacheBytes = 1 })
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 2)
+		go func() { ended <- h.Run(ctx) }()
+		<-h.tally.exact
+		if slots, hints := h.tally.skipped.left(); len(slots) == 0 || !hints {
+			t.Fatalf("%v of the slots are skipped, hints: %v: the damage was none", slots, hints)
+		}
+		if n, err := h.Count(0, ring.Slots-1); !errors.Is(err, ErrMending) {
+			t.Errorf("count: %d, %v; want ErrMending", n, err)
+		}
+		if _, ok := h.encodeTallies(); ok {
+			t.Error("tallies are left that lack something")
+		}
+		owners := &fakeOwners{h: h, rows: rows, send: make(chan struct{})}
+		close(owners.send)
+		go func() { ended <- NewMender(h.Replica, owners).Run(ctx) }()
+		time.Sleep(time.Minute)
+		for key := range rows { // what nobody asked for is not found out
+			_, _, _, _ = h.Read([]byte(key), 0)
+		}
+		time.Sleep(time.Minute)
+		if n, err := h.Count(0, ring.Slots-1); err != nil || n != keys {
+			t.Errorf("count: %d, %v; want %d", n, err, keys)
+		}
+		st, c := h.Stats(), look(t, s)
+		if st.Expires != keys/2 || len(c.orphans) > 0 {
+			t.Errorf("%d payloads with an expiry are counted, want %d; index: %v", st.Expires, keys/2, c.orphans)
+		}
+		if st.Hints != c.hints[9].Rows || st.HintBytes != c.hints[9].Bytes || st.Hints == 0 {
+			t.Errorf("%d hints of %d bytes are counted, %+v are there", st.Hints, st.HintBytes, c.hints[9])
+		}
+		cancel()
+		if err := errors.Join(<-ended, <-ended, owners.err); err != nil {
+			t.Error(err)
+		}
+		h.close(t)
+	})
+}
+
+func TestDamageIsPassedOverInFewLooks(t *testing.T) {
+	for _, c := range []struct{ bad, end int }{{0, 1}, {0, 2}, {7, 5000}, {0, ring.Slots}, {ring.Slots - 1, ring.Slots}, {ring.Slots - 2, ring.Slots - 1}, {9000, 9001}} {
+		looks := 0
+		got := readableAfter(c.bad, func(slot int) error {
+			if looks++; slot <= c.bad || slot >= ring.Slots {
+				t.Errorf("looked at %d, damage from %d", slot, c.bad)
+			}
+			if slot < c.end {
+				return storage.ErrCorrupt
+			}
+			return nil
+		})
+		if got != c.end || looks > 32 {
+			t.Errorf("damage from %d to %d: %d looks found %d", c.bad, c.end-1, looks, got)
+		}
+	}
+}
+
+func TestALostStretchOfHintsIsPassedOverAtOnce(t *testing.T) {
+	disk := vfs.NewCrashableMem()
+	h := newHost(t, disk, 5, nil)
+	defer h.close(t)
+	h.do(t, "k", 9, version.Op{Kind: version.OpSet, Value: []byte("hint")})
+	slot := ring.SlotOf([]byte("k"))
+	for _, kind := range []error{storage.ErrHole, storage.ErrCorrupt} {
+		scans, pages, found := 0, 0, 0
+		scan := func(lo, hi []byte, fn func(row, value []byte) bool) error {
+			scans++
+			if err := h.store.Scan(lo, hi, fn); err != nil {
+				return err
+			}
+			if from, _ := storage.HintRange(9, slot+1, 0); errors.Is(kind, storage.ErrHole) || string(lo) <= string(from) {
+				return kind // a hole is told at the end; damage ends the scan
+			}
+			return nil
+		}
+		for p := (HintPage{}); !p.Done; pages++ {
+			p, _ = h.hintPage(scan, 9, p.NextSlot, p.NextHash, 1<<20)
+			found += len(p.Hints)
+		}
+		if found != 1 || pages > 4 || scans > 40 {
+			t.Errorf("%v: %d hints in %d pages and %d scans, want one and few", kind, found, pages, scans)
+		}
+	}
 }

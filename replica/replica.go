@@ -86,8 +86,8 @@ func (r *Replica) loadTallies() error {
 	}
 	for slot, keys := range t.keys {
 		r.tally.keys[slot].Store(int64(keys))
+		r.tally.expiries[slot].Store(int64(t.expiries[slot]))
 	}
-	r.tally.expiries.Store(int64(t.expiries))
 	for _, h := range t.hints {
 		r.hints.open(h.Target, h.Rows, h.Bytes)
 	}
@@ -179,7 +179,7 @@ func (r *Replica) Close() error {
 	}
 	row, ok := r.encodeTallies()
 	if !ok {
-		r.cfg.Logger.Error("replica: counters make no sense, the next start counts again")
+		r.cfg.Logger.Error("replica: counters make no sense or are not complete, the next start counts again")
 		return nil
 	}
 	if err := r.store.SetMeta(talliesRow, row); err != nil {
@@ -211,7 +211,7 @@ type Stats struct {
 func (r *Replica) Stats() Stats {
 	s := Stats{
 		Keys:       r.tally.sum(0, ring.Slots-1),
-		Expires:    r.tally.expiries.Load(),
+		Expires:    r.tally.indexed(),
 		Expired:    int64(r.meters.expired.Get()),
 		CacheBytes: r.cacheBytes.Load(),
 		Hits:       int64(r.meters.hits.Get()),

@@ -574,8 +574,15 @@ func TestTalliesAreGolden(t *testing.T) {
 		t.Errorf("tallies %s, want %s", enc, want)
 	}
 	tl, err := decodeTallies(got)
-	if err != nil || tl.keys[3] != 2 || tl.keys[16383] != 300 || tl.expiries != 1 || len(tl.hints) != 1 || tl.hints[0].Bytes != 40 {
+	if err != nil || tl.keys[3] != 2 || tl.keys[16383] != 300 || tl.expiries[3] != 1 || tl.expiries[16383] != 0 || len(tl.hints) != 1 || tl.hints[0].Bytes != 40 {
 		t.Errorf("decoded %+v, %v", tl, err)
+	}
+	old, err := hex.DecodeString("0101020302fc7fac020111223344556677880128611244e3") // format 1
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := decodeTallies(old); err == nil {
+		t.Error("tallies that do not say where the entries are were taken")
 	}
 	h.tally.change(3, -2, -1)
 	h.tally.change(16383, -300, 0)
@@ -583,7 +590,7 @@ func TestTalliesAreGolden(t *testing.T) {
 }
 
 func FuzzDecodeTallies(f *testing.F) {
-	f.Add([]byte{1, 1, 2, 3, 2, 0xfc, 0x7f, 0xac, 2, 1, 1, 2, 3, 4, 5, 6, 7, 8, 1, 40})
+	f.Add([]byte{2, 2, 3, 2, 1, 0xfc, 0x7f, 0xac, 2, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8, 1, 40})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		_, _ = decodeTallies(b) // must not panic, with or without a right checksum
 		_, _ = decodeTallies(binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli))))

@@ -72,3 +72,26 @@ func (r *Replica) Scan(slot ring.Slot, hash uint32, last ring.Slot, limit int) (
 	}
 	return p, bad
 }
+
+// readableAfter is a slot behind damage that begins at slot bad: the first one, as far
+// as halving the steps between what can be read and what cannot finds it, or ring.Slots.
+// A look at damage costs the engine milliseconds, so there are some thirty looks and
+// not one for each slot.
+func readableAfter(bad int, look func(slot int) error) int {
+	good := ring.Slots
+	for step := 1; bad+step < ring.Slots; step *= 2 {
+		if at := bad + step; look(at) == nil {
+			good = at
+			break
+		}
+		bad += step
+	}
+	for good-bad > 1 {
+		if at := (bad + good) / 2; look(at) == nil {
+			good = at
+		} else {
+			bad = at
+		}
+	}
+	return good
+}

@@ -73,7 +73,7 @@ func rotStore(t *testing.T, fs *vfs.MemFS, valueBytes int) map[string]string {
 		write(rotRow(i), value(i, 1))
 	}
 	settle(true)
-	s.brake.until.Store(math.MaxInt64) // the next tables stay where they are
+	still(s)
 	for i := 0; i < n; i += 5 {
 		write(rotRow(i), "")
 	}
@@ -86,6 +86,16 @@ func rotStore(t *testing.T, fs *vfs.MemFS, valueBytes int) map[string]string {
 		t.Fatal(err)
 	}
 	return rows
+}
+
+// still keeps the tables of a store as they are from now on.
+func still(s *Store) {
+	s.brake.until.Store(math.MaxInt64)
+	for running := 1; running > 0; time.Sleep(time.Millisecond) {
+		s.brake.mu.Lock()
+		running = s.brake.mu.running
+		s.brake.mu.Unlock()
+	}
 }
 
 // flipAt turns bits of one byte of a file.
@@ -318,6 +328,7 @@ func TestCompactionsOverDamagePause(t *testing.T) {
 func TestCrashBetweenTheHolesAndTheirRange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, fs, rows := damaged(t)
+		still(s)
 		parts, err := s.parts(func(part) bool { return true })
 		if err != nil {
 			t.Fatal(err)
@@ -363,6 +374,7 @@ func TestDamageBehindTheEndOfAPart(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		still(s)
 		parts, err := s.parts(func(part) bool { return true })
 		if err != nil {
 			t.Fatal(err)
