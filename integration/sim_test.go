@@ -3,6 +3,7 @@ package integration
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -34,7 +35,8 @@ type simNode struct {
 	host  string
 	disk  *vfs.MemFS
 	wait  atomic.Int64 // what a sync of the disk takes beyond its usual time
-	over  *atomic.Bool // this life is being closed
+	over  *atomic.Bool // this life is not up: it is being opened or closed
+	bad   *atomic.Bool // a sync of this life fails
 	node  *node.Node
 	boot  int
 	clock simClock
@@ -50,6 +52,7 @@ type simCluster struct {
 	disks sync.Mutex // held to exchange a disk
 	tune  func(*node.Config)
 	burns bool // some disk is lost in this run
+	rots  int  // the node whose disk may be damaged, -1 for none
 }
 
 func newSimCluster(t *testing.T, seed uint64, nodes int) *simCluster {
@@ -58,7 +61,7 @@ func newSimCluster(t *testing.T, seed uint64, nodes int) *simCluster {
 
 // newTunedSimCluster lets tune change the configuration of every node.
 func newTunedSimCluster(t *testing.T, seed uint64, nodes int, tune func(*node.Config)) *simCluster {
-	c := &simCluster{t: t, seed: seed, tune: tune, net: simnet.New(simnet.Config{Seed: seed, Jitter: time.Millisecond})}
+	c := &simCluster{t: t, seed: seed, tune: tune, rots: -1, net: simnet.New(simnet.Config{Seed: seed, Jitter: time.Millisecond})}
 	t.Cleanup(func() { t.Log(c.net.Trace()) })
 	for i := range nodes {
 		c.nodes = append(c.nodes, &simNode{host: fmt.Sprintf("10.0.0.%d", i+1), disk: vfs.NewCrashableMem()})
@@ -107,14 +110,14 @@ func (c *simCluster) boot(i int) error {
 	if err != nil {
 		return err
 	}
-	s.over = new(atomic.Bool)
+	s.over, s.bad = new(atomic.Bool), new(atomic.Bool)
 	if s.boot == 0 {
 		s.clock.since = time.Now()
 	}
 	rng := rand.New(rand.NewPCG(c.seed, uint64(100*s.boot+i)))
 	var mu sync.Mutex
 	cfg := node.Config{
-		DataDir: "/data", FS: slowDisk{s.disk, &s.wait, s.over}, Network: c.net.Host(s.host), GossipTransport: transport,
+		DataDir: "/data", FS: slowDisk{s.disk, &s.wait, s.over, s.bad}, Network: c.net.Host(s.host), GossipTransport: transport,
 		Advertise: s.host, AdminListen: "-", Expect: len(c.nodes), Zone: fmt.Sprintf("z%d", i%3),
 		MemTableBytes: 256 << 10, BlockCache: 1 << 20, RecordCache: 1 << 20, Now: s.clock.now,
 		Rand: func() uint64 {
@@ -138,8 +141,12 @@ func (c *simCluster) boot(i int) error {
 		s.with(&cfg)
 	}
 	s.boot++
-	s.node, err = node.Start(c.t.Context(), cfg)
-	return err
+	s.over.Store(true)
+	if s.node, err = node.Start(c.t.Context(), cfg); err != nil {
+		return errors.Join(err, transport.Shutdown())
+	}
+	s.over.Store(false)
+	return nil
 }
 
 func (c *simCluster) awaitReady(i int) {

@@ -140,6 +140,7 @@ func drops(t *testing.T, seed uint64, w weather) map[string]int {
 	clients.Wait()
 	h.mu.counts["reaped in the rain"] = n.sample()
 	n.heal()
+	n.awaitFilled(h.keys())
 	time.Sleep(fullMost)
 	c.awaitHome(h)
 	c.crossCheck(h, "all hints home")

@@ -1,7 +1,10 @@
 package integration
 
 import (
+	"errors"
+	"io/fs"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -15,8 +18,12 @@ import (
 type slowDisk struct {
 	*vfs.MemFS
 	extra *atomic.Int64 // time added to each sync; a disk that is about to fail
-	ended *atomic.Bool  // its node is being closed: the engine then syncs the log under its lock
+	over  *atomic.Bool  // its node is being opened or closed: the engine may then sync the log under its lock
+	bad   *atomic.Bool  // the next sync fails
 }
+
+// errBadSync is what a disk says that cannot keep what it took.
+var errBadSync = errors.New("input/output error")
 
 // syncTime is what a sync takes at most, of a good disk.
 const syncTime = 2 * time.Millisecond
@@ -43,24 +50,86 @@ type slowFile struct {
 	disk slowDisk
 }
 
-func (f slowFile) wait() {
-	if f.disk.ended.Load() {
-		return
+// wait takes the time of a sync, and answers its error.
+func (f slowFile) wait() error {
+	if f.disk.over.Load() {
+		return nil
 	}
 	time.Sleep(rand.N(syncTime) + time.Duration(f.disk.extra.Load()))
+	if f.disk.bad.Load() {
+		return errBadSync
+	}
+	return nil
 }
 
 func (f slowFile) Sync() error {
-	f.wait()
+	if err := f.wait(); err != nil {
+		return err
+	}
 	return f.File.Sync()
 }
 
 func (f slowFile) SyncData() error {
-	f.wait()
+	if err := f.wait(); err != nil {
+		return err
+	}
 	return f.File.SyncData()
 }
 
 func (f slowFile) SyncTo(length int64) (bool, error) {
-	f.wait()
+	if err := f.wait(); err != nil {
+		return false, err
+	}
 	return f.File.SyncTo(length)
+}
+
+// rotFiles turns a bit in so many places of the files of a disk whose names end so, or of
+// the newest of them, and answers how many there were. It is there after a crash, too.
+func rotFiles(disk *vfs.MemFS, suffix string, newest bool, rng *rand.Rand, places int) (turned int, err error) {
+	all, err := disk.List("/data/store")
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	names := slices.DeleteFunc(all, func(name string) bool { return !strings.HasSuffix(name, suffix) })
+	slices.Sort(names)
+	if newest && len(names) > 0 {
+		names = names[len(names)-1:]
+	}
+	for range places {
+		if len(names) == 0 {
+			break
+		}
+		done, err := rotFile(disk, "/data/store/"+names[rng.IntN(len(names))], rng)
+		if err != nil {
+			return turned, err
+		}
+		turned += done
+	}
+	return turned, nil
+}
+
+// rotFile turns one bit of a file, if it has any.
+func rotFile(disk *vfs.MemFS, name string, rng *rand.Rand) (turned int, err error) {
+	f, err := disk.OpenReadWrite(name, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	info, err := f.Stat()
+	if err != nil || info.Size() == 0 {
+		return 0, err
+	}
+	var b [1]byte
+	at := rng.Int64N(info.Size())
+	if _, err := f.ReadAt(b[:], at); err != nil {
+		return 0, err
+	}
+	b[0] ^= 1 << rng.IntN(8)
+	if _, err := f.WriteAt(b[:], at); err != nil {
+		return 0, err
+	}
+	return 1, f.Sync()
 }

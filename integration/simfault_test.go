@@ -137,6 +137,7 @@ func rain(t *testing.T, seed uint64) map[string]int {
 	n.run(until)
 	clients.Wait()
 	n.heal()
+	n.awaitFilled(append(h.keys(), counted.keys()...))
 	c.checkServing()
 	c.awaitHome(h)
 	c.crossCheck(h, "all hints home")
@@ -324,19 +325,28 @@ type diskRows []map[string][]replica.Row
 // openDisks reads the disks of nodes that are stopped, or as a crash of all
 // nodes at this moment would leave them.
 func (c *simCluster) openDisks(h *history, keys []string) diskRows {
-	rows := make(diskRows, len(c.nodes))
-	for i, s := range c.nodes {
-		c.disks.Lock()
-		disk := s.disk
-		c.disks.Unlock()
+	c.disks.Lock()
+	rest := make([]*vfs.MemFS, len(c.nodes))
+	for i, s := range c.nodes { // all of one moment: reading takes time
+		rest[i] = s.disk.CrashClone(vfs.CrashCloneCfg{})
+	}
+	c.disks.Unlock()
+	rows := make(diskRows, len(rest))
+	for i, disk := range rest {
 		var err error
-		if rows[i], err = readDisk(disk.CrashClone(vfs.CrashCloneCfg{}), keys); err != nil {
+		if rows[i], err = readDisk(disk, keys); err != nil && i != c.rots {
 			h.errorf("disk of node %d: %v", i, err)
 		}
 	}
 	return rows
 }
 
+// damaged reports whether an error says that something cannot be read.
+func damaged(err error) bool {
+	return errors.Is(err, storage.ErrCorrupt) || errors.Is(err, version.ErrCorrupt)
+}
+
+// readDisk reads the rows of some keys. Those that are damaged are left out, and told.
 func readDisk(disk vfs.FS, keys []string) (map[string][]replica.Row, error) {
 	s, err := storage.Open(storage.Config{FS: disk, Dir: "/data/store", MemTableBytes: 256 << 10, BlockCacheBytes: 1 << 20})
 	if err != nil {
@@ -348,12 +358,12 @@ func readDisk(disk vfs.FS, keys []string) (map[string][]replica.Row, error) {
 		return nil, errors.Join(err, s.Close())
 	}
 	found := map[string][]replica.Row{}
+	var failed error
 	for _, key := range keys {
-		if found[key], err = r.Rows([]byte(key)); err != nil {
-			return nil, errors.Join(err, r.Close(), s.Close())
-		}
+		found[key], err = r.Rows([]byte(key))
+		failed = errors.Join(failed, err)
 	}
-	return found, errors.Join(r.Close(), s.Close())
+	return found, errors.Join(failed, r.Close(), s.Close())
 }
 
 // join returns what is live in the join of all rows of a key but those of one

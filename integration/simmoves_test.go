@@ -173,9 +173,7 @@ func (n *nemesis) tendRing() {
 		}
 		select {
 		case <-s.node.Done():
-			n.note("node %d has ended: %v", i, s.node.Err())
-			n.h.errorf("node %d has ended: %v", i, s.node.Err())
-			n.end(i, true, 0)
+			n.ended(i)
 			continue
 		default:
 		}

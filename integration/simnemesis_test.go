@@ -3,6 +3,7 @@ package integration
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -34,6 +35,8 @@ type faultKind struct {
 	ring    bool // members come and go
 	wipe    bool // a disk is emptied
 	restore bool // a disk is put back as it was a while ago
+	rot     bool // bits of a disk turn
+	badSync bool // syncs fail, and with them nodes
 }
 
 func faultKindOf(seed uint64) faultKind {
@@ -44,12 +47,15 @@ func faultKindOf(seed uint64) faultKind {
 		k.wipe = true
 	case 1:
 		k.restore = true
+	case 2:
+		k.rot = true
 	}
+	k.badSync = rng.IntN(2) == 0
 	return k
 }
 
 // loses reports whether a disk is lost, and with it what was on one node alone.
-func (k faultKind) loses() bool { return k.wipe || k.restore }
+func (k faultKind) loses() bool { return k.wipe || k.restore || k.rot }
 
 // simClock is the clock of a node. The zero value is right. It runs while it is set.
 type simClock struct {
@@ -136,7 +142,7 @@ var strikes = slices.Concat(
 	slices.Repeat([]string{"crash", "mend"}, 4),
 	slices.Repeat([]string{"kill", "one way", "packets", "clock", "lose disk"}, 2),
 	slices.Repeat([]string{"move"}, 3),
-	[]string{"stop", "halves", "one", "ring", "bridge", "slow", "slow link", "slow disk", "blackout"},
+	[]string{"stop", "halves", "one", "ring", "bridge", "slow", "slow link", "slow disk", "bad sync", "blackout"},
 )
 
 func (n *nemesis) strike() {
@@ -153,6 +159,11 @@ func (n *nemesis) strike() {
 		wait := time.Duration(n.rng.IntN(3000)) * time.Millisecond
 		n.struck(what, "of node %d by %v", victim, wait)
 		n.c.nodes[victim].wait.Store(int64(wait))
+	case "bad sync":
+		if n.kind.badSync && n.c.nodes[victim].node != nil {
+			n.struck(what, "of node %d", victim)
+			n.c.nodes[victim].bad.Store(true)
+		}
 	case "clock":
 		n.setClock(victim)
 	case "lose disk":
@@ -290,7 +301,7 @@ func (n *nemesis) end(i int, vanish bool, unsyncedPercent int) {
 // stop ends node i as an operator does.
 func (n *nemesis) stop(i int) {
 	s := n.c.nodes[i]
-	if s.node == nil {
+	if s.node == nil || s.bad.Load() {
 		return
 	}
 	n.back[i] = n.wayBack()
@@ -316,10 +327,18 @@ func (n *nemesis) restart(now time.Time) {
 		}
 		delete(n.back, i)
 		n.note("node %d starts", i)
-		if err := n.c.boot(i); err != nil {
-			n.h.errorf("restart of node %d: %v", i, err)
-			n.c.nodes[i].node = nil
+		err := n.c.boot(i)
+		if err == nil {
+			continue
 		}
+		n.c.nodes[i].node = nil
+		if i == n.c.rots {
+			n.struck("refused", "is the disk of node %d: %v", i, err) // as it may be, however the engine puts it
+			n.c.net.Kill(n.c.nodes[i].host)
+			n.replaceLost(i)
+			continue
+		}
+		n.h.errorf("restart of node %d: %v", i, err)
 	}
 }
 
@@ -336,7 +355,10 @@ func (n *nemesis) mend() {
 // heal ends all faults and gives the cluster a little to find itself.
 func (n *nemesis) heal() {
 	n.mend()
-	n.restart(time.Now().Add(time.Hour))
+	n.awaitBad()
+	for now := time.Now(); len(n.back) > 0 && time.Since(now) < recoverAtEnd; time.Sleep(time.Second) {
+		n.restart(now.Add(time.Hour)) // whose disk turns out to be damaged starts on an empty one
+	}
 	n.note("all is healed")
 	n.awaitRecovered()
 	n.settleRing()
@@ -390,6 +412,64 @@ func (n *nemesis) binds() binding {
 	return all
 }
 
+// awaitBad waits until the nodes that a failing sync must end have ended. An idle one
+// syncs now and then.
+func (n *nemesis) awaitBad() {
+	for i, s := range n.c.nodes {
+		if s.node == nil || !s.bad.Load() {
+			continue
+		}
+		select {
+		case <-s.node.Done():
+			n.ended(i)
+		case <-time.After(healTime):
+			n.h.errorf("node %d goes on, and cannot sync", i)
+		}
+	}
+}
+
+// ended takes note of a node that has ended by itself.
+func (n *nemesis) ended(i int) {
+	s := n.c.nodes[i]
+	err := s.node.Err()
+	n.note("node %d has ended: %v", i, err)
+	if !s.bad.Load() && (i != n.c.rots || !damaged(err)) {
+		n.h.errorf("node %d has ended: %v", i, err)
+	}
+	n.crash(i)
+}
+
+// awaitFilled waits until all that damage took is here again. Keys that nobody asks for
+// would not meet it.
+func (n *nemesis) awaitFilled(keys []string) {
+	if !n.kind.rot {
+		return
+	}
+	for began := time.Now(); ; time.Sleep(5 * time.Second) {
+		for _, key := range keys {
+			_, _ = n.c.try(n.c.upNode(0), "VCTX.INSPECT", key) // of all owners; whatever comes of it
+		}
+		holes := ""
+		for i, s := range n.c.nodes {
+			if s.node == nil {
+				continue
+			}
+			d, err := n.c.tryDamage(i)
+			if err != nil || d["holes"] != "0" {
+				holes += fmt.Sprintf("node %d: %v %v; ", i, d, err)
+			}
+		}
+		if holes == "" {
+			n.note("all is filled after %v", time.Since(began))
+			return
+		}
+		if time.Since(began) > rotHealed {
+			n.h.errorf("%v after all is healed there is damage: %s", rotHealed, holes)
+			return
+		}
+	}
+}
+
 // diskLoss is a disk that is lost, in a run that has that. It is always that of one
 // node, so nothing that another holds is lost with it.
 type diskLoss struct {
@@ -398,16 +478,24 @@ type diskLoss struct {
 	copied time.Time
 	times  int
 	last   time.Time
+	id     nodeID // of the victim
 }
 
-// loseDisk empties the disk of the victim, or puts an old copy of it back.
+// loseDisk empties the disk of the victim, puts an old copy of it back, or turns bits.
 func (n *nemesis) loseDisk() {
 	l := &n.loss
-	if !n.kind.loses() || l.times > 0 && time.Since(l.last) < lossGap {
+	if !n.kind.loses() {
 		return
 	}
 	if l.victim < 0 {
 		l.victim = n.rng.IntN(faultNodes)
+	}
+	if n.kind.rot {
+		n.rot(l.victim)
+		return
+	}
+	if l.times > 0 && time.Since(l.last) < lossGap {
+		return
 	}
 	s := n.c.nodes[l.victim]
 	if s.node == nil || n.leaves(l.victim) {
@@ -430,7 +518,7 @@ func (n *nemesis) loseDisk() {
 		n.note("nobody knows node %d yet", l.victim) // nor that it lost anything: it would be refused
 		return
 	}
-	l.times, l.last = l.times+1, time.Now()
+	l.times, l.last, l.id = l.times+1, time.Now(), id
 	n.end(l.victim, true, 0)
 	if n.kind.restore {
 		n.struck("old copy", "of the disk of node %d, of %v ago", l.victim, time.Since(l.copied))
@@ -440,16 +528,59 @@ func (n *nemesis) loseDisk() {
 		return
 	}
 	n.struck("wiped", "is the disk of node %d", l.victim)
-	n.c.swap(l.victim, vfs.NewCrashableMem())
+	n.replaceLost(l.victim)
+}
+
+// replaceLost gives the victim an empty disk, which is to take the place of the lost one.
+func (n *nemesis) replaceLost(i int) {
+	s := n.c.nodes[i]
+	n.c.swap(i, vfs.NewCrashableMem())
 	before := s.with
 	s.with = func(cfg *node.Config) {
 		if before != nil {
 			before(cfg)
 		}
-		cfg.ReplaceLost, cfg.Join = id, n.othersOf(l.victim)
+		cfg.ReplaceLost, cfg.Join = n.loss.id, n.othersOf(i)
 		s.with = before // the directory says it from now on
 	}
-	n.back[l.victim] = time.Now().Add(20*time.Second + time.Duration(n.rng.Int64N(int64(time.Minute))))
+	n.back[i] = time.Now().Add(20*time.Second + time.Duration(n.rng.Int64N(int64(time.Minute))))
+}
+
+// rot turns bits of the disk of node i: of its tables while it runs, and while it is
+// down also of its log.
+func (n *nemesis) rot(i int) {
+	l, s := &n.loss, n.c.nodes[i]
+	if n.leaves(i) {
+		return
+	}
+	if s.node != nil {
+		id, err := n.identity(i)
+		if err != nil || !n.isMember(i, id) {
+			n.note("node %d does not say who it is, or nobody knows it yet: %v", i, err)
+			return
+		}
+		l.id, n.c.rots = id, i
+		if n.rng.IntN(2) == 0 {
+			n.crash(i)
+		}
+	}
+	if l.id == 0 {
+		return
+	}
+	tables, logs := 0, 0
+	var failed, err error
+	if n.rng.IntN(3) > 0 {
+		tables, failed = rotFiles(s.disk, ".sst", false, n.rng, 1+n.rng.IntN(10))
+	}
+	if s.node == nil && n.rng.IntN(2) == 0 {
+		logs, err = rotFiles(s.disk, ".log", true, n.rng, 1+n.rng.IntN(3))
+	}
+	if err := errors.Join(failed, err); err != nil {
+		n.h.errorf("rot of node %d: %v", i, err)
+	}
+	if tables+logs > 0 {
+		n.struck("rot", "of node %d: %d bits of tables, %d of the log", i, tables, logs)
+	}
 }
 
 // isMember reports whether a node other than i knows a member with the id of node i.

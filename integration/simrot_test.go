@@ -15,47 +15,25 @@ import (
 // rotDisk turns bits in so many places of the tables of a disk.
 func rotDisk(t *testing.T, disk *vfs.MemFS, rng *rand.Rand, places int) {
 	t.Helper()
-	names, err := disk.List("/data/store")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var tables []string
-	for _, n := range names {
-		if strings.HasSuffix(n, ".sst") {
-			tables = append(tables, "/data/store/"+n)
-		}
-	}
-	for range places {
-		f, err := disk.OpenReadWrite(tables[rng.IntN(len(tables))], vfs.WriteCategoryUnspecified)
-		if err != nil {
-			t.Fatal(err)
-		}
-		info, err := f.Stat()
-		if err != nil {
-			t.Fatal(err)
-		}
-		var b [1]byte
-		at := rng.Int64N(info.Size())
-		_, rerr := f.ReadAt(b[:], at)
-		b[0] ^= 1 << rng.IntN(8)
-		_, werr := f.WriteAt(b[:], at)
-		if rerr != nil || werr != nil || f.Close() != nil {
-			t.Fatal(rerr, werr)
-		}
+	if turned, err := rotFiles(disk, ".sst", false, rng, places); err != nil || turned != places {
+		t.Fatalf("bits turned in %d places, %v; want %d", turned, err, places)
 	}
 }
 
 // damage is section damage of a node's INFO.
 func (c *simCluster) damage(i int) map[string]string {
 	c.t.Helper()
-	cl, err := c.dial(i)
+	fields, err := c.tryDamage(i)
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	defer func() { _ = cl.conn.Close() }() // it was for reading
-	text, err := cl.do("INFO", "damage")
+	return fields
+}
+
+func (c *simCluster) tryDamage(i int) (map[string]string, error) {
+	text, err := c.try(i, "INFO", "damage")
 	if err != nil {
-		c.t.Fatal(err)
+		return nil, err
 	}
 	fields := map[string]string{}
 	for line := range strings.Lines(fmt.Sprint(text)) {
@@ -63,7 +41,7 @@ func (c *simCluster) damage(i int) map[string]string {
 			fields[name] = value
 		}
 	}
-	return fields
+	return fields, nil
 }
 
 // rotHealed is the time within which all holes are filled.
