@@ -265,3 +265,37 @@ func TestASurveyEndsWithItsContext(t *testing.T) {
 		}
 	})
 }
+
+// While the ring changes, a scan and a count go by the ring that is read by, whatever
+// stands beside it.
+func TestScansAndCountsLeaveNothingOutWhileTheRingChanges(t *testing.T) {
+	inBubble(t, 8, Config{}, func(t *testing.T, r *rig) {
+		base, next := r.ringOf(5), r.ringOf(8)
+		r.ring = base
+		var want []string
+		for i := range 400 {
+			k := fmt.Sprintf("key:%d", i)
+			for _, o := range r.owners(k) {
+				o.put(k, made(90, uint64(i+1), "v", version.Record{}))
+			}
+			want = append(want, k)
+		}
+		slices.Sort(want)
+		r.rings.Store(NewRings(ring.NewLive(base, next), Stamp{}, 0))
+		got, _ := r.nodes[1].scanAll(t, 10, false)
+		if slices.Sort(got); !slices.Equal(got, want) {
+			t.Errorf("a scan finds %d keys, want %d", len(got), len(want))
+		}
+		var owned []string
+		for _, id := range r.ids[:5] {
+			keys, _ := r.nodes[id].scanAll(t, 10, true)
+			owned = append(owned, keys...)
+		}
+		if slices.Sort(owned); !slices.Equal(owned, want) {
+			t.Errorf("the nodes' own keys are %d together, want %d", len(owned), len(want))
+		}
+		if n, err := r.nodes[1].coord.Count(t.Context(), false); err != nil || n != int64(len(want)) {
+			t.Errorf("%d keys are counted (%v), want %d", n, err, len(want))
+		}
+	})
+}

@@ -364,3 +364,49 @@ func TestALostStretchOfHintsIsPassedOverAtOnce(t *testing.T) {
 		}
 	}
 }
+
+// Whatever changes a row changes the leaf of the tree that it is in, so that exchanges
+// see it: the digests are those of the rows at any time.
+func TestDigestsFollowEveryChangeOfARow(t *testing.T) {
+	h, other := newHost(t, vfs.NewCrashableMem(), 5, nil), newHost(t, vfs.NewCrashableMem(), 6, nil)
+	defer h.close(t)
+	defer other.close(t)
+	for what, change := range map[string]func(key string){
+		"written": func(key string) { h.set(t, key, "v") },
+		"overwritten": func(key string) {
+			h.set(t, key, "v")
+			h.set(t, key, "w")
+		},
+		"deleted": func(key string) {
+			h.set(t, key, "v")
+			h.del(t, key)
+		},
+		"merged": func(key string) {
+			if err := h.take(key, 0, other.set(t, key, "v")); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"merged into another": func(key string) {
+			h.set(t, key, "v")
+			if err := h.take(key, 0, other.set(t, key, "w")); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"kept for another": func(key string) {
+			h.do(t, key, 9, version.Op{Kind: version.OpSet, Value: []byte("hint")})
+		},
+	} {
+		before := h.meters.digestsWrong.Get()
+		for i := range 20 {
+			change(fmt.Sprint(what, i))
+		}
+		for i := range 20 {
+			if err := h.scrubSlot(ring.SlotOf([]byte(fmt.Sprint(what, i)))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if wrong := h.meters.digestsWrong.Get() - before; wrong > 0 {
+			t.Errorf("%s: %d digests are wrong", what, wrong)
+		}
+	}
+}

@@ -41,7 +41,7 @@ var errStale = errors.New("the mutant is stale: look where the decision is made 
 // mutants are all of them.
 func mutants() []mutant {
 	return slices.Concat(versionMutants, quorumMutants, epochMutants, replicaMutants, storageMutants,
-		movingMutants, exchangeMutants, coordinatorMutants, nodeMutants)
+		movingMutants, exchangeMutants, diskMutants, coordinatorMutants, nodeMutants)
 }
 
 // pkg is the directory of the package that is tested.

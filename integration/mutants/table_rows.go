@@ -165,3 +165,43 @@ var exchangeMutants = []mutant{
 		sims:   "grows deletes",
 	},
 }
+
+// diskMutants are bugs in what becomes of a disk that fails or loses something.
+var diskMutants = []mutant{
+	{
+		name:   "a-hole-is-absent",
+		breaks: "a row that damage took is reported absent (acked)",
+		edits:  []edit{{"replica/storage/storage.go", "\t\treturn nil, ErrHole\n", "\t\treturn nil, ErrNotFound\n"}},
+		sims:   "faults storms",
+	},
+	{
+		name:   "salvage-leaves-no-hole",
+		breaks: "damage is taken out of the tables, and nobody knows that rows are missing (acked)",
+		edits:  []edit{{"replica/storage/salvage.go", "if !slices.EqualFunc(holes, s.Holes(), Hole.Same) {", "if len(holes) > 1<<40 {"}},
+		sims:   "faults storms",
+	},
+	{
+		name:   "failed-sync-is-acknowledged",
+		breaks: "a write is acknowledged though the log could not be synced (acked)",
+		edits:  []edit{{"replica/storage/disk.go", "if err := call(); err != nil {\n\t\t\tw.fs.kill(\"sync\", err)", "if err := call(); err != nil && w == nil {\n\t\t\tw.fs.kill(\"sync\", err)"}},
+		sims:   "faults storms",
+	},
+	{
+		name:   "skipped-rows-stay-uncounted",
+		breaks: "what could not be read after a crash is never counted (plain clients)",
+		edits:  []edit{{"replica/mend.go", "failed := m.r.countSkipped(ctx) //", "var failed error //"}},
+		sims:   "faults",
+	},
+	{
+		name:   "recount-leaves-expiries",
+		breaks: "payloads with an expiry that other owners brought back are counted twice (plain clients)",
+		edits:  []edit{{"replica/count.go", "r.tally.expiries[slot].Add(expiries[slot-base] - wasExpiries)", "_ = wasExpiries"}},
+		sims:   "faults",
+	},
+	{
+		name:   "orphan-goes-on-alone",
+		breaks: "a node whose disk has lost the word of all others takes writes by its own disk (acked)",
+		edits:  []edit{{"membership/orphan.go", "return m.cfg.Recovering && !m.met &&", "return m.cfg.Recovering && !m.met && m.met &&"}},
+		sims:   "faults storms",
+	},
+}

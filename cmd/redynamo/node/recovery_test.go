@@ -122,6 +122,23 @@ func TestADirectoryThatLostWritesIsRecoveringUntilSomebodySaysOtherwise(t *testi
 	})
 }
 
+func TestAWholeDirectoryThatTheClusterHasSeenMoreOfIsRecovering(t *testing.T) {
+	disk := vfs.NewCrashableMem()
+	for _, want := range []bool{false, true} {
+		opened(t, disk, func(s *storage.Store) {
+			id, err := boot(s, 0, false, func() uint64 { return 42 })
+			if err != nil || id.recovering != want {
+				t.Fatalf("boot: %+v, %v; want it recovering: %v", id, err, want)
+			}
+			var r recovery
+			r.init(s, s.Reached(), id)
+			if err := r.restored(id.boots+1, r.reached()+1); err != nil || !r.on() {
+				t.Errorf("restored: %+v, %v", r.now.Load(), err)
+			}
+		})
+	}
+}
+
 func TestADirectoryThatLostItsIdentityDrawsNoNewOne(t *testing.T) {
 	disk := vfs.NewCrashableMem()
 	n := start(t, lone(disk))
