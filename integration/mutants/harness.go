@@ -30,6 +30,7 @@ type sim struct {
 // sims are those that mutants name.
 var sims = []sim{
 	{"faults", "^TestFaultsLoseNoAcknowledgedWriteInVirtualTime$", true},
+	{"founder", "^TestAFounderThatHasLostItsLogTakesNothingAloneInVirtualTime$", false},
 	{"storms", "^TestStormsLoseNothingInVirtualTime$", true},
 	{"deletes", "^TestDeletesHoldWhileTombstonesAreDroppedInVirtualTime$", true},
 	{"doom", "^TestALateTombstoneHarmsNoNewValueInVirtualTime$", true},

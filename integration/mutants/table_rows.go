@@ -202,6 +202,6 @@ var diskMutants = []mutant{
 		name:   "orphan-goes-on-alone",
 		breaks: "a node whose disk has lost the word of all others takes writes by its own disk (acked)",
 		edits:  []edit{{"membership/orphan.go", "return m.cfg.Recovering && !m.met &&", "return m.cfg.Recovering && !m.met && m.met &&"}},
-		sims:   "faults storms",
+		sims:   "founder",
 	},
 }
