@@ -29,7 +29,7 @@ import (
 )
 
 // tailBytes is how much of the output of a run that failed is shown.
-const tailBytes = 8 << 10
+const tailBytes = 64 << 10
 
 func main() {
 	r := &runner{}
