@@ -36,19 +36,19 @@ var layers = map[string][]string{
 	"coordinator": {"coordinator/quorum", "membership/ring", "replica/version"},
 	// resp names the coordinator's types and errors, and speaks of slots,
 	// contexts and tokens, which are kernel words.
-	"resp":               {"coordinator", "membership/ring", "replica/version", "replica/cork", "resp/glob", "resp/acl", "resp/rdb"},
-	"resp/glob":          {},
-	"resp/acl":           {"resp/glob"},
-	"resp/rdb":           {},
-	"integration/simnet": {},
-	"cmd/redynamo/node":  {"*"},
-	"cmd/redynamo":       {"cmd/redynamo/node", "cmd/redynamo/loadgen", "cmd/redynamo/history", "cmd/redynamo/record", "cmd/redynamo/migrate"},
+	"resp":                {"coordinator", "membership/ring", "replica/version", "replica/cork", "resp/glob", "resp/acl", "resp/rdb"},
+	"resp/glob":           {},
+	"resp/acl":            {"resp/glob"},
+	"resp/rdb":            {},
+	"integration/simdisk": {},
+	"integration/simnet":  {},
+	"cmd/redynamo/node":   {"*"},
+	"cmd/redynamo":        {"cmd/redynamo/node", "cmd/redynamo/loadgen", "cmd/redynamo/history", "cmd/redynamo/record", "cmd/redynamo/migrate"},
 	// migrate reads files and patterns as the doors do.
 	"cmd/redynamo/migrate": {"resp/glob", "resp/rdb"},
 	"cmd/redynamo/record":  {"cmd/redynamo/history"},
 	"cmd/redynamo/history": {},
 	"integration":          {"*"},
-	"integration/sim":      {"*"},
 	"integration/compare":  {"cmd/redynamo/loadgen"},
 	// clients drives what other people wrote, and knows a cluster by its addresses.
 	"integration/clients": {},
@@ -79,7 +79,7 @@ var soleUsers = map[string][]string{
 	// vfs is Pebble's file-system seam: node hands it to storage unopened, and
 	// the simulated cluster makes crashable ones.
 	"github.com/cockroachdb/pebble/v2":     {"replica/storage"},
-	"github.com/cockroachdb/pebble/v2/vfs": {"replica/storage", "cmd/redynamo", "cmd/redynamo/node", "integration", "integration/sim"},
+	"github.com/cockroachdb/pebble/v2/vfs": {"replica/storage", "cmd/redynamo", "cmd/redynamo/node", "integration", "integration/simdisk"},
 	"github.com/hashicorp/memberlist":      {"membership", "integration/simnet", "cmd/redynamo/node"},
 	"github.com/tidwall/redcon":            {"resp"},
 	"github.com/alecthomas/kong":           {"cmd/redynamo"},

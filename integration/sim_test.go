@@ -21,6 +21,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/redynamo/redynamo/cmd/redynamo/node"
+	"github.com/redynamo/redynamo/integration/simdisk"
 	"github.com/redynamo/redynamo/integration/simnet"
 )
 
@@ -117,7 +118,7 @@ func (c *simCluster) boot(i int) error {
 	rng := rand.New(rand.NewPCG(c.seed, uint64(100*s.boot+i)))
 	var mu sync.Mutex
 	cfg := node.Config{
-		DataDir: "/data", FS: slowDisk{s.disk, &s.wait, s.over, s.bad}, Network: c.net.Host(s.host), GossipTransport: transport,
+		DataDir: "/data", FS: slowDisk{simdisk.Disk{MemFS: s.disk}, &s.wait, s.over, s.bad}, Network: c.net.Host(s.host), GossipTransport: transport,
 		Advertise: s.host, AdminListen: "-", Expect: len(c.nodes), Zone: fmt.Sprintf("z%d", i%3),
 		MemTableBytes: 256 << 10, BlockCache: 1 << 20, RecordCache: 1 << 20, Now: s.clock.now,
 		Rand: func() uint64 {

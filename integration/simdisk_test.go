@@ -10,13 +10,15 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/redynamo/redynamo/integration/simdisk"
 )
 
 // slowDisk is a disk whose log takes time to sync, so that there is a moment
 // between a write and its durability for things to happen in. Only the log: the
 // engine syncs other files under its locks, where virtual time would stop.
 type slowDisk struct {
-	*vfs.MemFS
+	simdisk.Disk
 	extra *atomic.Int64 // time added to each sync; a disk that is about to fail
 	over  *atomic.Bool  // its node is being opened or closed: the engine may then sync the log under its lock
 	bad   *atomic.Bool  // the next sync fails
@@ -36,12 +38,12 @@ func (d slowDisk) slow(name string, f vfs.File, err error) (vfs.File, error) {
 }
 
 func (d slowDisk) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
-	f, err := d.MemFS.Create(name, c)
+	f, err := d.Disk.Create(name, c)
 	return d.slow(name, f, err)
 }
 
 func (d slowDisk) ReuseForWrite(from, to string, c vfs.DiskWriteCategory) (vfs.File, error) {
-	f, err := d.MemFS.ReuseForWrite(from, to, c)
+	f, err := d.Disk.ReuseForWrite(from, to, c)
 	return d.slow(to, f, err)
 }
 

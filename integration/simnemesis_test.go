@@ -540,8 +540,8 @@ func (n *nemesis) replaceLost(i int) {
 		if before != nil {
 			before(cfg)
 		}
+		// Later starts say it too: a crash may leave nothing of the first.
 		cfg.ReplaceLost, cfg.Join = n.loss.id, n.othersOf(i)
-		s.with = before // the directory says it from now on
 	}
 	n.back[i] = time.Now().Add(20*time.Second + time.Duration(n.rng.Int64N(int64(time.Minute))))
 }

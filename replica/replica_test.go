@@ -17,6 +17,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/redynamo/redynamo/integration/simdisk"
 	"github.com/redynamo/redynamo/membership/ring"
 	"github.com/redynamo/redynamo/replica/storage"
 	"github.com/redynamo/redynamo/replica/version"
@@ -32,7 +33,7 @@ type host struct {
 // openStore opens a small store on the disk.
 func openStore(t testing.TB, disk *vfs.MemFS, change func(*storage.Config)) *storage.Store {
 	t.Helper()
-	cfg := storage.Config{FS: disk, Dir: "db", MemTableBytes: 256 << 10, BlockCacheBytes: 1 << 20, MinFreeBytes: -1}
+	cfg := storage.Config{FS: simdisk.Of(disk), Dir: "db", MemTableBytes: 256 << 10, BlockCacheBytes: 1 << 20, MinFreeBytes: -1}
 	if change != nil {
 		change(&cfg)
 	}

@@ -13,6 +13,8 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+
+	"github.com/redynamo/redynamo/integration/simdisk"
 )
 
 // errDisk is what the failing disk answers.
@@ -30,7 +32,7 @@ type faultyDisk struct {
 // newFaultyDisk wraps a crashable file system.
 func newFaultyDisk(match func(op errorfs.Op) bool) *faultyDisk {
 	d := &faultyDisk{mem: vfs.NewCrashableMem()}
-	d.fs = errorfs.Wrap(d.mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+	d.fs = errorfs.Wrap(simdisk.Disk{MemFS: d.mem}, errorfs.InjectorFunc(func(op errorfs.Op) error {
 		if d.on.Load() && match(op) {
 			d.hits.Add(1)
 			return errDisk

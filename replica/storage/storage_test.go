@@ -17,11 +17,13 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/redynamo/redynamo/integration/simdisk"
 )
 
 // smallConfig is a store that fits a simulated disk.
 func smallConfig(fs vfs.FS) Config {
-	return Config{FS: fs, Dir: "db", MemTableBytes: 256 << 10, BlockCacheBytes: 1 << 20, MinFreeBytes: -1}
+	return Config{FS: simdisk.Of(fs), Dir: "db", MemTableBytes: 256 << 10, BlockCacheBytes: 1 << 20, MinFreeBytes: -1}
 }
 
 // mustOpen opens and starts a store.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/redynamo/redynamo/integration/simdisk"
 	"github.com/redynamo/redynamo/replica/storage"
 )
 
@@ -90,7 +91,7 @@ func FuzzIdentity(f *testing.F) {
 // opened runs f with the store on disk.
 func opened(t *testing.T, disk vfs.FS, f func(*storage.Store)) {
 	t.Helper()
-	s, err := storage.Open(storage.Config{FS: disk, Dir: "d"})
+	s, err := storage.Open(storage.Config{FS: simdisk.Of(disk), Dir: "d"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/redynamo/redynamo/integration/simdisk"
 )
 
 // patience is for broken products, not for slow machines.
@@ -24,7 +26,7 @@ const patience = 30 * time.Second
 // with a disk in memory.
 func lone(disk vfs.FS) Config {
 	return Config{
-		DataDir: "d", FS: disk, FastGossip: true,
+		DataDir: "d", FS: simdisk.Of(disk), FastGossip: true,
 		Listen: "127.0.0.1:0", ClusterListen: "127.0.0.1:0", PeerListen: "127.0.0.1:0",
 		GossipListen: "127.0.0.1:0", AdminListen: "127.0.0.1:0",
 	}
