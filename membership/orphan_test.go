@@ -85,6 +85,22 @@ func TestWhoNeverHadCompanyGoesOnAloneWhateverItLost(t *testing.T) {
 	})
 }
 
+func TestTheLastMemberHasNoCompanyAnyMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.cluster(2)
+		last, leaver := w.nodes[0], w.nodes[1]
+		if !last.store.Company() || last.store.untrue || leaver.store.untrue {
+			t.Error("two members, and no company")
+		}
+		last.edit(ring.Edit{Kind: ring.Remove, Node: leaver.cfg.ID})
+		w.within(time.Minute, "one has left", func() bool { return settled(1, last) })
+		if last.store.Company() {
+			t.Error("one member, and company")
+		}
+	})
+}
+
 func TestWhoLostItsClusterCreatesNoOther(t *testing.T) {
 	cfg := Config{ID: 1, Recovering: true, Store: &memStore{company: true}}
 	if _, err := New(cfg); !errors.Is(err, errOrphan) {
