@@ -112,7 +112,7 @@ func drops(t *testing.T, seed uint64, w weather) map[string]int {
 		if kind.lazy {
 			cfg.ExchangeInterval = lazyInterval
 		}
-		if kind.restore {
+		if kind.restore || kind.rot { // bits of a log take a node back, too
 			cfg.RestoreWindow = copyWindow
 		}
 	})
@@ -265,7 +265,7 @@ func (n *dropNemesis) fill() {
 // nobody reads.
 func (c *simCluster) awaitEqual(h *history, keys []string, kind dropKind) {
 	patience := equalAtLast
-	if kind.restore {
+	if kind.restore || kind.rot {
 		patience += copyWindow
 	}
 	left := slices.Clone(keys)

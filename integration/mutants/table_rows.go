@@ -199,6 +199,12 @@ var diskMutants = []mutant{
 		sims:   "faults",
 	},
 	{
+		name:   "log-never-turned",
+		breaks: "a damaged log takes a node back by as much as it likes, and deleted keys come back (acked)",
+		edits:  []edit{{"replica/storage/apply.go", "if !s.reach.fresh.Swap(false) {", "if s.reach.fresh.Swap(false) || true {"}},
+		sims:   "storms",
+	},
+	{
 		name:   "orphan-goes-on-alone",
 		breaks: "a node whose disk has lost the word of all others takes writes by its own disk (acked)",
 		edits:  []edit{{"membership/orphan.go", "return m.cfg.Recovering && !m.met &&", "return m.cfg.Recovering && !m.met && m.met &&"}},

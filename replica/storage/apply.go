@@ -208,16 +208,46 @@ func (s *Store) inTurn(call func() error) error {
 
 // flush writes what the engine has in memory into tables.
 func (s *Store) flush() error {
-	var done <-chan struct{}
-	err := s.inTurn(func() (err error) {
-		done, err = s.db.AsyncFlush() // makes a new log
-		return err
-	})
+	done, err := s.beginFlush()
 	if err != nil {
 		return err
 	}
 	<-done
 	return nil
+}
+
+// beginFlush is flush without waiting for its end.
+func (s *Store) beginFlush() (done <-chan struct{}, err error) {
+	err = s.inTurn(func() (err error) {
+		done, err = s.db.AsyncFlush() // makes a new log
+		return err
+	})
+	return done, err
+}
+
+// turnLog begins a new log every LogAge, and has the engine write into tables what
+// the old one brought. A store with few writes would not do so for months; then one
+// damaged block of its log took it back by as much, and with it the deletion of keys
+// that nobody remembers any more.
+func (s *Store) turnLog() {
+	tick := time.NewTicker(s.cfg.LogAge)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.stop:
+			return
+		case <-s.broken:
+			return
+		case <-tick.C:
+		}
+		if !s.reach.fresh.Swap(false) {
+			continue
+		}
+		if _, err := s.beginFlush(); err != nil {
+			s.reach.fresh.Store(true)
+			s.cfg.Logger.Warn("storage: the log could not be turned", "err", err)
+		}
+	}
 }
 
 // appliedRow is the meta row with the number of the last batch that has been

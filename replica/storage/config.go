@@ -65,6 +65,9 @@ type Config struct {
 	// writes are refused with ErrBusy as in a stall of the engine. Opening reads
 	// up to as much. Default: three quarters of MemTableBytes.
 	PendingBytes int
+	// LogAge is for how long something may be in the log of the engine and in no
+	// table. A log whose bits turn takes back no more than that. Default: 6 h.
+	LogAge time.Duration
 	// PendingAge is after how long rows are applied though they are few; an
 	// idle store holds none for longer than twice this. Default: 10 s.
 	PendingAge time.Duration
@@ -128,6 +131,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.PendingBytes == 0 {
 		c.PendingBytes = int(c.MemTableBytes / 4 * 3)
+	}
+	if c.LogAge == 0 {
+		c.LogAge = 6 * time.Hour
 	}
 	if c.PendingAge == 0 {
 		c.PendingAge = 10 * time.Second

@@ -55,6 +55,7 @@ type reach struct {
 	place  int64  // written next, 0 or 1
 	logged uint64 // last batch with rows; only they leave a trace in the log
 
+	fresh atomic.Bool // batches with rows have come since the log was last turned
 	alone atomic.Bool // the page says that the node has no company
 
 	noted  atomic.Uint64
@@ -285,6 +286,9 @@ func (s *Store) noteCommit(seq uint64, ops int, synced bool) error {
 	r := &s.reach
 	if ops > 0 {
 		r.logged = seq
+		if !r.fresh.Load() {
+			r.fresh.Store(true)
+		}
 	}
 	if !synced || r.logged == r.noted.Load() {
 		return nil

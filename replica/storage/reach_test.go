@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -312,4 +313,48 @@ func TestCompanyHasTheBytesDrawn(t *testing.T) {
 			b[at] ^= 1
 		}
 	}
+}
+
+func TestADamagedLogTakesBackNoMoreThanItsAge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := vfs.NewCrashableMem()
+		cfg := smallConfig(disk)
+		cfg.LogAge = time.Hour
+		s := mustOpen(t, cfg)
+		for i, pause := range []time.Duration{30 * time.Minute, 61 * time.Minute, 20 * time.Minute} {
+			if err := put(s, fmt.Sprintf("d%d", i), "v", true); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(pause)
+		}
+		turned := s.db.Metrics().Flush.Count
+		time.Sleep(24 * time.Hour)
+		if n := s.db.Metrics().Flush.Count - turned; n != 1 {
+			t.Errorf("%d flushes in a day in which nothing was written, want the one that was due", n)
+		}
+		if err := put(s, "d3", "v", true); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * reachInterval)
+		rest := disk.CrashClone(vfs.CrashCloneCfg{})
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		for name := range filesOf(t, rest, "db", walSuffix) {
+			f, err := rest.Create(name, vfs.WriteCategoryUnspecified) // empty
+			if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s = mustOpen(t, smallConfig(rest))
+		defer s.Close()
+		for i := range 3 {
+			if _, err := s.Get(fmt.Appendf(nil, "d%d", i)); err != nil {
+				t.Errorf("row %d was older than the log may be: %v", i, err)
+			}
+		}
+		if _, err := s.Get([]byte("d3")); !errors.Is(err, ErrNotFound) || s.Lost() == nil {
+			t.Errorf("the last row: %v, lost: %v: the damage was none", err, s.Lost())
+		}
+	})
 }

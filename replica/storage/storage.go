@@ -180,6 +180,7 @@ func (s *Store) Start() {
 	s.wg.Go(s.applyLoop)
 	s.wg.Go(s.watch)
 	s.wg.Go(s.keepReach)
+	s.wg.Go(s.turnLog)
 	s.wg.Go(s.watchStall)
 }
 

@@ -27,7 +27,7 @@ const lacksTimeout = 2 * time.Second
 func (o mendOwners) Whole(ctx context.Context, h storage.Hole, since time.Time) bool {
 	v := o.n.members.View()
 	r := v.Live
-	if r == nil || !v.Ready {
+	if r == nil || !v.Ready || !v.Met { // it may have lost even the word of the others
 		return false
 	}
 	if len(r.Members()) < 2 || o.n.recovery.accept {

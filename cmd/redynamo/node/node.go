@@ -213,6 +213,7 @@ func (n *Node) buildStorage(context.Context) error {
 		FS: n.cfg.FS, Dir: n.cfg.FS.PathJoin(n.cfg.DataDir, "store"),
 		Fsync: n.cfg.Fsync, FsyncInterval: n.cfg.FsyncInterval,
 		MemTableBytes: n.cfg.MemTableBytes, BlockCacheBytes: n.cfg.BlockCache,
+		LogAge:       logAge(n.cfg.RestoreWindow),
 		MinFreeBytes: n.cfg.MinFree, MinFreePercent: n.cfg.MinFreePercent, StallLimit: n.cfg.StallLimit,
 		Fatal: func(err error) { n.fail(fmt.Errorf("storage: %w", err)) },
 		Cork:  &n.cork, Logger: n.cfg.Logger, Metrics: n.set,
@@ -238,6 +239,19 @@ func (n *Node) buildStorage(context.Context) error {
 		return 0
 	})
 	return nil
+}
+
+// logAge is how far a damaged log may take a node back: like an old copy of its
+// directory that is put back, so by no more than those may be old. The zero value is
+// the default of both. Without a window nothing is promised, and it is short.
+func logAge(window time.Duration) time.Duration {
+	switch {
+	case window == 0:
+		return 0
+	case window < 0:
+		return time.Hour
+	}
+	return max(window/4, time.Second)
 }
 
 func (n *Node) buildReplica(context.Context) error {
