@@ -268,6 +268,9 @@ func (c *simCluster) awaitEqual(h *history, keys []string, kind dropKind) {
 	if kind.restore || kind.rot {
 		patience += copyWindow
 	}
+	if kind.rot { // graves that were lost are as old as their rebuilding
+		patience += copyWindow
+	}
 	left := slices.Clone(keys)
 	for began := time.Now(); ; time.Sleep(10 * time.Second) {
 		var last []copyOf

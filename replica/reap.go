@@ -183,7 +183,7 @@ func (p *Reaper) collect(ctx context.Context) error {
 		rows = append(rows, graveRow{bytes.Clone(row), sinceMS(since) <= young})
 		return true
 	})
-	if err != nil {
+	if err != nil && !errors.Is(err, storage.ErrHole) { // that is told at the end; the Mender brings back what is missing
 		return err
 	}
 	for some := range slices.Chunk(rows, pacedGraves) {
@@ -229,6 +229,12 @@ func (p *Reaper) look(ctx context.Context, rows []graveRow) error {
 		rec, _, _, err := p.r.Read(key, 0)
 		if errors.Is(err, version.ErrCorrupt) {
 			continue // counted; nobody knows what it says
+		}
+		if errors.Is(err, ErrFenced) || err == nil && rec.Absent() {
+			if err := p.r.dropStray(key, hash); err != nil {
+				return err
+			}
+			continue
 		}
 		if err != nil {
 			return err
@@ -303,7 +309,7 @@ func (p *Reaper) drop(ctx context.Context, now time.Time) error {
 		}
 		err = p.r.reap(key, g)
 		end()
-		if err != nil {
+		if err != nil && !errors.Is(err, ErrFenced) && !errors.Is(err, version.ErrCorrupt) {
 			return err
 		}
 		p.mu.Lock()
@@ -449,6 +455,27 @@ func (r *Replica) reap(key string, g grave) error {
 	r.reaped.add(e.slot, e.keyPos, rec.WholeHash())
 	r.meters.reaped.Inc()
 	return nil
+}
+
+// dropStray removes the grave of a key without a record: damage took that, and the
+// grave was left behind when another node became the owner.
+func (r *Replica) dropStray(key []byte, hash uint32) error {
+	st := r.stripeOf(hash)
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if r.closed.Load() {
+		return storage.ErrClosed
+	}
+	e, err := r.lookupLocked(st, key, 0, hash)
+	if errors.Is(err, version.ErrCorrupt) {
+		return nil // it may come back
+	}
+	if err != nil || !e.rec.Absent() && !r.fenced(e.slot) {
+		return err
+	}
+	op := storage.RowOp{Key: storage.AppendGraveKey(nil, e.slot, e.keyPos, e.key), Delete: true}
+	_, err = r.store.Enqueue([]storage.RowOp{op}, false, nil)
+	return err
 }
 
 // bare reports whether a record holds no payload.

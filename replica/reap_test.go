@@ -574,3 +574,53 @@ func TestAProofEndsWithTheRingsThatItWasMadeUnder(t *testing.T) {
 		want(time.Minute, false)
 	})
 }
+
+// What is left in a partition that is another's now stands in nobody's way: a grave
+// whose record damage took, and one that was as good as dropped when the fence closed.
+func TestGravesOfAFencedPartitionHoldUpNoOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newReapRig(t, ReapConfig{})
+		graves := func() (n int) {
+			lo, hi := storage.AllGraves()
+			if err := x.store.Scan(lo, hi, func(_, _ []byte) bool { n++; return true }); err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+		stray := func(key string) {
+			op := storage.RowOp{Key: storage.AppendGraveKey(nil, ring.SlotOf([]byte(key)), ring.KeyHash([]byte(key)), []byte(key)), Value: make([]byte, 8)}
+			done := make(chan error, 1)
+			if _, err := x.store.Enqueue([]storage.RowOp{op}, true, func(err error) { done <- err }); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+		}
+		partition := func(key string) int { return x.partition(ring.SlotOf([]byte(key))) }
+		x.set(t, "moved", "v")
+		x.del(t, "moved")
+		stray("stray-here")
+		stray("stray-there")
+		if partition("moved") == partition("k") || partition("stray-there") == partition("k") || partition("stray-here") == partition("moved") {
+			t.Fatal("the keys are of one partition")
+		}
+		x.Fence(partition("stray-there"), true)
+		x.proof.set(func(f *fakeProof) { f.session = time.Now().Add(24 * time.Hour) })
+		time.Sleep(30 * time.Second) // seen, and not yet ripe
+		if x.reaper.Waiting() != 1 {
+			t.Fatalf("%d graves are waited for", x.reaper.Waiting())
+		}
+		x.Fence(partition("moved"), true)
+		x.set(t, "k", "v")
+		x.del(t, "k")
+		time.Sleep(time.Hour)
+		if x.held(t, "k") {
+			t.Error("a tombstone beside those graves is kept")
+		}
+		if n := graves(); n != 0 {
+			t.Errorf("%d graves are left", n)
+		}
+		x.stop()
+	})
+}
