@@ -57,6 +57,12 @@ var replicaMutants = []mutant{
 		sims:   "reap doom deletes",
 	},
 	{
+		name:   "reaper-stops-at-a-fence",
+		breaks: "a grave that was left in a partition of another node ends every look of the reaper (converge)",
+		edits:  []edit{{"replica/reap.go", "if errors.Is(err, ErrFenced) || err == nil && rec.Absent() {", "if err == nil && rec.Absent() {"}},
+		sims:   "storms",
+	},
+	{
 		name:   "reaped-in-another-state",
 		breaks: "what was proven of one state of a record drops another, live ones too (acked)",
 		edits:  []edit{{"replica/reap.go", "if err != nil || !bare(e.rec) || e.rec.WholeHash() != g.state {\n\t\treturn err", "if err != nil {\n\t\treturn err"}},
