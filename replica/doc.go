@@ -41,7 +41,8 @@
 // takes them out again, so that they are used once. After an unclean stop the
 // counters begin at zero and follow the changes from there, while Run counts a
 // snapshot taken before the first change; the sum is exact when it has ended,
-// and no write had to wait.
+// and no write had to wait. What damage hides from it is remembered, and counted
+// by the [Mender].
 //
 // A key counts while it has a payload, expired or not, as in Redis: the sweeper
 // takes payloads away a second after their time, and leaves the dot and its

@@ -100,7 +100,10 @@
 //
 // What the engine cannot notice is a log that ends too early: a file called REACH
 // beside it says how far the log was durable, and Open compares the two. A
-// directory that holds less still opens, and says so: see [Store.Lost].
+// directory that holds less still opens, and says so: see [Store.Lost]. What it
+// lacks is bounded: nothing is in the log alone for longer than Config.LogAge. And
+// whether there are other nodes that have it is noted beside the log, by
+// [Store.NoteCompany].
 //
 // Pending rows have a bound, and so has the time that opening takes. Where the
 // bound is reached commits wait, and writes are refused in the end. Reads never
