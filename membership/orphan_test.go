@@ -85,6 +85,30 @@ func TestWhoNeverHadCompanyGoesOnAloneWhateverItLost(t *testing.T) {
 	})
 }
 
+// What --accept-loss means here: the directory is not recovering, whatever it lost.
+func TestWhoGivesUpWhatItLostGoesOnAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		n, d := w.add(1), &directory{counts: counts{reached: 100}}
+		n.boot(d)
+		w.within(time.Minute, "it serves", func() bool { return n.m.View().Ready && n.m.View().Met })
+		n.crash()
+		n.store.company, d.recovering = true, true
+		n.boot(d)
+		time.Sleep(time.Minute)
+		if n.m.View().Met {
+			t.Error("it had company, and goes on without being told to")
+		}
+		n.crash()
+		d.recovering = false
+		n.boot(d)
+		w.within(10*time.Second, "it goes on", func() bool { return n.m.View().Ready && n.m.View().Met })
+		if n.store.Company() {
+			t.Error("it is alone, and its note says otherwise")
+		}
+	})
+}
+
 func TestTheLastMemberHasNoCompanyAnyMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
