@@ -21,6 +21,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -30,6 +31,12 @@ import (
 
 // tailBytes is how much of the output of a run that failed is shown.
 const tailBytes = 64 << 10
+
+// paddingEnv is the name of what each run of a task has more of than the one before.
+const (
+	paddingEnv   = "REDYNAMO_REPLAY_PADDING"
+	paddingBytes = 10_000
+)
 
 func main() {
 	r := &runner{}
@@ -111,12 +118,14 @@ func (r *runner) run(ctx context.Context) (bad int, err error) {
 	return bad, ctx.Err()
 }
 
-// repeat runs a task as often as asked for.
+// repeat runs a task as often as asked for, each time with more in its environment, so
+// that the heap begins elsewhere: what hangs on addresses is not the same run either.
 func (r *runner) repeat(ctx context.Context, t task) outcome {
 	o := outcome{task: t}
 	began := time.Now()
 	for i := range max(1, r.times) {
-		got := r.binary.Run(ctx, rerun.Run{Test: r.test, Seed: t.seed, Schedule: t.schedule, Timeout: r.timeout})
+		got := r.binary.Run(ctx, rerun.Run{Test: r.test, Seed: t.seed, Schedule: t.schedule, Timeout: r.timeout,
+			Env: []string{paddingEnv + "=" + strings.Repeat("x", i*paddingBytes)}})
 		switch {
 		case i == 0:
 			o.trace = got.Trace

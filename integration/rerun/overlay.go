@@ -14,11 +14,11 @@ import (
 // for which they have to be looked through again.
 var ErrMisfit = errors.New("the installed Go is not the one that the replay tier was written for")
 
-// An edit replaces one piece of text of a file of the runtime, which must be there
-// exactly once. Nothing of Go is kept here: the files are read from the installed
+// An edit replaces one piece of text of a file of the standard library, which must be
+// there exactly once. Nothing of Go is kept here: the files are read from the installed
 // Go, edited, and given to the compiler in their place.
 type edit struct {
-	file     string // below src/runtime
+	file     string // below src
 	old, new string
 }
 
@@ -41,19 +41,21 @@ type edit struct {
 //   - Who waits for a Mutex waits durably: its holder may sleep in virtual time.
 //   - A goroutine of a bubble that becomes ready takes a place in the queue that the
 //     schedule draws, if the schedule is not 0.
+//   - A context cancels its children in the order in which they came, which is that of a
+//     map with pointers for keys otherwise.
 var edits = []edit{
-	{"rand.go", "\tglobalRand.state.Init(*seed)\n", `	for i := range seed {
+	{"runtime/rand.go", "\tglobalRand.state.Init(*seed)\n", `	for i := range seed {
 		seed[i] = byte(i + 1)
 	}
 	globalRand.state.Init(*seed)
 `},
-	{"rand.go", "func rand() uint64 {\n", `func rand() uint64 {
+	{"runtime/rand.go", "func rand() uint64 {\n", `func rand() uint64 {
 	if getg().bubble != nil {
 		return replayDraw(&replayRandom)
 	}
 `},
-	{"rand.go", "\t\"internal/runtime/math\"\n", "\t\"internal/runtime/math\"\n\t\"internal/strconv\"\n"},
-	{"rand.go", "func randinit() {\n", `// replayRandom and replayOrder are the states of two generators: of what goroutines
+	{"runtime/rand.go", "\t\"internal/runtime/math\"\n", "\t\"internal/runtime/math\"\n\t\"internal/strconv\"\n"},
+	{"runtime/rand.go", "func randinit() {\n", `// replayRandom and replayOrder are the states of two generators: of what goroutines
 // draw, and of their places in the queue. replayShuffles says that places are drawn.
 var (
 	replayRandom, replayOrder uint64
@@ -117,8 +119,8 @@ func replayPlace(pp *p) {
 
 func randinit() {
 `},
-	{"proc.go", "\tif pp.schedtick%61 == 0 && !sched.runq.empty() {\n", "\tif false {\n"},
-	{"proc.go", "\tif !lockheld {\n\t\tlock(&sched.lock)\n\t}\n\tif pp == nil {\n", `	if !lockheld {
+	{"runtime/proc.go", "\tif pp.schedtick%61 == 0 && !sched.runq.empty() {\n", "\tif false {\n"},
+	{"runtime/proc.go", "\tif !lockheld {\n\t\tlock(&sched.lock)\n\t}\n\tif pp == nil {\n", `	if !lockheld {
 		for i := 0; i < 40 && sched.nmidle == 0; i++ {
 			usleep(500)
 		}
@@ -126,18 +128,18 @@ func randinit() {
 	}
 	if pp == nil {
 `},
-	{"proc.go", "\tgoenvs()\n", "\tgoenvs()\n\treplaySchedule()\n"},
-	{"proc.go", "func retake(now int64) uint32 {\n", `func retake(now int64) uint32 {
+	{"runtime/proc.go", "\tgoenvs()\n", "\tgoenvs()\n\treplaySchedule()\n"},
+	{"runtime/proc.go", "func retake(now int64) uint32 {\n", `func retake(now int64) uint32 {
 	if now != 0 {
 		return 0
 	}
 `},
-	{"proc.go", "\tif randomizeScheduler && next && randn(2) == 0 {\n", `	if replayShuffles && gp.bubble != nil {
+	{"runtime/proc.go", "\tif randomizeScheduler && next && randn(2) == 0 {\n", `	if replayShuffles && gp.bubble != nil {
 		next = false
 	}
 	if randomizeScheduler && next && randn(2) == 0 {
 `},
-	{"proc.go", `		atomic.StoreRel(&pp.runqtail, t+1) // store-release, makes the item available for consumption
+	{"runtime/proc.go", `		atomic.StoreRel(&pp.runqtail, t+1) // store-release, makes the item available for consumption
 		return
 	}
 	if runqputslow(pp, gp, h, t) {
@@ -149,17 +151,27 @@ func randinit() {
 	}
 	if runqputslow(pp, gp, h, t) {
 `},
-	{"select.go", "\t\tj := cheaprandn(uint32(norder + 1))\n", "\t\tj := replayBelow(uint32(norder + 1))\n"},
-	{"time.go", "\t\t\tt.rand = cheaprand()\n", "\t\t\tt.rand = replayBelow(^uint32(0))\n"},
-	{"sema.go", "func internal_sync_nanotime() int64 {\n", `func internal_sync_nanotime() int64 {
+	{"runtime/select.go", "\t\tj := cheaprandn(uint32(norder + 1))\n", "\t\tj := replayBelow(uint32(norder + 1))\n"},
+	{"runtime/time.go", "\t\t\tt.rand = cheaprand()\n", "\t\t\tt.rand = replayBelow(^uint32(0))\n"},
+	{"runtime/sema.go", "func internal_sync_nanotime() int64 {\n", `func internal_sync_nanotime() int64 {
 	if getg().bubble != nil {
 		return getg().bubble.now
 	}
 `},
-	{"runtime2.go", "var isIdleInSynctest = [len(waitReasonStrings)]bool{\n", `var isIdleInSynctest = [len(waitReasonStrings)]bool{
+	{"runtime/runtime2.go", "var isIdleInSynctest = [len(waitReasonStrings)]bool{\n", `var isIdleInSynctest = [len(waitReasonStrings)]bool{
 	waitReasonSyncMutexLock: true,
 	waitReasonSyncRWMutexRLock: true,
 	waitReasonSyncRWMutexLock: true,
+`},
+	{"context/context.go", "\tchildren map[canceler]struct{} // set", `	replayKids []canceler // all that there ever were
+	children map[canceler]struct{} // set`},
+	{"context/context.go", "\t\t\tp.children[child] = struct{}{}\n", `			p.children[child] = struct{}{}
+			p.replayKids = append(p.replayKids, child)
+`},
+	{"context/context.go", "\tfor child := range c.children {\n", `	for _, child := range c.replayKids {
+		if _, ok := c.children[child]; !ok {
+			continue
+		}
 `},
 }
 
@@ -179,7 +191,7 @@ func apply(file, text string, edits []edit) (string, error) {
 func overlay(root, dir string) (string, error) {
 	replace := map[string]string{}
 	for _, file := range files() {
-		from := filepath.Join(root, "src", "runtime", file)
+		from := filepath.Join(root, "src", filepath.FromSlash(file))
 		b, err := os.ReadFile(from)
 		if err != nil {
 			return "", fmt.Errorf("%w: %w", ErrMisfit, err)
@@ -188,7 +200,7 @@ func overlay(root, dir string) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		to := filepath.Join(dir, file)
+		to := filepath.Join(dir, strings.ReplaceAll(file, "/", "_"))
 		if err := os.WriteFile(to, []byte(text), 0o600); err != nil {
 			return "", err
 		}

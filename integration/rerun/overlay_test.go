@@ -33,7 +33,7 @@ func TestEditsFitTheInstalledGo(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, file := range files() {
-		from := filepath.Join(root, "src", "runtime", file)
+		from := filepath.Join(root, "src", filepath.FromSlash(file))
 		was, err := os.ReadFile(from)
 		if err != nil {
 			t.Fatal(err)

@@ -1,10 +1,13 @@
 package rpc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,7 +26,8 @@ type Server struct {
 
 	mu struct {
 		sync.Mutex
-		conns map[net.Conn]struct{} // accepted and not closed
+		conns map[net.Conn]uint64 // accepted and not closed, each with its number
+		taken uint64              // how many were accepted
 
 		refusedLogged time.Time // of the last log line about a refused connection
 		refusedSilent int       // refused without one since then
@@ -37,7 +41,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{cfg: cfg, ages: agesOf(cfg.MessageAge), epoch: time.Now(), count: newServerCounters(cfg.Metrics)}
-	s.mu.conns = make(map[net.Conn]struct{})
+	s.mu.conns = make(map[net.Conn]uint64)
 	return s, nil
 }
 
@@ -105,7 +109,8 @@ func (s *Server) register(ctx context.Context, conn net.Conn) bool {
 	if ctx.Err() != nil || len(s.mu.conns) >= s.cfg.MaxConns {
 		return false
 	}
-	s.mu.conns[conn] = struct{}{}
+	s.mu.taken++
+	s.mu.conns[conn] = s.mu.taken
 	return true
 }
 
@@ -116,13 +121,12 @@ func (s *Server) unregister(conn net.Conn) {
 	_ = conn.Close() // a second close does no harm
 }
 
-// closeAll closes every connection, which ends its reader.
+// closeAll closes every connection, the oldest first, which ends its reader.
 func (s *Server) closeAll() {
 	s.mu.Lock()
-	conns := make([]net.Conn, 0, len(s.mu.conns))
-	for conn := range s.mu.conns {
-		conns = append(conns, conn)
-	}
+	conns := slices.SortedFunc(maps.Keys(s.mu.conns), func(a, b net.Conn) int {
+		return cmp.Compare(s.mu.conns[a], s.mu.conns[b])
+	})
 	s.mu.Unlock()
 	for _, conn := range conns {
 		_ = conn.Close() // nobody is left to be told
