@@ -66,7 +66,8 @@
 // # Joining later
 //
 // A node that adopted an established cluster asks Config.Admit and then adds its
-// record, as an administrator would. Its flags for constants give way, with a
+// record, as an administrator would, but not before a member has told it the state of
+// now: it may have been a member for long, and its disk have lost that. Its flags for constants give way, with a
 // warning. Package epoch says how the ring changes then, and when the node is ready.
 // A founder and its first records go through the same: all rings of a cluster stand
 // above an empty one.

@@ -139,3 +139,43 @@ func TestWhoLostItsClusterCreatesNoOther(t *testing.T) {
 		t.Errorf("with seeds: met %v, established %v", v.Met, v.Established)
 	}
 }
+
+func TestWhoLostThatItIsAMemberDoesNotBecomeOneAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		for i, seeds := range [][]int{nil, {0}, {0}} {
+			w.add(1, seeds...).boot(&directory{counts: counts{reached: 100}})
+			w.within(time.Minute, "it is a member", func() bool { return settled(i+1, w.nodes...) })
+		}
+		loser, d := w.nodes[2], &directory{counts: counts{number: 1, reached: 100}}
+		epoch := loser.m.View().Ring.Epoch()
+		tried := 0
+		for _, blob := range loser.store.blobs {
+			s, err := decodeState(blob)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !s.Established || s.member(loser.cfg.ID) {
+				continue
+			}
+			tried++
+			loser.crash()
+			loser.store.blob, d.recovering = blob, true
+			w.net.Mute(loser.host, true)
+			time.Sleep(10 * time.Second) // for what was on its way
+			loser.boot(d)
+			time.Sleep(10 * time.Second)
+			if self, _ := loser.m.View().Node(loser.cfg.ID); self.Member {
+				t.Errorf("state %d: it took itself for a member before it had heard of others", tried)
+			}
+			w.net.Mute(loser.host, false)
+			w.within(time.Minute, "all are one cluster", func() bool { return united(w.nodes...) })
+			if now := loser.m.View().Ring.Epoch(); now != epoch {
+				t.Errorf("state %d: the ring is %v now, and was %v", tried, now, epoch)
+			}
+		}
+		if tried == 0 {
+			t.Error("no state of a node that knows a cluster and is no member of it")
+		}
+	})
+}

@@ -350,7 +350,7 @@ func (l *loop) seekAdmission(ctx context.Context, now time.Time) error {
 		l.due.admit = time.Time{}
 		return nil
 	}
-	if l.asking || now.Before(l.due.admit) {
+	if l.asking || now.Before(l.due.admit) || !l.heardMember() {
 		return nil
 	}
 	if l.cfg.Admit == nil {
@@ -362,6 +362,19 @@ func (l *loop) seekAdmission(ctx context.Context, now time.Time) error {
 	l.asking = true
 	l.tasks.Go(func() { l.answers <- l.cfg.Admit(ctx, view) })
 	return nil
+}
+
+// heardMember reports whether a member has told this run its state. A disk that was put
+// back, or damaged, may know the cluster of a time before this node entered it: who then
+// adds itself again replaces its record in the ring, which is a change for nothing, and
+// all have to wait for each other.
+func (l *loop) heardMember() bool {
+	for id := range l.heard {
+		if l.state.member(id) {
+			return true
+		}
+	}
+	return false
 }
 
 // answered takes the answer to the question of admission.
