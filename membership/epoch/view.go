@@ -188,10 +188,15 @@ func (v *View) Stale(from ring.NodeID, st Stamp, read bool) bool {
 	if !slices.Contains(v.known, st.Target) && !v.Behind(st) {
 		return true
 	}
-	if read && st.Base != v.floor && st.Base.Sum <= v.floor.Sum {
+	if read && st.Base.Sum <= v.floor.Sum && !v.live(st.Base) { // of equal sums one may be above the other
 		return true
 	}
 	return read && slices.ContainsFunc(v.below, func(e *Epoch) bool { return e.id == st.Base && e.left(from) })
+}
+
+// live reports whether an epoch is among this node's live ones.
+func (v *View) live(id ID) bool {
+	return slices.Contains(v.known, id) || slices.ContainsFunc(v.below, func(e *Epoch) bool { return e.id == id })
 }
 
 // Behind reports whether a message may go by a target that this node has not heard of: it
