@@ -224,12 +224,12 @@ func (r *Replica) recountOnce(ctx context.Context, slots []ring.Slot) (changed [
 
 // countSkipped counts what could not be read before, if it can be now. A hole counts
 // as read: when it ends, its rows are counted anew.
-func (r *Replica) countSkipped(ctx context.Context) error {
-	slots, hints := r.tally.skipped.left()
+func (m *Mender) countSkipped(ctx context.Context) error {
+	slots, hints := m.r.tally.skipped.left()
 	var left []slotRange
 	var failed error
 	for _, s := range slots {
-		restless, err := r.recount(ctx, s.first, s.last)
+		restless, err := m.r.recount(ctx, s.first, s.last)
 		if err != nil {
 			failed, left = err, append(left, s)
 		}
@@ -238,10 +238,10 @@ func (r *Replica) countSkipped(ctx context.Context) error {
 		}
 	}
 	if hints {
-		err := r.recountHints(ctx)
-		failed, hints = errors.Join(failed, err), err != nil
+		counted, err := m.countHints(ctx)
+		failed, hints = errors.Join(failed, err), !counted
 	}
-	r.tally.skipped.leave(left, hints)
+	m.r.tally.skipped.leave(left, hints)
 	return failed
 }
 

@@ -89,19 +89,31 @@ func (a *hintAccount) changed() uint64 {
 	return a.mu.changes
 }
 
-// set makes the account what was counted, unless it has changed meanwhile, and answers
+// set makes an account what was counted, unless it has changed meanwhile, and answers
 // how many rows fewer that is.
-func (a *hintAccount) set(changes uint64, rows, bytes int64) (lost int64, ok bool) {
+func (b *hintBook) set(target ring.NodeID, changes uint64, rows, bytes int64) (lost int64, ok bool) {
+	lost, first, ok := b.account(target).set(changes, rows, bytes, b.now())
+	if first && b.first != nil {
+		b.first(target)
+	}
+	return lost, ok
+}
+
+func (a *hintAccount) set(changes uint64, rows, bytes int64, now time.Time) (lost int64, first, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.mu.changes != changes {
-		return 0, false
+		return 0, false, false
 	}
-	lost = a.mu.rows - rows
-	if a.mu.rows, a.mu.bytes = rows, bytes; rows == 0 {
+	lost, first = a.mu.rows-rows, a.mu.rows <= 0 && rows > 0
+	a.mu.rows, a.mu.bytes = rows, bytes
+	switch {
+	case rows == 0:
 		a.mu.since = time.Time{}
+	case a.mu.since.IsZero():
+		a.mu.since = now
 	}
-	return lost, true
+	return lost, first, true
 }
 
 // total returns what is kept now.

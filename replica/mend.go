@@ -48,7 +48,8 @@ type Owners interface {
 const (
 	// mendInterval is the pause between two looks at the holes.
 	mendInterval = time.Second
-	// askAgain is the time after which an exchange for a hole is asked for again.
+	// askAgain is the time after which an exchange for a hole is asked for again, and
+	// hints are counted again that did not rest.
 	askAgain = 10 * time.Second
 )
 
@@ -57,6 +58,7 @@ type Mender struct {
 	r      *Replica
 	owners Owners
 	known  []mending
+	hints  time.Time // when they were counted in vain: some account never rested
 }
 
 // mending is a hole of own rows whose digests are those of the rows that are left.
@@ -80,7 +82,7 @@ func (m *Mender) step(ctx context.Context) error {
 	if !m.r.tally.ready() {
 		return nil
 	}
-	failed := m.r.countSkipped(ctx) // what is mended can be counted later
+	failed := m.countSkipped(ctx) // what is mended can be counted later
 	holes := m.r.store.Holes()
 	if len(holes) == 0 {
 		return failed
@@ -119,7 +121,7 @@ func (m *Mender) step(ctx context.Context) error {
 func (m *Mender) mend(ctx context.Context, h storage.Hole, known *[]mending) (ended bool, err error) {
 	switch h.Kind() {
 	case storage.HintRows:
-		return true, m.r.recountHints(ctx)
+		return m.countHints(ctx)
 	case storage.ExpiryRows:
 		return true, m.r.reindex(ctx, h, 0, ring.Slots-1)
 	case storage.GraveRows:
@@ -296,24 +298,36 @@ func (r *Replica) reindexKey(key []byte, h storage.Hole) error {
 	return err
 }
 
-// recountHints sets the accounts of hints from the rows that are left.
-func (r *Replica) recountHints(ctx context.Context) error {
-	for _, target := range r.hints.targets() {
-		if err := r.recountAccount(ctx, target); err != nil {
-			return err
+// countHints sets the accounts of hints from the rows that are left, and reports whether
+// all are set. One that changed all the time is tried again later, not at once: each try
+// reads all that is kept for its target.
+func (m *Mender) countHints(ctx context.Context) (counted bool, err error) {
+	if time.Since(m.hints) < askAgain {
+		return false, nil
+	}
+	m.hints = time.Time{}
+	for _, target := range m.r.hints.targets() {
+		rested, err := m.r.recountAccount(ctx, target)
+		if err != nil {
+			return false, err
+		}
+		if !rested {
+			m.r.cfg.Logger.Warn("replica: hints change too fast to be counted anew", "target", target)
+			m.hints = time.Now()
 		}
 	}
-	return nil
+	return m.hints.IsZero(), nil
 }
 
-// recountAccount does that for one target. See recount.
-func (r *Replica) recountAccount(ctx context.Context, target ring.NodeID) error {
+// recountAccount sets the account of one target, unless it changes all the time. See
+// recount.
+func (r *Replica) recountAccount(ctx context.Context, target ring.NodeID) (rested bool, err error) {
 	a := r.hints.account(target)
 	lo, hi := storage.HintRange(uint64(target), 0, 0)
 	for range recountTries {
 		changes := a.changed()
 		if err := r.drained(ctx); err != nil {
-			return err
+			return false, err
 		}
 		rows, size := int64(0), int64(0)
 		err := r.store.Scan(lo, hi, func(row, value []byte) bool {
@@ -321,16 +335,15 @@ func (r *Replica) recountAccount(ctx context.Context, target ring.NodeID) error 
 			return true
 		})
 		if err != nil && !errors.Is(err, storage.ErrHole) {
-			return err
+			return false, err
 		}
-		if lost, ok := a.set(changes, rows, size); ok {
+		if lost, ok := r.hints.set(target, changes, rows, size); ok {
 			if lost > 0 {
 				r.meters.lostHints.Add(int(lost))
 				r.cfg.Logger.Error("replica: hints were lost to damage", "target", target, "hints", lost)
 			}
-			return nil
+			return true, nil
 		}
 	}
-	r.cfg.Logger.Error("replica: hints may have been lost to damage, and change too fast to be counted anew", "target", target)
-	return nil
+	return false, nil
 }

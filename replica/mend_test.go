@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -269,6 +271,9 @@ func TestWhatCannotBeReadAfterACrashIsCountedOnceItCan(t *testing.T) {
 			}
 			h.do(t, fmt.Sprint("k", i), 0, op)
 			h.do(t, fmt.Sprint("k", i), 9, version.Op{Kind: version.OpSet, Value: []byte("hint")})
+			if i%10 == 0 {
+				h.do(t, fmt.Sprint("k", i), 11, version.Op{Kind: version.OpSet, Value: []byte("hint")})
+			}
 		}
 		h, s, rows := settled(t, h, disk, keys)
 		// Killed: no tallies are left, and all rows are in tables.
@@ -279,7 +284,16 @@ func TestWhatCannotBeReadAfterACrashIsCountedOnceItCan(t *testing.T) {
 		h.rot(t, 30000)
 		s = openStore(t, h.disk, func(c *storage.Config) { c.BlockCacheBytes = 1 << 10 })
 		s.Start()
-		h = hostOn(t, s, h.disk, 8, func(c *Config) { c.CacheBytes = 1 })
+		told := map[ring.NodeID]int{}
+		var telling sync.Mutex
+		h = hostOn(t, s, h.disk, 8, func(c *Config) {
+			c.CacheBytes = 1
+			c.OnHint = func(target ring.NodeID) {
+				telling.Lock()
+				defer telling.Unlock()
+				told[target]++
+			}
+		})
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 2)
 		go func() { ended <- h.Run(ctx) }()
@@ -308,8 +322,11 @@ func TestWhatCannotBeReadAfterACrashIsCountedOnceItCan(t *testing.T) {
 		if st.Expires != keys/2 || len(c.orphans) > 0 {
 			t.Errorf("%d payloads with an expiry are counted, want %d; index: %v", st.Expires, keys/2, c.orphans)
 		}
-		if st.Hints != c.hints[9].Rows || st.HintBytes != c.hints[9].Bytes || st.Hints == 0 {
-			t.Errorf("%d hints of %d bytes are counted, %+v are there", st.Hints, st.HintBytes, c.hints[9])
+		if st.Hints != c.hints[9].Rows+c.hints[11].Rows || st.HintBytes != c.hints[9].Bytes+c.hints[11].Bytes || c.hints[9].Rows == 0 || c.hints[11].Rows == 0 {
+			t.Errorf("%d hints of %d bytes are counted, %+v are there", st.Hints, st.HintBytes, c.hints)
+		}
+		if told[11] == 0 {
+			t.Error("nobody was told that there are hints which the damage hid")
 		}
 		cancel()
 		if err := errors.Join(<-ended, <-ended, owners.err); err != nil {
@@ -317,6 +334,49 @@ func TestWhatCannotBeReadAfterACrashIsCountedOnceItCan(t *testing.T) {
 		}
 		h.close(t)
 	})
+}
+
+// What changes all the time cannot be counted. That is tried again, but not at once.
+func TestHintsThatNeverRestAreCountedLater(t *testing.T) {
+	h := newHost(t, vfs.NewCrashableMem(), 5, nil)
+	defer h.close(t)
+	h.do(t, "k", 9, version.Op{Kind: version.OpSet, Value: []byte("hint")})
+	h.hints.change(9, 0, 40) // a row that is not there
+	h.tally.skipped.addHints()
+	m := NewMender(h.Replica, nil)
+	// A change is always queued before what the counting waits for.
+	var stop atomic.Bool
+	stopped := make(chan error, 1)
+	var next func(error)
+	next = func(err error) {
+		if err != nil || stop.Load() {
+			stopped <- err
+			return
+		}
+		if _, err := h.store.Enqueue(nil, false, next); err != nil {
+			stopped <- err
+		}
+		h.hints.change(9, 40, 40)
+	}
+	next(nil)
+	err := m.countSkipped(t.Context())
+	stop.Store(true)
+	if err := <-stopped; err != nil {
+		t.Fatal(err)
+	}
+	if _, hints := h.tally.skipped.left(); err != nil || !hints {
+		t.Fatalf("hints that never rested count as counted: %v", err)
+	}
+	if err := m.countSkipped(t.Context()); err != nil || h.Stats().Hints != 2 {
+		t.Errorf("they were counted again at once: %v", err)
+	}
+	m.hints = time.Now().Add(-askAgain)
+	if err := m.countSkipped(t.Context()); err != nil || h.Stats().Hints != 1 {
+		t.Errorf("%d hints are counted, want one: %v", h.Stats().Hints, err)
+	}
+	if _, hints := h.tally.skipped.left(); hints {
+		t.Error("hints that were counted are still to be counted")
+	}
 }
 
 func TestDamageIsPassedOverInFewLooks(t *testing.T) {
