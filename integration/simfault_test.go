@@ -35,8 +35,8 @@ import (
 // rows.
 
 const (
-	healTime      = 15 * time.Second // to notice that all is well again
-	homeTime      = time.Minute      // to deliver all hints after that; some wait out a pause
+	healTime      = lateMost + 5*time.Second // to notice that all is well again, once the last late packet has come
+	homeTime      = time.Minute              // to deliver all hints after that; some wait out a pause
 	faultNodes    = 5
 	tightBudget   = 1 << 10 // of every fourth run: a few hints
 	sharedClients = 6
