@@ -191,8 +191,20 @@ var epochMutants = []mutant{
 	{
 		name:   "old-reads-not-refused",
 		breaks: "a read by rings that are over is answered by nodes that may have dropped their rows (acked)",
-		edits:  []edit{{"membership/epoch/view.go", "if read && st.Base != v.floor && st.Base.Sum <= v.floor.Sum {\n\t\treturn true", "if read && st.Base != v.floor && st.Base.Sum <= v.floor.Sum {\n\t\treturn false"}},
+		edits:  []edit{{"membership/epoch/view.go", "if read && st.Base.Sum <= v.floor.Sum && !v.live(st.Base) {", "if false && !v.live(st.Base) {"}},
 		sims:   "delayed shrinks replaced grows",
+	},
+	{
+		name:   "live-epoch-of-equal-sum-refused",
+		breaks: "reads of the first node to go by a ring are refused until all do, if its sum is that of the one before (plain clients)",
+		edits:  []edit{{"membership/epoch/view.go", "&& !v.live(st.Base) {", "&& st.Base != v.floor {"}},
+		sims:   "faults",
+	},
+	{
+		name:   "added-before-heard",
+		breaks: "a member whose disk has lost that it is one changes the ring for nothing, and all wait (plain clients)",
+		edits:  []edit{{"membership/run.go", " || !l.heardMember() {", " {"}},
+		sims:   "faults",
 	},
 	{
 		name:   "forgotten-not-refused",

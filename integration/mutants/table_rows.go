@@ -195,7 +195,13 @@ var diskMutants = []mutant{
 	{
 		name:   "skipped-rows-stay-uncounted",
 		breaks: "what could not be read after a crash is never counted (plain clients)",
-		edits:  []edit{{"replica/mend.go", "failed := m.r.countSkipped(ctx) //", "var failed error //"}},
+		edits:  []edit{{"replica/mend.go", "failed := m.countSkipped(ctx) //", "var failed error //"}},
+		sims:   "faults",
+	},
+	{
+		name:   "restless-hints-counted",
+		breaks: "hints that changed while they were counted pass for counted (plain clients)",
+		edits:  []edit{{"replica/mend.go", "return m.hints.IsZero(), nil", "return true, nil"}},
 		sims:   "faults",
 	},
 	{
