@@ -121,7 +121,13 @@ func (m *Mender) step(ctx context.Context) error {
 func (m *Mender) mend(ctx context.Context, h storage.Hole, known *[]mending) (ended bool, err error) {
 	switch h.Kind() {
 	case storage.HintRows:
-		return m.countHints(ctx)
+		// A change of the ring waits for the end of the hole, which must not wait for
+		// hints that never rest: what is kept for a dead node does not.
+		counted, err := m.countHints(ctx)
+		if !counted {
+			m.r.tally.skipped.addHints()
+		}
+		return true, err
 	case storage.ExpiryRows:
 		return true, m.r.reindex(ctx, h, 0, ring.Slots-1)
 	case storage.GraveRows:

@@ -360,12 +360,21 @@ func TestHintsThatNeverRestAreCountedLater(t *testing.T) {
 	}
 	next(nil)
 	err := m.countSkipped(t.Context())
+	_, skipped := h.tally.skipped.left()
+	h.tally.skipped.leave(nil, false)
+	var hole storage.Hole
+	hole.Lo, hole.Hi = storage.AllHints()
+	m.hints = time.Time{}
+	ended, holeErr := m.mend(t.Context(), hole, new([]mending))
 	stop.Store(true)
 	if err := <-stopped; err != nil {
 		t.Fatal(err)
 	}
-	if _, hints := h.tally.skipped.left(); err != nil || !hints {
+	if err != nil || !skipped {
 		t.Fatalf("hints that never rested count as counted: %v", err)
+	}
+	if _, hints := h.tally.skipped.left(); holeErr != nil || !ended || !hints {
+		t.Fatalf("a hole of hints that never rest ends: %v, and they are to be counted later: %v; %v", ended, hints, holeErr)
 	}
 	if err := m.countSkipped(t.Context()); err != nil || h.Stats().Hints != 2 {
 		t.Errorf("they were counted again at once: %v", err)
