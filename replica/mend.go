@@ -49,8 +49,11 @@ const (
 	// mendInterval is the pause between two looks at the holes.
 	mendInterval = time.Second
 	// askAgain is the time after which an exchange for a hole is asked for again, and
-	// hints are counted again that did not rest.
+	// hints are counted again that did not rest, at the earliest.
 	askAgain = 10 * time.Second
+	// countPause is the pause before that, in times of what the counting took: a
+	// twentieth of the time goes to it, however much is kept.
+	countPause = 19
 )
 
 // Mender fills the holes of a Replica.
@@ -58,7 +61,7 @@ type Mender struct {
 	r      *Replica
 	owners Owners
 	known  []mending
-	hints  time.Time // when they were counted in vain: some account never rested
+	hints  time.Time // are not counted again before this: some account never rested
 }
 
 // mending is a hole of own rows whose digests are those of the rows that are left.
@@ -308,10 +311,11 @@ func (r *Replica) reindexKey(key []byte, h storage.Hole) error {
 // all are set. One that changed all the time is tried again later, not at once: each try
 // reads all that is kept for its target.
 func (m *Mender) countHints(ctx context.Context) (counted bool, err error) {
-	if time.Since(m.hints) < askAgain {
+	began := time.Now()
+	if began.Before(m.hints) {
 		return false, nil
 	}
-	m.hints = time.Time{}
+	restless := false
 	for _, target := range m.r.hints.targets() {
 		rested, err := m.r.recountAccount(ctx, target)
 		if err != nil {
@@ -319,10 +323,13 @@ func (m *Mender) countHints(ctx context.Context) (counted bool, err error) {
 		}
 		if !rested {
 			m.r.cfg.Logger.Warn("replica: hints change too fast to be counted anew", "target", target)
-			m.hints = time.Now()
+			restless = true
 		}
 	}
-	return m.hints.IsZero(), nil
+	if restless {
+		m.hints = time.Now().Add(max(askAgain, countPause*time.Since(began)))
+	}
+	return !restless, nil
 }
 
 // recountAccount sets the account of one target, unless it changes all the time. See
