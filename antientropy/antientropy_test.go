@@ -8,10 +8,10 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/redynamo/redynamo/antientropy/merkle"
+	"github.com/redynamo/redynamo/integration/bubble"
 	"github.com/redynamo/redynamo/membership/ring"
 )
 
@@ -29,7 +29,7 @@ func TestOneExchangeMakesBothSidesEqualAndMovesOnlyWhatDiffers(t *testing.T) {
 	for range 20 {
 		seed := rand.Uint64()
 		rng := rand.New(rand.NewPCG(seed, 1))
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			a, b := pair(t, Config{RowBytes: 1 + rng.IntN(100), ListKeys: 1 + rng.IntN(50), CellBatch: 1 + rng.IntN(20)})
 			pulls, pushes := 0, 0
 			for i := range 300 {
@@ -75,7 +75,7 @@ func TestOneExchangeMakesBothSidesEqualAndMovesOnlyWhatDiffers(t *testing.T) {
 }
 
 func TestEqualSidesReadNoRows(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		a, b := pair(t, Config{})
 		for i := range 1000 {
 			a.put(fmt.Sprint("k", i), 1)
@@ -93,7 +93,7 @@ func TestEqualSidesReadNoRows(t *testing.T) {
 // TestOnlyWholeSessionsTellOfContexts has rows with equal values of which one side, or
 // each, knows more of the past.
 func TestOnlyWholeSessionsTellOfContexts(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		a, b := pair(t, Config{ListKeys: 10, CellBatch: 7})
 		key := func(i int) string { return fmt.Sprintf("%s%d", []string{"k", "@"}[i%2], i) }
 		for i := range 100 {
@@ -140,7 +140,7 @@ func TestOnlyWholeSessionsTellOfContexts(t *testing.T) {
 
 // TestPeerThatCannotTellOfContextsIsAskedForRows: it answers the state hashes of a turn.
 func TestPeerThatCannotTellOfContextsIsAskedForRows(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		a, b := pair(t, Config{})
 		b.deaf = true
 		a.put("here", 1, past+1)
@@ -157,7 +157,7 @@ func TestPeerThatCannotTellOfContextsIsAskedForRows(t *testing.T) {
 }
 
 func TestWritesUnderWayAreNotMoved(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		a, b := pair(t, Config{Settle: time.Second})
 		a.put("k", 1)
 		time.AfterFunc(500*time.Millisecond, func() { b.put("k", 1) }) // it was on its way
@@ -168,7 +168,7 @@ func TestWritesUnderWayAreNotMoved(t *testing.T) {
 }
 
 func TestDeliveriesWaitForCredit(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		a, b := pair(t, Config{RowBytes: 10, Settle: time.Millisecond})
 		for i := range 50 {
 			a.put(fmt.Sprint("k", i), 1)
@@ -209,7 +209,7 @@ func TestRowsAreReadAfterTheWaitAndNotBefore(t *testing.T) {
 // piece is about as large as it may be, once it is known how full the cells are.
 func TestAnExchangeIsMadeOfSmallPieces(t *testing.T) {
 	for _, listKeys := range []int{4, 20, 200} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			begun, ended := 0, 0
 			a, b := pair(t, Config{RowBytes: 500, ListKeys: listKeys, Pace: func(context.Context) (func(time.Duration), error) {
 				if begun++; begun != ended+1 {
@@ -262,7 +262,7 @@ func TestAnExchangeIsMadeOfSmallPieces(t *testing.T) {
 // TestWaitingForThePeerIsNoWorkOfThisNode has every answer take a second of virtual
 // time, in which this side does nothing else that takes any.
 func TestWaitingForThePeerIsNoWorkOfThisNode(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		busy, pieces := time.Duration(0), 0
 		a, b := pair(t, Config{Settle: time.Nanosecond, Pace: func(context.Context) (func(time.Duration), error) {
 			began := time.Now()
@@ -282,7 +282,7 @@ func TestWaitingForThePeerIsNoWorkOfThisNode(t *testing.T) {
 
 func TestRowsThatWereFetchedLongAgoAreNotMerged(t *testing.T) {
 	for took, merged := range map[time.Duration]bool{time.Second: true, time.Hour: false} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			a, b := pair(t, Config{Settle: time.Nanosecond})
 			b.put("k", 1)
 			b.answers = took // and this side is not there to see its deadline pass
@@ -295,7 +295,7 @@ func TestRowsThatWereFetchedLongAgoAreNotMerged(t *testing.T) {
 }
 
 func TestSessionsAreProofsForBothSidesAndOnlyWhenTheySucceed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		a, b := pair(t, Config{})
 		p := a.world.ring.Partition(9)
 		none := func(when string) {
@@ -370,7 +370,7 @@ func TestSessionOfAnotherRingOrWithoutBeginningProvesNothing(t *testing.T) {
 // The end of a session that nobody waits for any more may come when the next one
 // has begun. It says nothing of what happened between the two beginnings.
 func TestLateEndOfASessionProvesOnlyWhatItCompared(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 3, Config{})
 		x, s := w.hosts[1].x, Session{Epoch: w.ring.Epoch(), Last: ring.Slots - 1}
 		first := time.Now()
@@ -399,7 +399,7 @@ func TestLateEndOfASessionProvesOnlyWhatItCompared(t *testing.T) {
 // A session is given up when the one who began it is told to stop, as happens whenever
 // the ring changes again in a change. Nobody may have to wait for that.
 func TestASessionThatIsGivenUpIsInNobodysWay(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 3, Config{})
 		a, b, c := w.hosts[1], w.hosts[2], w.hosts[3]
 		a.put("k", 1)
@@ -446,7 +446,7 @@ func TestASessionGoesByTheEpochsOfItsBeginning(t *testing.T) {
 			a.live = ring.NewLive(r)
 		}, nil, false},
 	} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			a, b := pair(t, Config{})
 			a.put("k", 1)
 			b.put("l", 1)
@@ -476,7 +476,7 @@ func TestASessionGoesByTheEpochsOfItsBeginning(t *testing.T) {
 // The end of a session that nobody waits for any more may be on its way. Were the next
 // session given up and forgotten meanwhile, that end would prove the one after that.
 func TestASessionIsNotForgottenWhileTheEndOfOneBeforeMayCome(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		a, b := pair(t, Config{})
 		p, lost := a.world.ring.Partition(9), errors.New("lost")
 		s := Session{Epoch: a.world.ring.Epoch(), Last: ring.Slots - 1}
@@ -512,7 +512,7 @@ func TestASessionIsNotForgottenWhileTheEndOfOneBeforeMayCome(t *testing.T) {
 }
 
 func TestOneSessionAtATimeIsServed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 3, Config{})
 		x, s := w.hosts[1].x, Session{Epoch: w.ring.Epoch(), Last: ring.Slots - 1}
 		try := func(from ring.NodeID, want error) {
@@ -536,7 +536,7 @@ func TestOneSessionAtATimeIsServed(t *testing.T) {
 }
 
 func TestPeerInAnotherSessionIsAskedAgainSoon(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 3, Config{Interval: time.Hour})
 		w.owners("k", 1, func(i int) bool { return i == 0 })
 		busy := w.hosts[2]
@@ -573,7 +573,7 @@ func (w *world) run(t *testing.T) (stop func()) {
 }
 
 func TestAllOwnersConvergeByThemselves(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, 5, Config{})
 		rng := rand.New(rand.NewPCG(7, 7))
 		for i := range 600 {
@@ -599,7 +599,7 @@ func TestAllOwnersConvergeByThemselves(t *testing.T) {
 }
 
 func TestPeerThatIsBackIsMetSoonAndOneThatIsAwayIsNotAsked(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		a, b := pair(t, Config{Interval: time.Hour, Return: 5 * time.Second})
 		a.put("k", 1)
 		a.world.down.Store(b.id, true)
@@ -619,7 +619,7 @@ func TestPeerThatIsBackIsMetSoonAndOneThatIsAwayIsNotAsked(t *testing.T) {
 }
 
 func TestRepairComparesSomeSlotsNowAndTellsHowFarItIs(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		a, b := pair(t, Config{Interval: time.Hour, Return: time.Hour})
 		a.put("@inside", 1) // slot 7
 		a.put("=outside", 1)
@@ -655,7 +655,7 @@ func TestRepairComparesSomeSlotsNowAndTellsHowFarItIs(t *testing.T) {
 }
 
 func TestFailuresSlowDownAndEnd(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		a, b := pair(t, Config{Interval: time.Second})
 		a.put("k", 1)
 		b.fail = errors.New("no answer")

@@ -11,9 +11,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/redynamo/redynamo/integration/bubble"
 	"github.com/redynamo/redynamo/membership/epoch"
 	"github.com/redynamo/redynamo/membership/ring"
 	"github.com/redynamo/redynamo/replica/handoff"
@@ -57,7 +57,7 @@ func record(id ring.NodeID, counter uint64) ring.Record {
 // inChange runs f with a settled cluster of n nodes, in virtual time.
 func inChange(t *testing.T, n int, cfg Config, f func(c *change)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := &change{t: t, w: newWorld(t, n, cfg), cfg: cfg, nodes: map[ring.NodeID]*changing{}, rings: map[epoch.ID]*ring.Ring{}}
 		c.end, c.ended = make(chan struct{}), make(chan struct{})
 		var records []ring.Record

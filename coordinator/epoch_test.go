@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/redynamo/redynamo/integration/bubble"
 	"github.com/redynamo/redynamo/membership/ring"
 	"github.com/redynamo/redynamo/replica/version"
 )
@@ -86,7 +87,7 @@ func TestRingsAreInUseUntilWhatNobodyAnsweredIsTooOld(t *testing.T) {
 		healthy: false, unreachable: false, overloaded: false, full: false, broken: false, fenced: false, outdated: false,
 		deaf: true, silent: true,
 	} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			r := newRig(t, 5, Config{MessageAge: 40 * time.Second})
 			owners, rings := r.owners(key), r.rings.Load()
 			owners[2].set(f)
@@ -107,7 +108,7 @@ func TestRingsAreInUseUntilWhatNobodyAnsweredIsTooOld(t *testing.T) {
 }
 
 func TestAHintThatNobodyAnsweredKeepsItsRingsInUse(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, 5, Config{})
 		owners, others, rings := r.owners(key), r.others(key), r.rings.Load()
 		owners[2].set(unreachable)
@@ -126,7 +127,7 @@ func TestAHintThatNobodyAnsweredKeepsItsRingsInUse(t *testing.T) {
 
 func TestARepairKeepsItsRingsInUse(t *testing.T) {
 	for f, open := range map[fault]bool{healthy: false, unreachable: false, broken: false, deaf: true} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			r := newRig(t, 3, Config{})
 			owners, rings := r.owners(key), r.rings.Load()
 			owners[0].put(key, made(90, 1, "v", version.Record{}))
@@ -150,7 +151,7 @@ func TestARepairKeepsItsRingsInUse(t *testing.T) {
 
 // A read changes nothing: when its caller has given up, it is over.
 func TestAReadThatNobodyAnsweredIsOver(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, 3, Config{})
 		owners, rings := r.owners(key), r.rings.Load()
 		owners[1].set(deaf)
@@ -166,7 +167,7 @@ func TestAReadThatNobodyAnsweredIsOver(t *testing.T) {
 
 // A write that was handed over goes by the rings of the node that has it.
 func TestAWriteThatWasHandedOverIsOverWithItsAnswer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, 5, Config{})
 		owners, others, rings := r.owners(key), r.others(key), r.rings.Load()
 		for _, o := range owners {

@@ -8,9 +8,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/redynamo/redynamo/integration/bubble"
 	"github.com/redynamo/redynamo/membership/ring"
 	"github.com/redynamo/redynamo/replica/version"
 )
@@ -537,7 +537,7 @@ func set(v string) version.Op { return version.Op{Kind: version.OpSet, Value: []
 // inBubble runs a test over a rig under virtual time and lets all tails end.
 func inBubble(t *testing.T, size int, cfg Config, f func(t *testing.T, r *rig)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, size, cfg)
 		f(t, r)
 		r.drained()

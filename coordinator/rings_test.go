@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/redynamo/redynamo/integration/bubble"
 	"github.com/redynamo/redynamo/membership/ring"
 	"github.com/redynamo/redynamo/replica/version"
 )
@@ -27,7 +28,7 @@ func (r *rig) ringOf(nodes int) *ring.Ring {
 }
 
 func TestAWriteReachesTheOwnersInEveryLiveRing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, 8, Config{})
 		base, next := r.ringOf(5), r.ringOf(8)
 		r.ring = base
@@ -60,7 +61,7 @@ func TestAWriteReachesTheOwnersInEveryLiveRing(t *testing.T) {
 // Two of three new owners silent: the base has its W copies, the ring that is to
 // follow has not, and so the write must not be acknowledged.
 func TestAWriteThatOnlyTheBaseHasIsNotAcknowledged(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, 6, Config{WriteTimeout: time.Second})
 		base := r.ringOf(3)
 		var others []ring.Member
@@ -98,7 +99,7 @@ func TestAWriteThatOnlyTheBaseHasIsNotAcknowledged(t *testing.T) {
 // The owners of the ring that ends serve no more when others are read, and the node
 // that a client asked has not heard of that yet.
 func TestAWriteThatFindsNobodyInAChangeLooksAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, 6, Config{WriteTimeout: time.Second})
 		base, next := r.ringOf(5), r.ringOf(6)
 		r.ring = base
@@ -133,7 +134,7 @@ func TestAWriteThatFindsNobodyInAChangeLooksAgain(t *testing.T) {
 }
 
 func TestRingsAreIdleOnceTheirLastRequestHasEnded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, 5, Config{})
 		old := r.rings.Load()
 		for _, n := range r.nodes {

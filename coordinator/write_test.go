@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/redynamo/redynamo/integration/bubble"
 	"github.com/redynamo/redynamo/replica/version"
 )
 
@@ -785,7 +786,7 @@ func TestAFullFallbackShedsOnlyWhatTheOwnersCanDoWithout(t *testing.T) {
 // client's time is over. What the coordinator then keeps has its time all the same.
 func TestAHintIsKeptAlsoWhenTheTimeOfTheClientIsOver(t *testing.T) {
 	for seed := range 50 {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			r := newRig(t, 5, Config{})
 			key := fmt.Sprint("alone", seed)
 			owners := r.owners(key)

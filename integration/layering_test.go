@@ -5,6 +5,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -36,10 +37,12 @@ var layers = map[string][]string{
 	"coordinator": {"coordinator/quorum", "membership/ring", "replica/version"},
 	// resp names the coordinator's types and errors, and speaks of slots,
 	// contexts and tokens, which are kernel words.
-	"resp":                {"coordinator", "membership/ring", "replica/version", "replica/cork", "resp/glob", "resp/acl", "resp/rdb"},
-	"resp/glob":           {},
-	"resp/acl":            {"resp/glob"},
-	"resp/rdb":            {},
+	"resp":      {"coordinator", "membership/ring", "replica/version", "replica/cork", "resp/glob", "resp/acl", "resp/rdb"},
+	"resp/glob": {},
+	"resp/acl":  {"resp/glob"},
+	"resp/rdb":  {},
+	// bubble is of tests alone, everywhere.
+	"integration/bubble":  {},
 	"integration/simdisk": {},
 	"integration/simnet":  {},
 	"cmd/redynamo/node":   {"*"},
@@ -202,6 +205,24 @@ func TestSourceStaysLegible(t *testing.T) {
 				measureSource(t, name)
 			}
 		}
+	}
+}
+
+// TestSourceHasOneDoorToVirtualTime: a bubble that is not made by package
+// bubble now and then ends the process under the race detector.
+func TestSourceHasOneDoorToVirtualTime(t *testing.T) {
+	err := filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || filepath.Ext(path) != ".go" || filepath.Base(filepath.Dir(path)) == "bubble" {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if strings.Contains(string(text), "synctest."+"Test(") {
+			t.Errorf("%s makes a bubble: integration/bubble does it", path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -15,12 +15,12 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/redynamo/redynamo/cmd/redynamo/node"
+	"github.com/redynamo/redynamo/integration/bubble"
 	"github.com/redynamo/redynamo/integration/simdisk"
 	"github.com/redynamo/redynamo/integration/simnet"
 )
@@ -367,7 +367,7 @@ func (c *simCluster) checkEqual(cl *simClient, key string) {
 // reads: what the owners hold in the end came by writes and hints.
 func TestANodeThatReturnsGetsWhatItMissedInVirtualTime(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newSimCluster(t, 7, 5)
 		defer c.close()
 		time.Sleep(10 * time.Second)
@@ -420,7 +420,7 @@ func TestANodeThatReturnsGetsWhatItMissedInVirtualTime(t *testing.T) {
 func TestHintsStayWithinTheirBudgetInVirtualTime(t *testing.T) {
 	t.Parallel()
 	const budget = 8 << 10
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newTunedSimCluster(t, 8, 5, func(cfg *node.Config) { cfg.HintBudget = budget })
 		defer c.close()
 		time.Sleep(10 * time.Second)
@@ -526,7 +526,7 @@ func mapKeys(m map[string]string) func(yield func(string) bool) {
 func TestClusterConvergesAfterCrashInVirtualTime(t *testing.T) {
 	t.Parallel()
 	begin := time.Now()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newSimCluster(t, 1, 5)
 		start := time.Now()
 		logs := make([]*writerLog, 4)

@@ -6,13 +6,13 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"github.com/redynamo/redynamo/cmd/redynamo/node"
+	"github.com/redynamo/redynamo/integration/bubble"
 	"github.com/redynamo/redynamo/replica/storage"
 )
 
@@ -85,7 +85,7 @@ func (c *simCluster) wantRecovering(i int, want bool) {
 // inCluster runs f with a cluster in virtual time.
 func inCluster(t *testing.T, nodes int, f func(t *testing.T, c *simCluster)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newSimCluster(t, 1, nodes)
 		defer c.close() // a node left behind would go on for ever
 		f(t, c)

@@ -6,13 +6,13 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	judge "github.com/redynamo/redynamo/cmd/redynamo/history"
 	"github.com/redynamo/redynamo/cmd/redynamo/node"
+	"github.com/redynamo/redynamo/integration/bubble"
 )
 
 // This file lets faults rain on five whole nodes in virtual time while clients add
@@ -57,7 +57,7 @@ func TestDeletesHoldWhileTombstonesAreDroppedInVirtualTime(t *testing.T) {
 			begin := time.Now()
 			var took time.Duration
 			var counts map[string]int
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				start := time.Now()
 				counts = drops(t, uint64(seed), weather{length: length, gap: 6 * time.Second, epoch: 20 * time.Second, looks: 12, storm: 8, calm: 2 * time.Minute,
 					pace: pace{pause: 800 * time.Millisecond, looks: 100}})

@@ -4,10 +4,11 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/redynamo/redynamo/integration/bubble"
 )
 
 // This file parks tombstones as hints, lets keys be written anew meanwhile, and
@@ -20,7 +21,7 @@ func TestALateTombstoneHarmsNoNewValueInVirtualTime(t *testing.T) {
 	first, seeds := simSeeds(t, 2)
 	for seed := first; seed < first+seeds; seed++ {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { doom(t, uint64(seed)) })
+			bubble.Test(t, func(t *testing.T) { doom(t, uint64(seed)) })
 		})
 	}
 }

@@ -6,10 +6,10 @@ import (
 	"strconv"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/redynamo/redynamo/cmd/redynamo/node"
+	"github.com/redynamo/redynamo/integration/bubble"
 )
 
 // This file lets keys expire on nodes whose clocks differ, while clients lengthen
@@ -29,7 +29,7 @@ func TestExpiryDropsNoLiveKeyAndRevivesNoneInVirtualTime(t *testing.T) {
 	first, seeds := simSeeds(t, 1)
 	for seed := first; seed < first+seeds; seed++ {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { expiries(t, uint64(seed)) })
+			bubble.Test(t, func(t *testing.T) { expiries(t, uint64(seed)) })
 		})
 	}
 }

@@ -10,13 +10,13 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	judge "github.com/redynamo/redynamo/cmd/redynamo/history"
 	"github.com/redynamo/redynamo/cmd/redynamo/node"
+	"github.com/redynamo/redynamo/integration/bubble"
 	"github.com/redynamo/redynamo/replica"
 	"github.com/redynamo/redynamo/replica/storage"
 	"github.com/redynamo/redynamo/replica/version"
@@ -73,7 +73,7 @@ func TestFaultsLoseNoAcknowledgedWriteInVirtualTime(t *testing.T) {
 			begin := time.Now()
 			var took time.Duration
 			var counts map[string]int
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				start := time.Now()
 				counts = rain(t, uint64(seed))
 				took = time.Since(start)

@@ -8,8 +8,9 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/redynamo/redynamo/integration/bubble"
 )
 
 // This file has nodes that are neither dead nor well: a disk that hangs, a link
@@ -118,7 +119,7 @@ func (c *simCluster) workAll(nodes []int, d time.Duration) *slowest {
 
 // gray makes node 2 sick, checks what the others do about it, and makes it well.
 func gray(t *testing.T, seed uint64, watchers []int, fallIll, getWell func(*simCluster)) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newSimCluster(t, seed, 5)
 		sick := c.nodes[2].host
 		c.workAll(watchers, 3*time.Second)
@@ -194,7 +195,7 @@ func TestAHalfOpenNodeIsBypassedUntilItIsWell(t *testing.T) {
 // A node that nobody calls is found out too.
 func TestAnIdleNodeThatFallsSilentLeavesTheMaps(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newSimCluster(t, 15, 5)
 		time.Sleep(5 * time.Second)
 		var hosts []string

@@ -6,8 +6,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/redynamo/redynamo/integration/bubble"
 )
 
 // TestFaultsDuringDeliveryLoseNoHintInVirtualTime keeps hints of many keys, each
@@ -19,7 +20,7 @@ func TestFaultsDuringDeliveryLoseNoHintInVirtualTime(t *testing.T) {
 	t.Parallel()
 	for seed := uint64(1); seed <= 4; seed++ {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { breakDelivery(t, seed) })
+			bubble.Test(t, func(t *testing.T) { breakDelivery(t, seed) })
 		})
 	}
 }

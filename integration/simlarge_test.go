@@ -4,10 +4,10 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/redynamo/redynamo/cmd/redynamo/node"
+	"github.com/redynamo/redynamo/integration/bubble"
 )
 
 // TestAKeyOfManyLargeSiblingsReachesItsOwnersInVirtualTime lets nodes that see
@@ -15,7 +15,7 @@ import (
 // larger than what any of them took.
 func TestAKeyOfManyLargeSiblingsReachesItsOwnersInVirtualTime(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		const nodes = 6
 		c := newTunedSimCluster(t, 1, nodes, func(cfg *node.Config) {
 			cfg.R, cfg.W, cfg.MemTableBytes, cfg.ExchangeInterval = 1, 1, 16<<20, time.Second

@@ -4,10 +4,10 @@ import (
 	"fmt"
 	"reflect"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/redynamo/redynamo/cmd/redynamo/node"
+	"github.com/redynamo/redynamo/integration/bubble"
 )
 
 // listeners subscribes on every node to the names of all events.
@@ -41,7 +41,7 @@ func (cl *simClient) heardSince() map[string]int {
 
 func TestEventsReachTheSubscribersOfAllNodesOnceInVirtualTime(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newTunedSimCluster(t, 1, 5, func(cfg *node.Config) { cfg.KeyEvents = "KA" })
 		defer c.close()
 		listeners := c.listeners()
@@ -94,7 +94,7 @@ func differences(got, want map[string]int) (out []string) {
 // one tells; it is back later, clears its copies and must tell nothing.
 func TestTheNextOwnerTellsOfKeysThatExpireAndNobodyTellsTwiceInVirtualTime(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newTunedSimCluster(t, 1, 5, func(cfg *node.Config) { cfg.KeyEvents = "Kx" })
 		defer c.close()
 		want := map[string]int{}

@@ -8,12 +8,12 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/redynamo/redynamo/cmd/redynamo/node"
+	"github.com/redynamo/redynamo/integration/bubble"
 )
 
 // This file deletes keys behind the back of owners that are away, in virtual time,
@@ -184,7 +184,7 @@ func TestDeletesBehindAnAbsentOwnerHoldAndAreForgottenLast(t *testing.T) {
 	t.Parallel()
 	for name, budget := range map[string]int64{"hints": 0, "no hints": 1} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				c := newTunedSimCluster(t, 21, 5, func(cfg *node.Config) {
 					reaping(cfg)
 					cfg.HintBudget = budget
@@ -252,7 +252,7 @@ func (c *simCluster) rowsLeftAt(keys []string, at int) (rows int, hints int) {
 // long, since nobody has seen it return. Until then its tombstones are kept.
 func TestADeleteThatAnOwnerRefusedIsNotForgottenBeforeItIsMet(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newTunedSimCluster(t, 23, 5, func(cfg *node.Config) {
 			reaping(cfg)
 			cfg.HintBudget, cfg.ExchangeInterval = 1, 4*time.Hour
@@ -300,7 +300,7 @@ func TestADeleteThatAnOwnerRefusedIsNotForgottenBeforeItIsMet(t *testing.T) {
 // from forgetting what it must not bring back; also those who could.
 func TestAnOldHintHoldsUpTheDroppingOfTombstones(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newTunedSimCluster(t, 24, 5, reaping)
 		defer c.close()
 		const full, holder = 2, 4
@@ -353,7 +353,7 @@ func (c *simCluster) checkHintsHold(keys []string) {
 // takes until it has met all owners.
 func TestARecoveringOwnerHoldsUpTheDroppingOfTombstones(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newTunedSimCluster(t, 22, 3, reaping)
 		defer c.close()
 		keys := numbered("k", 30)

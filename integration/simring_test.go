@@ -10,13 +10,13 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	judge "github.com/redynamo/redynamo/cmd/redynamo/history"
 	"github.com/redynamo/redynamo/cmd/redynamo/node"
+	"github.com/redynamo/redynamo/integration/bubble"
 	"github.com/redynamo/redynamo/integration/simnet"
 )
 
@@ -106,7 +106,7 @@ func changeOnce(t *testing.T, seed uint64, members, more int, f func(s *ringSim)
 	begin := time.Now()
 	var took time.Duration
 	var counts map[string]int
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		start := time.Now()
 		s := newRingSim(t, seed, members, more)
 		defer s.close()
@@ -531,7 +531,7 @@ func TestAClusterWhoseNodesJoinOneAfterTheOtherIsSoonAtRestInVirtualTime(t *test
 	t.Parallel()
 	from, seeds := simSeeds(t, 5)
 	for seed := from; seed < from+seeds; seed++ {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			s := newRingSim(t, uint64(seed), 1, 5)
 			defer s.close()
 			rng := rand.New(rand.NewPCG(uint64(seed), 9))
@@ -876,7 +876,7 @@ func TestALeaverIsNotTakenBackInVirtualTime(t *testing.T) {
 // good while the others wait for its word on the first ring.
 func TestAFounderThatIsKilledBeforeTheFirstRingIsForgottenInVirtualTime(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := &simCluster{t: t, seed: 1, tune: func(*node.Config) {}, net: simnet.New(simnet.Config{Seed: 1, Jitter: time.Millisecond})}
 		for i := range 4 {
 			c.nodes = append(c.nodes, &simNode{host: fmt.Sprintf("10.0.0.%d", i+1), disk: vfs.NewCrashableMem()})

@@ -7,10 +7,11 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/redynamo/redynamo/integration/bubble"
 )
 
 const rotLogWrites = 10 * time.Second
@@ -19,7 +20,7 @@ const rotLogWrites = 10 * time.Second
 // is all that is left of it, what the node took by it would lie on its own disk only.
 func TestAFounderThatHasLostItsLogTakesNothingAloneInVirtualTime(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newSimCluster(t, 1, 1)
 		defer c.close()
 		first := c.nodes[0].disk.CrashClone(vfs.CrashCloneCfg{})

@@ -4,8 +4,9 @@ import (
 	"fmt"
 	"os"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/redynamo/redynamo/integration/bubble"
 )
 
 // This file is the form in which hours of cluster life are run: storms with calm
@@ -31,7 +32,7 @@ func TestStormsLoseNothingInVirtualTime(t *testing.T) {
 			begin := time.Now()
 			var took time.Duration
 			var counts map[string]int
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				start := time.Now()
 				counts = drops(t, uint64(seed), weather{
 					length: time.Duration(minutes) * time.Minute, gap: 12 * time.Second, epoch: time.Minute, looks: 30, shared: 2,

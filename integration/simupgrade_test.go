@@ -5,12 +5,12 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/redynamo/redynamo/cmd/redynamo/node"
+	"github.com/redynamo/redynamo/integration/bubble"
 )
 
 // This file upgrades a loaded cluster in virtual time, one node after the other, puts
@@ -90,7 +90,7 @@ func TestARollingUpgradeGoesBothWaysUntilItIsFinalInVirtualTime(t *testing.T) {
 	t.Parallel()
 	begin := time.Now()
 	const seed = 31
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		u := newUpgradeSim(t, seed, 5)
 		defer u.close()
 		defer u.endLoad()

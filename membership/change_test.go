@@ -5,9 +5,9 @@ import (
 	"errors"
 	"slices"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/redynamo/redynamo/integration/bubble"
 	"github.com/redynamo/redynamo/membership/ring"
 )
 
@@ -54,7 +54,7 @@ func (w *world) cluster(nodes int) {
 }
 
 func TestNodesComeAndGo(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.cluster(5)
 		for range 3 { // all at once
@@ -89,7 +89,7 @@ func TestNodesComeAndGo(t *testing.T) {
 }
 
 func TestChangesOnBothSidesOfASplitMeet(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.cluster(5)
 		left, right := []string{hostOf(0), hostOf(1)}, []string{hostOf(2), hostOf(3), hostOf(4)}
@@ -120,7 +120,7 @@ func TestChangesOnBothSidesOfASplitMeet(t *testing.T) {
 // A node that gossip does not reach hears of a change from somebody who brings what he
 // holds, and takes nothing that gossip would not.
 func TestANodeHearsWhatIsBroughtToItAsItHearsGossip(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.cluster(3)
 		other := w.add(1)
@@ -159,7 +159,7 @@ func TestANodeHearsWhatIsBroughtToItAsItHearsGossip(t *testing.T) {
 }
 
 func TestADeadNodeStallsAChangeUntilItIsForgotten(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.cluster(5)
 		dead := w.nodes[2]
@@ -203,7 +203,7 @@ func TestADeadNodeStallsAChangeUntilItIsForgotten(t *testing.T) {
 
 // A founder waits for all others before anything is read anywhere.
 func TestAFounderThatDiesBeforeTheFirstRingIsAtRestIsForgotten(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		for range 5 {
 			w.add(5, 0, 1, 2)
@@ -235,7 +235,7 @@ func TestAFounderThatDiesBeforeTheFirstRingIsAtRestIsForgotten(t *testing.T) {
 }
 
 func TestATransitionOutlivesRestartsOfAll(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.cluster(3)
 		n := w.add(0, 0)
@@ -255,7 +255,7 @@ func TestATransitionOutlivesRestartsOfAll(t *testing.T) {
 }
 
 func TestApplyRefusesWhatOthersOvertook(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.cluster(3)
 		old := w.nodes[0].m.View().Records

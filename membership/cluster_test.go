@@ -10,9 +10,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/redynamo/redynamo/integration/bubble"
 	"github.com/redynamo/redynamo/integration/simnet"
 	"github.com/redynamo/redynamo/membership/ring"
 )
@@ -249,7 +249,7 @@ func (l *logCounter) count(msg string) int {
 
 func TestFiveNodesThatListEachOtherFormOneCluster(t *testing.T) {
 	for _, fast := range []bool{false, true} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			w := newWorld(t)
 			for range 5 {
 				w.add(5, 0, 1, 2, 3, 4).cfg.Fast = fast
@@ -271,7 +271,7 @@ func TestFiveNodesThatListEachOtherFormOneCluster(t *testing.T) {
 }
 
 func TestNobodyIsReadyBeforeTheExpectedMembersJoined(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		for range 5 {
 			w.add(5, 0, 1, 2, 3, 4)
@@ -293,7 +293,7 @@ func TestNobodyIsReadyBeforeTheExpectedMembersJoined(t *testing.T) {
 func TestFiveNodesFormOneClusterByASingleSeed(t *testing.T) {
 	for name, seedHasJoin := range map[string]bool{"founder": false, "seed lists itself": true} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				w := newWorld(t)
 				for i := range 5 {
 					if i == 0 && !seedHasJoin {
@@ -314,7 +314,7 @@ func TestFiveNodesFormOneClusterByASingleSeed(t *testing.T) {
 }
 
 func TestTheClustersConstantsWinOverFlags(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.add(0)
 		w.add(0, 0).cfg.Params = ring.Params{Units: 256, N: 5}
@@ -331,7 +331,7 @@ func TestTheClustersConstantsWinOverFlags(t *testing.T) {
 }
 
 func TestSeedThatNamesOnlyThisNodeIsNone(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.add(0, 0)
 		w.nodes[0].start()
@@ -340,7 +340,7 @@ func TestSeedThatNamesOnlyThisNodeIsNone(t *testing.T) {
 }
 
 func TestSeedNamesAreResolvedAtEachTry(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.add(0)
 		w.add(0).cfg.Join = []string{"seed.example:7946"}
@@ -357,7 +357,7 @@ func TestSeedNamesAreResolvedAtEachTry(t *testing.T) {
 }
 
 func TestThirtyNodesFormOneCluster(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		for range 30 {
 			w.add(30, 0, 1, 2)
@@ -372,7 +372,7 @@ func TestThirtyNodesFormOneCluster(t *testing.T) {
 }
 
 func TestSplitOfAMinuteHealsByRejoining(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		for range 5 {
 			w.add(5, 0, 1, 2, 3, 4)
@@ -402,7 +402,7 @@ func TestSplitOfAMinuteHealsByRejoining(t *testing.T) {
 }
 
 func TestRestartedNodeHasItsRingAtOnceAndWaitsForNobody(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		for range 3 {
 			w.add(3, 0, 1, 2)
@@ -435,7 +435,7 @@ func TestRestartedNodeHasItsRingAtOnceAndWaitsForNobody(t *testing.T) {
 func TestNodeComesBackAtANewAddress(t *testing.T) {
 	for name, crash := range map[string]bool{"after a crash": true, "after a stop": false} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				w := newWorld(t)
 				for range 5 {
 					w.add(5, 0, 1, 2, 3, 4)
@@ -475,7 +475,7 @@ func TestNodeComesBackAtANewAddress(t *testing.T) {
 }
 
 func TestStoppingTellsTheOthersAtOnceAndLeavesNoRing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		for range 3 {
 			w.add(3, 0, 1, 2)
@@ -501,7 +501,7 @@ func TestStoppingTellsTheOthersAtOnceAndLeavesNoRing(t *testing.T) {
 }
 
 func TestTwoEstablishedClustersNeverMerge(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.add(2, 0, 1)
 		w.add(2, 0, 1)
@@ -530,7 +530,7 @@ func TestTwoEstablishedClustersNeverMerge(t *testing.T) {
 }
 
 func TestNodeIsNotAddedWhenAdmissionIsRefused(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.add(0)
 		n := w.add(0, 0)
@@ -563,7 +563,7 @@ func TestNodeIsNotAddedWhenAdmissionIsRefused(t *testing.T) {
 }
 
 func TestStagedNodeKnowsTheClusterAndStaysOutOfTheRing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.add(0)
 		n := w.add(0, 0)
@@ -582,7 +582,7 @@ func TestStagedNodeKnowsTheClusterAndStaysOutOfTheRing(t *testing.T) {
 }
 
 func TestCopiedDataDirectoryIsReported(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		for range 3 {
 			w.add(3, 0, 1, 2)
@@ -605,7 +605,7 @@ func TestCopiedDataDirectoryIsReported(t *testing.T) {
 }
 
 func TestFailedSaveEndsRunBeforeAnythingIsPublished(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.add(0)
 		n := w.add(0, 0)
@@ -655,7 +655,7 @@ func TestStateOfAnotherNodeIsNotTaken(t *testing.T) {
 }
 
 func TestChangesTellsOfEveryNewView(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.add(0)
 		w.add(0, 0)

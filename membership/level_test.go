@@ -4,8 +4,9 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/redynamo/redynamo/integration/bubble"
 )
 
 // mixed starts a cluster whose nodes serve up to the given levels.
@@ -64,7 +65,7 @@ func TestAClusterBeginsAtTheLowestLevelOfItsFounders(t *testing.T) {
 		levels []uint16
 		want   uint16
 	}{{[]uint16{2, 2, 2}, 2}, {[]uint16{2, 1, 2}, 1}, {[]uint16{1, 1, 1}, 1}} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			w := newWorld(t)
 			w.mixed(c.levels...)
 			if w.within(30*time.Second, "one level", func() bool { return w.at(c.want) }); w.nodes[0].store.blob[0] != firstVersion+byte(c.want-1) {
@@ -75,7 +76,7 @@ func TestAClusterBeginsAtTheLowestLevelOfItsFounders(t *testing.T) {
 }
 
 func TestALoneNodeBeginsAtItsOwnLevel(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		a := w.add(0)
 		a.start()
@@ -87,7 +88,7 @@ func TestALoneNodeBeginsAtItsOwnLevel(t *testing.T) {
 }
 
 func TestRollingUpgradeGoesBothWaysUntilItIsFinal(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.mixed(1, 1, 1, 1, 1)
 		for i, n := range w.nodes {
@@ -130,7 +131,7 @@ func TestRollingUpgradeGoesBothWaysUntilItIsFinal(t *testing.T) {
 }
 
 func TestFinaliseIsRefusedWhileAMemberIsDown(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.mixed(1, 2, 2)
 		w.nodes[0].replaced(2)
@@ -150,7 +151,7 @@ func TestFinaliseIsRefusedWhileAMemberIsDown(t *testing.T) {
 }
 
 func TestOlderProgramIsRefusedOnceTheLevelHasRisen(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.mixed(1, 2, 2)
 		w.nodes[0].replaced(2)
@@ -192,7 +193,7 @@ func TestOlderProgramIsRefusedOnceTheLevelHasRisen(t *testing.T) {
 }
 
 func TestNewerLevelOfAnotherClusterEndsNobody(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		a, b := w.add(0), w.add(0)
 		a.cfg.MaxLevel = 1
@@ -211,7 +212,7 @@ func TestNewerLevelOfAnotherClusterEndsNobody(t *testing.T) {
 }
 
 func TestANodeSaysItsWeightOnceAllCanReadIt(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.mixed(2, 1, 2)
 		n := w.add(0, 0)

@@ -3,9 +3,9 @@ package membership
 import (
 	"errors"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/redynamo/redynamo/integration/bubble"
 	"github.com/redynamo/redynamo/membership/ring"
 )
 
@@ -28,7 +28,7 @@ func alone(t *testing.T, blob []byte) bool {
 }
 
 func TestWhoLostTheWordOfOthersWaitsForThemWithoutEnd(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		founder := w.add(1)
 		dirs := []*directory{{counts: counts{reached: 100}}}
@@ -70,7 +70,7 @@ func TestWhoLostTheWordOfOthersWaitsForThemWithoutEnd(t *testing.T) {
 }
 
 func TestWhoNeverHadCompanyGoesOnAloneWhateverItLost(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		n, d := w.add(1), &directory{counts: counts{reached: 100}}
 		n.boot(d)
@@ -87,7 +87,7 @@ func TestWhoNeverHadCompanyGoesOnAloneWhateverItLost(t *testing.T) {
 
 // What --accept-loss means here: the directory is not recovering, whatever it lost.
 func TestWhoGivesUpWhatItLostGoesOnAlone(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		n, d := w.add(1), &directory{counts: counts{reached: 100}}
 		n.boot(d)
@@ -110,7 +110,7 @@ func TestWhoGivesUpWhatItLostGoesOnAlone(t *testing.T) {
 }
 
 func TestTheLastMemberHasNoCompanyAnyMore(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.cluster(2)
 		last, leaver := w.nodes[0], w.nodes[1]
@@ -141,7 +141,7 @@ func TestWhoLostItsClusterCreatesNoOther(t *testing.T) {
 }
 
 func TestWhoLostThatItIsAMemberDoesNotBecomeOneAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		for i, seeds := range [][]int{nil, {0}, {0}} {
 			w.add(1, seeds...).boot(&directory{counts: counts{reached: 100}})

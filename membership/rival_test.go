@@ -5,8 +5,9 @@ import (
 	"errors"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/redynamo/redynamo/integration/bubble"
 )
 
 // directory is what a node keeps beside its membership: the count of its boots
@@ -87,7 +88,7 @@ func recoveringIn(w *world, n *testNode, want bool) bool {
 }
 
 func TestARestartIsNoRestore(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		dirs := w.three()
 		for range 3 {
@@ -114,7 +115,7 @@ func TestARestoredBackupIsNoticedWithinASecond(t *testing.T) {
 		"which is empty":                    {counts{}, counts{number: 6, reached: 350}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				w := newWorld(t)
 				dirs := w.three()
 				blob, _ := w.nodes[2].store.Load()
@@ -159,7 +160,7 @@ func TestARestoredBackupIsNoticedWithinASecond(t *testing.T) {
 // second one from the first, as of a node that is up, and must be asked.
 func TestAnOldDiskIsNoticedThoughWhoIsMetFirstHasForgottenToo(t *testing.T) {
 	for range 8 { // who meets whom first is chance
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			w := newWorld(t)
 			var dirs []*directory
 			for i := range 5 {
@@ -208,7 +209,7 @@ func TestAnOldDiskIsNoticedThoughWhoIsMetFirstHasForgottenToo(t *testing.T) {
 
 // A member that was cut off can know of a later life than those who told first.
 func TestALaterWordOfTheOwnPastIsNoRival(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		dirs := w.three()
 		n := w.nodes[2]
@@ -265,7 +266,7 @@ func TestOfTwoProcessesWithOneDirectoryOneStops(t *testing.T) {
 		"a copy of the present boot that sees it by chance": {0, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				w := newWorld(t)
 				dirs := w.three()
 				original := w.nodes[2]
@@ -305,7 +306,7 @@ func TestOfTwoProcessesWithOneDirectoryOneStops(t *testing.T) {
 }
 
 func TestAProcessDoesNotStartWhereItsTwinIsAlive(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		dirs := w.three()
 		for _, alive := range []bool{true, false} {
@@ -345,7 +346,7 @@ func TestHowFarALogHasComeIsNotWorthASave(t *testing.T) {
 }
 
 func TestAStartingNodeWaitsForAWordOfItsPastButNotForEver(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		dirs := w.three()
 		for _, n := range w.nodes {

@@ -2,12 +2,13 @@ package membership
 
 import (
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/redynamo/redynamo/integration/bubble"
 )
 
 func TestLoneClusterSaysThatItsSeedIsAnotherCluster(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		a, b := w.add(0), w.add(0)
 		a.start()

@@ -8,11 +8,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/redynamo/redynamo/integration/bubble"
 	"github.com/redynamo/redynamo/membership/ring"
 	"github.com/redynamo/redynamo/replica/storage"
 	"github.com/redynamo/redynamo/replica/version"
@@ -79,7 +79,7 @@ func (o *busyOwners) Whole(ctx context.Context, h storage.Hole, since time.Time)
 
 // Each hole has an exchange of its own, and none waits for more than the ones before.
 func TestHolesAreMendedAsFastAsExchangesGo(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		const keys = 1000
 		disk := vfs.NewCrashableMem()
 		h := newHost(t, disk, 5, nil)
@@ -170,7 +170,7 @@ func (h *host) rot(t *testing.T, every int64) {
 }
 
 func TestMenderBringsBackRowsAndIndexesAndCountsLostHints(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		const keys = 300
 		disk := vfs.NewCrashableMem()
 		h := newHost(t, disk, 5, nil)
@@ -259,7 +259,7 @@ func (h *host) check(t *testing.T, rows map[string][]byte) (damaged int) {
 // After an unclean stop the rows are counted. What damage hides then is no key that is
 // gone: it is counted when it is back, and until then the number is not known.
 func TestWhatCannotBeReadAfterACrashIsCountedOnceItCan(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		const keys = 1000
 		disk := vfs.NewCrashableMem()
 		h := newHost(t, disk, 5, nil)

@@ -10,11 +10,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/redynamo/redynamo/integration/bubble"
 	"github.com/redynamo/redynamo/membership/ring"
 	"github.com/redynamo/redynamo/replica/storage"
 	"github.com/redynamo/redynamo/replica/version"
@@ -105,7 +105,7 @@ func (h *host) held(t testing.TB, key string) bool {
 }
 
 func TestTombstoneIsDroppedOnProofAlone(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		x := newReapRig(t, ReapConfig{})
 		part := x.partition(ring.SlotOf([]byte("k")))
 		x.set(t, "k", "v")
@@ -147,7 +147,7 @@ func TestTombstoneIsDroppedOnProofAlone(t *testing.T) {
 // A hint that is gone was delivered, and perhaps more than once: the message that
 // nobody answered may come after the one that was acknowledged.
 func TestTombstoneOutlivesTheMessagesOfTheLastHint(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		x := newReapRig(t, ReapConfig{})
 		part := x.partition(ring.SlotOf([]byte("k")))
 		x.set(t, "k", "v")
@@ -167,7 +167,7 @@ func TestTombstoneOutlivesTheMessagesOfTheLastHint(t *testing.T) {
 
 // Two records with one version and different pasts have one state in the trees.
 func TestStubThatLearnsMoreIsProvenAnew(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		x := newReapRig(t, ReapConfig{})
 		ctx, cancel := context.WithCancel(t.Context())
 		swept := make(chan error, 1)
@@ -201,7 +201,7 @@ func TestStubThatLearnsMoreIsProvenAnew(t *testing.T) {
 }
 
 func TestTombstoneThatChangesIsProvenAnew(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		x := newReapRig(t, ReapConfig{})
 		x.set(t, "k", "v")
 		x.del(t, "k")
@@ -226,7 +226,7 @@ func TestTombstoneThatChangesIsProvenAnew(t *testing.T) {
 }
 
 func TestDroppedTombstoneDoesNotComeBackAndHidesNothingNew(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		x := newReapRig(t, ReapConfig{})
 		x.set(t, "k", "v")
 		x.del(t, "k")
@@ -266,7 +266,7 @@ func (x *reapRig) merge(t *testing.T, key string, rec version.Record) {
 }
 
 func TestExpiredRecordIsDroppedAndAnExtendedOneStays(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		x := newReapRig(t, ReapConfig{})
 		ctx, cancel := context.WithCancel(t.Context())
 		swept := make(chan error, 1)
@@ -304,7 +304,7 @@ func TestExpiredRecordIsDroppedAndAnExtendedOneStays(t *testing.T) {
 }
 
 func TestPayloadThatIsGoneBeforeItsTimeIsAskedFor(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
 		var asked []string
 		told := func() []string {
@@ -381,7 +381,7 @@ func TestGravesAreExactlyTheRowsWithoutAPayload(t *testing.T) {
 }
 
 func TestYoungTombstoneIsKeptForCopiesThatArePutBack(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		x := newReapRig(t, ReapConfig{RestoreWindow: time.Hour})
 		x.proof.set(func(f *fakeProof) { f.session = time.Now().Add(1000 * time.Hour) })
 		x.set(t, "k", "v")
@@ -404,7 +404,7 @@ func TestYoungTombstoneIsKeptForCopiesThatArePutBack(t *testing.T) {
 }
 
 func TestReaperKeepsItsBounds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		x := newReapRig(t, ReapConfig{Batch: 10, Candidates: 50, Interval: time.Second})
 		for i := range 120 {
 			key := fmt.Sprint("k", i)
@@ -432,7 +432,7 @@ func TestReaperKeepsItsBounds(t *testing.T) {
 
 // What a hint said may be on its way to another node when it goes.
 func TestAHintCountsForAWhileAfterItHasGone(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		h := newHost(t, vfs.NewCrashableMem(), 5, nil)
 		slot := ring.SlotOf([]byte("k"))
 		hinted := func(want bool, when string) {
@@ -494,7 +494,7 @@ func (f stuckFile) SyncData() error {
 }
 
 func TestTombstoneCountsAsSeenOnlyOnceItIsCommitted(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var wait atomic.Int64
 		disk := vfs.NewCrashableMem()
 		s := openStore(t, disk, func(c *storage.Config) { c.FS = stuckLog{disk, &wait} })
@@ -551,7 +551,7 @@ func (h *host) seqOf(key string) uint64 {
 
 // What the owners before agreed on says nothing of those after.
 func TestAProofEndsWithTheRingsThatItWasMadeUnder(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		x := newReapRig(t, ReapConfig{})
 		defer x.stop()
 		x.set(t, "k", "v")
@@ -578,7 +578,7 @@ func TestAProofEndsWithTheRingsThatItWasMadeUnder(t *testing.T) {
 // What is left in a partition that is another's now stands in nobody's way: a grave
 // whose record damage took, and one that was as good as dropped when the fence closed.
 func TestGravesOfAFencedPartitionHoldUpNoOthers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		x := newReapRig(t, ReapConfig{})
 		graves := func() (n int) {
 			lo, hi := storage.AllGraves()

@@ -17,6 +17,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/redynamo/redynamo/integration/bubble"
 	"github.com/redynamo/redynamo/integration/simdisk"
 	"github.com/redynamo/redynamo/membership/ring"
 	"github.com/redynamo/redynamo/replica/storage"
@@ -133,7 +134,7 @@ func record(t testing.TB, enc []byte) version.Record {
 func setOp(value string) version.Op { return version.Op{Kind: version.OpSet, Value: []byte(value)} }
 
 func TestMutationIsVisibleAtOnceAndDoneWhenCommitted(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		disk := vfs.NewCrashableMem()
 		s := openStore(t, disk, nil) // not started: nothing is committed yet
 		h := hostOn(t, s, disk, 1, func(c *Config) { c.CacheBytes = 1 })
@@ -193,7 +194,7 @@ func TestCacheStaysWithinItsBytesOnceCommitted(t *testing.T) {
 }
 
 func TestCoveredMergeWaitsForTheWriteThatCoversIt(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		disk := vfs.NewCrashableMem()
 		s := openStore(t, disk, nil)
 		h := hostOn(t, s, disk, 1, nil)
@@ -293,7 +294,7 @@ func TestConcurrentAppendsAreAllKept(t *testing.T) {
 }
 
 func TestBusyStoreChangesNothingAndBurnsTheDot(t *testing.T) {
-	synctest.Test(t, testBusyStore)
+	bubble.Test(t, testBusyStore)
 }
 
 func testBusyStore(t *testing.T) {
@@ -607,7 +608,7 @@ func TestConfigReportsEveryFault(t *testing.T) {
 
 // What a quorum read found is what the operation works on, and what it overwrites.
 func TestAMutationWorksOnWhatOthersHaveToo(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		h := newHost(t, vfs.NewCrashableMem(), 1, nil)
 		base := version.Record{}.Put(version.Write{Dot: version.Dot{Actor: 9, Counter: 4}, HLC: version.HLCFromMS(h.cfg.Now().UnixMilli()), Value: []byte("theirs")})
 		_, out, err := h.Mutate([]byte("k"), 0, base, version.Op{Kind: version.OpAppend, Value: []byte(" and ours")}, true, func(error) {})

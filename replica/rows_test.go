@@ -13,6 +13,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/redynamo/redynamo/integration/bubble"
 	"github.com/redynamo/redynamo/membership/ring"
 	"github.com/redynamo/redynamo/replica/storage"
 	"github.com/redynamo/redynamo/replica/version"
@@ -162,7 +163,7 @@ func randomly(t testing.TB, rng *rand.Rand, h, other *host) {
 func TestCountersAndIndexFollowEveryChange(t *testing.T) {
 	for range 4 {
 		seed := rand.Uint64()
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 5))
 			small := func(c *Config) { c.CacheBytes = 8 << 10 }
 			a, b := newHost(t, vfs.NewCrashableMem(), 1, small), newHost(t, vfs.NewCrashableMem(), 2, small)
@@ -266,7 +267,7 @@ func TestCountersOfACleanCloseServeOnlyOnce(t *testing.T) {
 }
 
 func TestCountGivesUpWhenNothingCounts(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		disk := vfs.NewCrashableMem()
 		h := newHost(t, disk, 1, nil)
 		h.set(t, "a", "v")
@@ -287,7 +288,7 @@ func TestCountGivesUpWhenNothingCounts(t *testing.T) {
 }
 
 func TestExpiredPayloadGoesAfterASecondAndTheDotStays(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		h := newHost(t, vfs.NewMem(), 1, nil)
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
@@ -668,7 +669,7 @@ func TestClosedReplicaRefusesChanges(t *testing.T) {
 }
 
 func TestTheEndOfAKeyIsToldOnceAndNotOfOneThatLivesOn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		heard := make(chan string, 10)
 		told := func() (all []string) {
 			for len(heard) > 0 {

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/redynamo/redynamo/integration/bubble"
 	"github.com/redynamo/redynamo/resp/acl"
 )
 
@@ -317,7 +318,7 @@ func TestALogEntryHasTheBeginningOfALongName(t *testing.T) {
 // TestAPausedCommandIsJudgedByTheRulesAtItsEnd: whoever takes a right away during a
 // pause wants nothing of the kind done behind it.
 func TestAPausedCommandIsJudgedByTheRulesAtItsEnd(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := newDataDoor(t)
 		admin, c := d.connect(), d.connect()
 		admin.expect("+OK\r\n", "ACL", "SETUSER", "u", "on", "nopass", "+@all", "~*")

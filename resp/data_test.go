@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 
 	"github.com/redynamo/redynamo/coordinator"
+	"github.com/redynamo/redynamo/integration/bubble"
 	"github.com/redynamo/redynamo/replica/version"
 )
 
@@ -60,7 +61,7 @@ func TestLaterSetOfAConnectionWinsAtAnyCoordinator(t *testing.T) {
 }
 
 func TestPipelinedCommandsAreInFlightTogether(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := newDataDoor(t)
 		c := d.connect()
 		c.pipeline([]string{"SET", "a", "1"}, []string{"SET", "b", "2"}) // opens the window
@@ -75,7 +76,7 @@ func TestPipelinedCommandsAreInFlightTogether(t *testing.T) {
 }
 
 func TestManyKeysAreInFlightTogetherUpToABound(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := newDataDoor(t)
 		c := d.connect()
 		n := fanWidth + 50

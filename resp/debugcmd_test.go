@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/redynamo/redynamo/integration/bubble"
 )
 
 func debugging(t *testing.T, mode DebugMode) func(*Config) {
@@ -40,7 +42,7 @@ func TestDebugIsForWhomTheNodeSays(t *testing.T) {
 }
 
 func TestDebugSleepHoldsUpOneConnection(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := newDataDoor(t, debugging(t, DebugYes))
 		a, b := d.connect(), d.connect()
 		began := time.Now()

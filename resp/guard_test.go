@@ -15,8 +15,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/redynamo/redynamo/integration/bubble"
 )
 
 // pieces is a connection on which the client's bytes arrive in given pieces.
@@ -415,7 +416,7 @@ func TestInlineWordsAreSplitAsRedisSplitsThem(t *testing.T) {
 }
 
 func TestUnfinishedCommandIsCutOffAtItsDeadlineHoweverItTrickles(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		ours, theirs := net.Pipe()
 		defer ours.Close()
 		g := newTestGuard(nil, nil)
@@ -444,7 +445,7 @@ func TestUnfinishedCommandIsCutOffAtItsDeadlineHoweverItTrickles(t *testing.T) {
 }
 
 func TestIdleConnectionIsKeptByDefaultAndClosedWhenAsked(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		for _, idle := range []time.Duration{0, time.Minute} {
 			ours, theirs := net.Pipe()
 			g := newTestGuard(nil, nil, func(l *Limits) { l.IdleTimeout = idle })

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/redynamo/redynamo/integration/bubble"
 )
 
 func TestSlowlogIsBoundedAndKeepsTheLast(t *testing.T) {
@@ -125,7 +127,7 @@ func took(f func()) time.Duration {
 }
 
 func TestPausedClientsWait(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := newDataDoor(t)
 		a, b := d.connect(), d.connect()
 		second := time.Second
@@ -156,7 +158,7 @@ func TestPausedClientsWait(t *testing.T) {
 }
 
 func TestAClientThatIsKilledWhileItIsPausedLeavesAtOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := newDataDoor(t)
 		a, b := d.connect(), d.connect()
 		id := strings.TrimSpace(b.line("CLIENT ID")[1:])
@@ -176,7 +178,7 @@ func TestAClientThatIsKilledWhileItIsPausedLeavesAtOnce(t *testing.T) {
 }
 
 func TestShutdownDoesNotWaitForAPause(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := newDataDoor(t)
 		a, b := d.connect(), d.connect()
 		a.line("CLIENT PAUSE 1000000 ALL")

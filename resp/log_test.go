@@ -5,12 +5,13 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/redynamo/redynamo/integration/bubble"
 )
 
 func TestHTTPIsLoggedOnceAMinute(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
 		s := &Server{cfg: Config{Logger: slog.New(slog.NewTextHandler(&out, nil))}, begun: time.Now()}
 		for range 2 {

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+
+	"github.com/redynamo/redynamo/integration/bubble"
 )
 
 // watched is a line of MONITOR, by the clock of openDoor's store.
@@ -15,7 +17,7 @@ func (d *door) stamp() string {
 }
 
 func TestAMonitorIsShownTheCommandsOfBothDoorsButNoSecrets(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		hub := NewHub(HubConfig{})
 		share := func(c *Config) { c.Hub, c.Password = hub, "pw" }
 		plain, cluster := openDoor(t, share), openDoor(t, share, func(c *Config) { c.Door = Cluster })
@@ -49,7 +51,7 @@ func TestAMonitorIsShownTheCommandsOfBothDoorsButNoSecrets(t *testing.T) {
 }
 
 func TestAMonitorSeesABatchWhenItIsRunAndBeginsNoneItself(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := openDoor(t)
 		m, a := d.connect(), d.connect()
 		m.expect("+OK\r\n", "MULTI")
@@ -66,7 +68,7 @@ func TestAMonitorSeesABatchWhenItIsRunAndBeginsNoneItself(t *testing.T) {
 }
 
 func TestAMonitorAsksLittleAndSeesItsAnswersFirst(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := openDoor(t)
 		m := d.connect()
 		m.do("HELLO", "3")
@@ -89,7 +91,7 @@ func TestAMonitorAsksLittleAndSeesItsAnswersFirst(t *testing.T) {
 }
 
 func TestRESETAndQUITEndAMonitor(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := openDoor(t)
 		m, q, a := d.connect(), d.connect(), d.connect()
 		m.expect("+OK\r\n", "MONITOR")
@@ -109,7 +111,7 @@ func TestRESETAndQUITEndAMonitor(t *testing.T) {
 }
 
 func TestASlowMonitorIsClosedAndKeepsNobodyWaiting(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := openDoor(t, func(c *Config) { c.Limits.PushHard, c.Limits.PushSoft = 10_000, 5_000 })
 		slow, well, a := d.connect(), d.connect(), d.connect()
 		slow.do("MONITOR")
@@ -133,7 +135,7 @@ func TestASlowMonitorIsClosedAndKeepsNobodyWaiting(t *testing.T) {
 }
 
 func TestALineOfMonitorIsCutAtItsLimit(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := openDoor(t, func(c *Config) { c.Limits.MaxMonitorLine = 64 })
 		m, a := d.connect(), d.connect()
 		m.do("MONITOR")

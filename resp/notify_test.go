@@ -4,7 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"testing/synctest"
+
+	"github.com/redynamo/redynamo/integration/bubble"
 )
 
 func TestLettersOfEventsAreThoseOfRedis(t *testing.T) {
@@ -32,7 +33,7 @@ func told(event, key string) []string {
 }
 
 func TestEventsAreToldOnBothChannelsAndOnlyThoseAskedFor(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := newDataDoor(t)
 		w, c := d.connect(), d.connect()
 		w.line("PSUBSCRIBE *")
@@ -59,7 +60,7 @@ func TestEventsAreToldOnBothChannelsAndOnlyThoseAskedFor(t *testing.T) {
 }
 
 func TestVersionedWritesAreToldByWhatTheyLeave(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := newDataDoor(t)
 		d.srv.hub.SetEvents(eventsAll | eventNew | onKeySpace | eventMiss)
 		w, c := d.connect(), d.connect()
@@ -77,7 +78,7 @@ func TestVersionedWritesAreToldByWhatTheyLeave(t *testing.T) {
 }
 
 func TestEventsOfABatchComeInOrderBesideItsRepliesAndBeforeTheReplyOfOne(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := newDataDoor(t)
 		d.srv.hub.SetEvents(eventsAll | onKeyEvent)
 		c := d.connect()
@@ -108,7 +109,7 @@ func TestEventsOfABatchComeInOrderBesideItsRepliesAndBeforeTheReplyOfOne(t *test
 }
 
 func TestEventsStayOnANodeWhoseClusterDoesNotKnowMessages(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		for _, level := range []uint16{1, 2} {
 			peers := new(broadcasts)
 			d := openDoor(t, func(c *Config) {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/redynamo/redynamo/coordinator"
+	"github.com/redynamo/redynamo/integration/bubble"
 	"github.com/redynamo/redynamo/replica/cork"
 	"github.com/redynamo/redynamo/replica/version"
 )
@@ -47,7 +48,7 @@ func (d *door) wide() *dataWire {
 }
 
 func TestPipelinedCommandsRunTogetherAndAreAnsweredInOrder(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := openDoor(t)
 		c := d.wide()
 		d.store.holdAll()
@@ -70,7 +71,7 @@ func TestPipelinedCommandsRunTogetherAndAreAnsweredInOrder(t *testing.T) {
 }
 
 func TestCommandsOnOneKeyKeepTheirOrderUnlessAllRead(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := openDoor(t)
 		c := d.wide()
 		d.store.holdAll()
@@ -95,7 +96,7 @@ func TestCommandsOnOneKeyKeepTheirOrderUnlessAllRead(t *testing.T) {
 }
 
 func TestCommandThatIsNotAsynchronousIsABarrier(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := openDoor(t)
 		c := d.wide()
 		d.store.holdAll()
@@ -117,7 +118,7 @@ func TestCommandThatIsNotAsynchronousIsABarrier(t *testing.T) {
 }
 
 func TestWindowBoundsTheCommandsInFlight(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := openDoor(t, func(c *Config) { c.Limits.Window = 8 })
 		c := d.wide()
 		d.store.holdAll()
@@ -272,7 +273,7 @@ func (s *corkedStore) Write(key []byte, op version.Op, o coordinator.WriteOption
 }
 
 func TestAPipelineAsksInBurstsAndWaitsInNone(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d, store := corked(t)
 		c := d.connect()
 		c.do("GET", "warm")
@@ -317,7 +318,7 @@ func TestAPipelineAsksInBurstsAndWaitsInNone(t *testing.T) {
 }
 
 func TestAFullWindowIsHalfEmptiedAtOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := openDoor(t, func(c *Config) { c.Limits.Window = 8 })
 		c := d.wide()
 		d.store.holdAll()
@@ -351,7 +352,7 @@ func TestAFullWindowIsHalfEmptiedAtOnce(t *testing.T) {
 
 // A client that does not read its replies must hold up nothing but itself.
 func TestASlowReaderKeepsNoBurstOpen(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d, store := corked(t, func(c *Config) { c.Limits.FlushBytes = 1024 })
 		c := d.wide()
 		d.store.values = func([]byte) []byte { return make([]byte, 200) }

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/redynamo/redynamo/integration/bubble"
 )
 
 // message is a message as RESP2 has it.
@@ -38,7 +40,7 @@ func (c *dataWire) gets(want ...string) {
 }
 
 func TestMessagesReachTheSubscribersOfBothDoorsAndThePatternsThatMatch(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		hub := NewHub(HubConfig{})
 		share := func(c *Config) { c.Hub = hub }
 		plain, cluster := openDoor(t, share), openDoor(t, share, func(c *Config) { c.Door = Cluster })
@@ -73,7 +75,7 @@ func (b *broadcasts) Broadcast(m Message) {
 }
 
 func TestPublishedMessagesGoToTheOtherNodesOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var far broadcasts
 		hub := NewHub(HubConfig{Peers: &far})
 		c := openDoor(t, func(c *Config) { c.Hub = hub }).connect()
@@ -242,7 +244,7 @@ func messagesWaitForEXEC(t *testing.T, d *door) {
 }
 
 func TestSubscriberThatReadsNothingIsClosedAtTheHardLimitAndCounted(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := openDoor(t, func(c *Config) { c.Limits.PushHard, c.Limits.PushSoft = 10_000, 5_000 })
 		slow, well, p := d.connect(), d.connect(), d.connect()
 		slow.do("SUBSCRIBE", "a")
@@ -265,7 +267,7 @@ func TestSubscriberThatReadsNothingIsClosedAtTheHardLimitAndCounted(t *testing.T
 }
 
 func TestSubscriberThatLagsForLongIsClosedAtTheSoftLimit(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := openDoor(t, func(c *Config) {
 			c.Limits.PushHard, c.Limits.PushSoft, c.Limits.PushSoftTime = 1*mib, 5_000, 30*time.Second
 			c.Limits.WriteTimeout = time.Hour
@@ -296,7 +298,7 @@ func TestSubscriberThatLagsForLongIsClosedAtTheSoftLimit(t *testing.T) {
 }
 
 func TestSubscriberThatTakesNothingForTheWriteTimeoutIsClosed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := openDoor(t)
 		slow, p := d.connect(), d.connect()
 		slow.do("SUBSCRIBE", "a")
@@ -311,7 +313,7 @@ func TestSubscriberThatTakesNothingForTheWriteTimeoutIsClosed(t *testing.T) {
 }
 
 func TestWhenAllQueuesAreFullWhoeverHasABacklogIsClosed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := openDoor(t, func(c *Config) { c.Limits.PushHard, c.Limits.PushSoft, c.Limits.MaxPushes = 10_000, 10_000, 20_000 })
 		p := d.connect()
 		for range 5 {
@@ -331,7 +333,7 @@ func TestWhenAllQueuesAreFullWhoeverHasABacklogIsClosed(t *testing.T) {
 }
 
 func TestIdleSubscribersHaveNoGoroutineForWritingAndAreNotTimedOut(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := openDoor(t, func(c *Config) { c.Limits.IdleTimeout = time.Minute })
 		c, p := d.connect(), d.connect()
 		c.do("SUBSCRIBE", "a")
@@ -356,7 +358,7 @@ func TestIdleSubscribersHaveNoGoroutineForWritingAndAreNotTimedOut(t *testing.T)
 }
 
 func TestShutdownEndsSubscribersThatReadNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) { // a goroutine that is left fails it
+	bubble.Test(t, func(t *testing.T) { // a goroutine that is left fails it
 		d := openDoor(t)
 		for range 3 {
 			c := d.connect()
@@ -407,7 +409,7 @@ func TestNamesAndMessagesOverTheirLimitsAreRefused(t *testing.T) {
 }
 
 func TestKillAndListTellSubscribersFromOthers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := openDoor(t)
 		c, p := d.connect(), d.connect()
 		c.do("SUBSCRIBE", "a")

@@ -4,9 +4,9 @@ import (
 	"context"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/redynamo/redynamo/integration/bubble"
 	"github.com/redynamo/redynamo/membership/ring"
 )
 
@@ -30,7 +30,7 @@ func openSentinel(t *testing.T, view *View) *door {
 }
 
 func TestASentinelNamesItsOwnNodeOrTheNextThatLives(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := openSentinel(t, nil)
 		c := d.connect()
 		asks := func(want string) {
@@ -59,7 +59,7 @@ func TestASentinelNamesItsOwnNodeOrTheNextThatLives(t *testing.T) {
 }
 
 func TestASentinelTellsWhenItsMasterIsAnother(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := openSentinel(t, sentinelView(1, 9))
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
@@ -83,7 +83,7 @@ func TestASentinelTellsWhenItsMasterIsAnother(t *testing.T) {
 }
 
 func TestASentinelServesWhatItsClientsAskAndNoKeys(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := openSentinel(t, sentinelView(1, 2))
 		c := d.connect()
 		for _, q := range []struct{ words, want string }{

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/redynamo/redynamo/coordinator"
+	"github.com/redynamo/redynamo/integration/bubble"
 	"github.com/redynamo/redynamo/membership/ring"
 	"github.com/redynamo/redynamo/replica/version"
 )
@@ -319,7 +320,7 @@ func TestEveryCommandWaitsForLoginUnlessItIsMadeForIt(t *testing.T) {
 }
 
 func TestConnectionThatDoesNotLogInIsClosed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := openDoor(t, func(c *Config) { c.Password = "secret" })
 		began := time.Now()
 		conn := d.ln.dial()
@@ -386,7 +387,7 @@ func (l *failingListener) Accept() (net.Conn, error) {
 }
 
 func TestAcceptErrorsAreWaitedOutWithoutSpinning(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		srv, err := New(Config{Store: newFakeStore(), Admin: &fakeAdmin{}, Ring: &fakeRing{}})
 		if err != nil {
 			t.Fatal(err)
@@ -442,7 +443,7 @@ func TestPanicInAHandlerClosesOneConnectionAndIsCounted(t *testing.T) {
 }
 
 func TestClientThatDoesNotReadHoldsLittleAndIsCutOff(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := openDoor(t)
 		value := make([]byte, 1*mib)
 		d.store.values = func([]byte) []byte { return value }
@@ -473,7 +474,7 @@ func TestClientThatDoesNotReadHoldsLittleAndIsCutOff(t *testing.T) {
 }
 
 func TestManyWarmConnectionsTogetherHoldFewLargeReplies(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := openDoor(t, func(c *Config) { c.Limits.MaxInFlight = 64 })
 		const conns = 40
 		var all []*dataWire
@@ -541,7 +542,7 @@ func TestReplyLongerThanTheLimitBecomesAnError(t *testing.T) {
 }
 
 func TestShutdownFinishesWhatWasBegunAndAnswersIt(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := openDoor(t)
 		d.store.holdAll()
 		idle, busy := d.connect(), d.connect()
@@ -570,7 +571,7 @@ func TestShutdownFinishesWhatWasBegunAndAnswersIt(t *testing.T) {
 }
 
 func TestShutdownCutsOffWhoeverTakesTooLong(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := openDoor(t)
 		value := make([]byte, 1*mib)
 		d.store.values = func([]byte) []byte { return value }

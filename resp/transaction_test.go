@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/redynamo/redynamo/coordinator"
+	"github.com/redynamo/redynamo/integration/bubble"
 	"github.com/redynamo/redynamo/membership/ring"
 )
 
@@ -33,7 +34,7 @@ func TestBatchRunsInOrderWhenExecComes(t *testing.T) {
 }
 
 func TestBatchKeepsTheOrderOfAKeyAndRunsOthersTogether(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := newDataDoor(t)
 		c := d.connect()
 		c.pipeline([]string{"SET", "a", "1"}, []string{"SET", "b", "2"}) // opens the window
@@ -201,7 +202,7 @@ func TestNobodyUnknownQueuesAnything(t *testing.T) {
 }
 
 func TestBatchOutlivesItsClientButNotTheServer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := newDataDoor(t)
 		c := d.connect()
 		c.lines("MULTI", "+OK\r\n")

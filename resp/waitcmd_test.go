@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/redynamo/redynamo/coordinator"
+	"github.com/redynamo/redynamo/integration/bubble"
 	"github.com/redynamo/redynamo/replica/version"
 )
 
@@ -30,7 +31,7 @@ func owners(local bool, others int) coordinator.Spread {
 }
 
 func TestWaitLooksUntilEnoughOwnersHaveTheLastWrite(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := newDataDoor(t)
 		c := d.connect()
 		c.do("SET", "before", "v")
@@ -107,7 +108,7 @@ func TestWaitCountsNobodyAfterAWriteOfUnknownOutcome(t *testing.T) {
 }
 
 func TestWaitAOFCountsThisNodeAndOthersApart(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := newDataDoor(t)
 		c := d.connect()
 		c.do("SET", "k", "v")
@@ -153,7 +154,7 @@ func TestWaitInABatchLooksOnce(t *testing.T) {
 
 // TestAWaitIsEndedFromOutside ends waits without a limit.
 func TestAWaitIsEndedFromOutside(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := newDataDoor(t)
 		a, b := d.connect(), d.connect()
 		id := strings.Trim(a.do("CLIENT", "ID"), ":\r\n")

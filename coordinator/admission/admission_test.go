@@ -14,6 +14,7 @@ import (
 	"github.com/VictoriaMetrics/metrics"
 
 	"github.com/redynamo/redynamo/coordinator/admission/share"
+	"github.com/redynamo/redynamo/integration/bubble"
 )
 
 // clients makes requests at a steady pace until ctx ends, which take what took
@@ -39,7 +40,7 @@ func TestHarmfulWorkGetsLittleAndHarmlessWorkAll(t *testing.T) {
 		{"harmful, and nobody minds", -1, time.Second, 19 * time.Second, 21 * time.Second},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				c, err := New(Config{Multiple: test.multiple})
 				if err != nil {
 					t.Fatal(err)
@@ -86,7 +87,7 @@ func TestHarmfulWorkGetsLittleAndHarmlessWorkAll(t *testing.T) {
 }
 
 func TestWithoutClientsAllIsGranted(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c, err := New(Config{})
 		if err != nil {
 			t.Fatal(err)
@@ -109,7 +110,7 @@ func TestWithoutClientsAllIsGranted(t *testing.T) {
 // TestWorkComesInSmallPiecesWithRestsBetweenThem has work that wants to go on and on,
 // also after it had nothing to do for long.
 func TestWorkComesInSmallPiecesWithRestsBetweenThem(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c, _ := New(Config{})
 		c.verdict.Store(&share.Verdict{Share: share.Most})
 		const piece = 4 * time.Millisecond
@@ -134,7 +135,7 @@ func TestWorkComesInSmallPiecesWithRestsBetweenThem(t *testing.T) {
 }
 
 func TestGrantsAreSmallerAndFewerWhenTheShareIs(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		set := metrics.NewSet()
 		c, err := New(Config{Metrics: set})
 		if err != nil {
@@ -178,7 +179,7 @@ func TestGrantsAreSmallerAndFewerWhenTheShareIs(t *testing.T) {
 }
 
 func TestWaitingForOthersIsFree(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c, _ := New(Config{})
 		c.verdict.Store(&share.Verdict{Share: share.Floor})
 		for _, waited := range []time.Duration{time.Second, time.Hour} { // clocks may disagree
@@ -193,7 +194,7 @@ func TestWaitingForOthersIsFree(t *testing.T) {
 }
 
 func TestOneLongWaitIsPaidForInBoundedTime(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c, _ := New(Config{})
 		c.verdict.Store(&share.Verdict{Share: share.Floor})
 		end := c.Begin(Exchange)
@@ -210,7 +211,7 @@ func TestOneLongWaitIsPaidForInBoundedTime(t *testing.T) {
 }
 
 func TestNothingBeginsWhileTheDiskStallsAndAWaitEndsWithItsContext(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var stalled atomic.Bool
 		stalled.Store(true)
 		c, _ := New(Config{Stalled: stalled.Load})

@@ -6,8 +6,9 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/redynamo/redynamo/integration/bubble"
 )
 
 // A node as a model: whatever runs has its one core for itself until it is done, first
@@ -28,7 +29,7 @@ type model struct {
 
 // runModel has clients alone at first, and then work that never ends.
 func runModel(t *testing.T, multiple float64) (m model) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c, err := New(Config{Multiple: multiple, LeastGoal: modelRequest})
 		if err != nil {
 			t.Fatal(err)

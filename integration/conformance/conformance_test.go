@@ -40,8 +40,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 
+	"github.com/redynamo/redynamo/integration/bubble"
 	"github.com/redynamo/redynamo/resp"
 )
 
@@ -113,7 +113,7 @@ func playAll(t *testing.T, played map[string][]scenario) (replies [3]map[string]
 	}
 	for i, nodes := range []int{1, 3} {
 		replies[i+1] = map[string]string{}
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			c := startCluster(t, nodes)
 			defer c.close()
 			for door, corpus := range played {

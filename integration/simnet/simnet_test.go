@@ -11,8 +11,9 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/redynamo/redynamo/integration/bubble"
 )
 
 const (
@@ -51,7 +52,7 @@ func readAll(t *testing.T, c net.Conn, n int) []byte {
 }
 
 func TestBytesArriveInOrderAfterTheDelay(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		seed := uint64(time.Now().UnixNano())
 		n := New(Config{Seed: seed, Delay: 3 * time.Millisecond, Jitter: 5 * time.Millisecond, Window: 1000})
 		near, far := pair(t, n)
@@ -84,7 +85,7 @@ func TestBytesArriveInOrderAfterTheDelay(t *testing.T) {
 }
 
 func TestCloseGivesTheOtherEndWhatWasWrittenAndThenEOF(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		near, far := pair(t, New(Config{}))
 		if _, err := near.Write([]byte("last words")); err != nil {
 			t.Fatal(err)
@@ -107,7 +108,7 @@ func TestCloseGivesTheOtherEndWhatWasWrittenAndThenEOF(t *testing.T) {
 }
 
 func TestDeadlinesEndReadsAndWrites(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		near, far := pair(t, New(Config{Window: 10}))
 		start := time.Now()
 		_ = near.SetReadDeadline(start.Add(time.Second))
@@ -133,7 +134,7 @@ func TestDeadlinesEndReadsAndWrites(t *testing.T) {
 }
 
 func TestPartitionDelaysStreamsUntilItHealsAndTellsNobody(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		n := New(Config{})
 		near, far := pair(t, n)
 		n.Partition([]string{hostA}, []string{hostB})
@@ -153,7 +154,7 @@ func TestPartitionDelaysStreamsUntilItHealsAndTellsNobody(t *testing.T) {
 }
 
 func TestStalledConnectionIsOvertakenByALaterOne(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		n := New(Config{})
 		near, far := pair(t, n)
 		start := time.Now()
@@ -176,7 +177,7 @@ func TestStalledConnectionIsOvertakenByALaterOne(t *testing.T) {
 }
 
 func TestSenderGivesUpOnALongPartition(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		n := New(Config{})
 		near, _ := pair(t, n)
 		n.Cut(hostA, hostB)
@@ -190,7 +191,7 @@ func TestSenderGivesUpOnALongPartition(t *testing.T) {
 }
 
 func TestVanishedHostIsSilentUntilItIsBack(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		n := New(Config{})
 		near, far := pair(t, n)
 		n.Crash(hostB)
@@ -219,7 +220,7 @@ func TestVanishedHostIsSilentUntilItIsBack(t *testing.T) {
 }
 
 func TestKilledProcessResetsItsConnectionsAndFreesItsPorts(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		n := New(Config{})
 		if _, err := n.Listen(hostB, 7); err != nil {
 			t.Fatal(err)
@@ -245,7 +246,7 @@ func TestKilledProcessResetsItsConnectionsAndFreesItsPorts(t *testing.T) {
 // that took its place.
 func TestWhatIsLeftOfAnEndedProcessReachesNobody(t *testing.T) {
 	for _, vanish := range []bool{false, true} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			n := New(Config{})
 			l, err := n.Listen(hostA, 7)
 			if err != nil {
@@ -288,7 +289,7 @@ func TestWhatIsLeftOfAnEndedProcessReachesNobody(t *testing.T) {
 }
 
 func TestNamesAreResolvedAtEachDial(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		n := New(Config{})
 		l, err := n.Host("10.0.0.3").Listen(context.Background(), ":7")
 		if err != nil {
@@ -312,7 +313,7 @@ func TestNamesAreResolvedAtEachDial(t *testing.T) {
 }
 
 func TestPacketsAreLostAtTheRateAskedFor(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		n := New(Config{Seed: 7, Loss: 0.25})
 		a, err := n.Transport(hostA, 7946)
 		if err != nil {
@@ -344,7 +345,7 @@ func TestPacketsAreLostAtTheRateAskedFor(t *testing.T) {
 }
 
 func TestTransportCarriesStreamsAndShutsDownCleanly(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		n := New(Config{})
 		a, _ := n.Transport(hostA, 7946)
 		b, _ := n.Transport(hostB, 7946)
@@ -377,7 +378,7 @@ func TestTransportCarriesStreamsAndShutsDownCleanly(t *testing.T) {
 
 // TestPacketsComeLateAndTwiceAndStreamsDoNot sends numbered packets and bytes.
 func TestPacketsComeLateAndTwiceAndStreamsDoNot(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		n := New(Config{Seed: 7})
 		a, err := n.Transport(hostA, 7946)
 		if err != nil {
@@ -479,7 +480,7 @@ func TestShapesOfPartitions(t *testing.T) {
 
 // TestASlowLinkIsSlowOneWay sends packets both ways.
 func TestASlowLinkIsSlowOneWay(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		n := New(Config{})
 		a, err := n.Transport(hostA, 7946)
 		if err != nil {

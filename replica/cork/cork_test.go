@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/redynamo/redynamo/integration/bubble"
 )
 
 // bottle counts how often it was let go.
@@ -15,7 +17,7 @@ type bottle struct{ pulled atomic.Int32 }
 func (b *bottle) Uncork() { b.pulled.Add(1) }
 
 func TestACorkHoldsUntilAnyBurstEnds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var c Cork
 		var a, b bottle
 		if c.Hold(&a) {
@@ -44,7 +46,7 @@ func TestACorkHoldsUntilAnyBurstEnds(t *testing.T) {
 }
 
 func TestACorkHoldsNothingForLong(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var c Cork
 		var a bottle
 		c.In() // and waits for a disk, say

@@ -14,6 +14,7 @@ import (
 
 	"github.com/VictoriaMetrics/metrics"
 
+	"github.com/redynamo/redynamo/integration/bubble"
 	"github.com/redynamo/redynamo/membership/ring"
 )
 
@@ -54,7 +55,7 @@ func liveOf(r *ring.Ring) *ring.Live {
 // receive runs f with a Receiver on node 1 of a ring of three, which owns all.
 func receive(t *testing.T, cfg ReceiverConfig, rows Taker, a Admission, f func(r *Receiver)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		all := ringOf(t, 1, 2, 3)
 		if cfg.Live == nil {
 			cfg.Live = func() *ring.Live { return ring.NewLive(all) }

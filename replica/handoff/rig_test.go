@@ -15,6 +15,7 @@ import (
 
 	"github.com/VictoriaMetrics/metrics"
 
+	"github.com/redynamo/redynamo/integration/bubble"
 	"github.com/redynamo/redynamo/membership/ring"
 	"github.com/redynamo/redynamo/replica/version"
 )
@@ -63,7 +64,7 @@ func (l *logBuffer) String() string {
 // inBubble runs f with a rig of so many nodes in virtual time.
 func inBubble(t *testing.T, nodes int, cfg Config, f func(t *testing.T, r *rig)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := &rig{t: t, book: newBook()}
 		r.mu.down, r.mu.peers = map[ring.NodeID]bool{}, map[ring.NodeID]*peer{}
 		r.setRing(members(nodes)...)

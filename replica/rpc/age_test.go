@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/redynamo/redynamo/integration/bubble"
 )
 
 // keeps is a handler that notes the keys of the merges it carries out.
@@ -32,7 +34,7 @@ func TestWhatLayLongOnItsWayIsNotCarriedOut(t *testing.T) {
 		lay  time.Duration
 		kept bool
 	}{{14 * time.Second, true}, {16 * time.Second, false}, {time.Hour, false}} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			var keys []string
 			r := newRig(t, keeps(&keys), PoolConfig{}, ServerConfig{IdleTimeout: 3 * time.Hour})
 			pass(time.Second)
@@ -54,7 +56,7 @@ func TestWhatLayLongOnItsWayIsNotCarriedOut(t *testing.T) {
 
 // Between the read of a batch and its last request a process may be stopped, too.
 func TestABatchThatIsInterruptedIsNotCarriedOutToItsEnd(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var keys []string
 		h := keeps(&keys)
 		h.read = func(_ ReadRequest, _ Meta, reply func(ReadReply, error)) {
@@ -92,7 +94,7 @@ func (r *rig) stampFrom(conn io.ReadWriter, id uint64) []byte {
 // A stamp is the proof that what follows it is younger.
 func TestOnlyTheNewestStampKeepsAConnection(t *testing.T) {
 	for _, repeats := range []bool{true, false} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			var keys []string
 			r := newRig(t, keeps(&keys), PoolConfig{}, ServerConfig{})
 			pass(time.Second)
@@ -144,7 +146,7 @@ func TestAStampIsOldByEitherClockAndNeverOfTheFuture(t *testing.T) {
 
 // Both connections stay fresh: an idle one, and one that is always full.
 func TestConnectionsInUseNeverGrowOld(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		h := echoHandler()
 		h.merge = mute().merge
 		r := newRig(t, h, PoolConfig{MaxCalls: 1}, ServerConfig{})
@@ -171,7 +173,7 @@ func TestConnectionsInUseNeverGrowOld(t *testing.T) {
 
 // What was written before a link was cut does not arrive when it heals.
 func TestACutLinkEndsEveryLaneAndWhatLiesInThem(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var keys []string
 		r := newRig(t, keeps(&keys), PoolConfig{}, ServerConfig{})
 		pass(time.Second)
@@ -203,7 +205,7 @@ func TestACutLinkEndsEveryLaneAndWhatLiesInThem(t *testing.T) {
 
 // The other lane may live on.
 func TestASilentLaneIsGivenUpThoughThePeerIsUp(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var keys []string
 		r := newRig(t, keeps(&keys), PoolConfig{}, ServerConfig{})
 		pass(time.Second)
@@ -232,7 +234,7 @@ func TestASilentLaneIsGivenUpThoughThePeerIsUp(t *testing.T) {
 
 // A reply that came in time and was read late must not be taken as an answer of now.
 func TestAReplyThatIsReadTooLateIsLate(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, echoHandler(), PoolConfig{}, ServerConfig{})
 		pass(time.Second)
 		l := newLane(r.peer, false)
@@ -268,7 +270,7 @@ func TestAReplyThatIsReadTooLateIsLate(t *testing.T) {
 // A goroutine may be held up between its look at the clock and its place among the
 // frames, and a stamp be heard meanwhile.
 func TestWhatWasLookedAtBeforeAStampIsLookedAtAgainBehindIt(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, echoHandler(), PoolConfig{}, ServerConfig{})
 		pass(time.Second)
 		l := newLane(r.peer, false)
@@ -309,7 +311,7 @@ func TestWhatWasLookedAtBeforeAStampIsLookedAtAgainBehindIt(t *testing.T) {
 
 // What a writer has is not looked at again, so it has little, and not for long.
 func TestAWriterIsHandedALimitedBatch(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, echoHandler(), PoolConfig{}, ServerConfig{})
 		pass(time.Second)
 		l := newLane(r.peer, true)
@@ -365,7 +367,7 @@ func (c *slowConn) Write(b []byte) (int, error) {
 func (c *slowConn) SetWriteDeadline(time.Time) error { return nil }
 
 func TestWritingABatchTakesBoundedTime(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := frameWriter{conn: &slowConn{piece: 4 * time.Second}, timeout: 5 * time.Second, total: 15 * time.Second}
 		wantErr(t, w.write(make([]byte, 8<<20)), errSlow)
 		w.conn = &slowConn{piece: time.Second}
@@ -376,7 +378,7 @@ func TestWritingABatchTakesBoundedTime(t *testing.T) {
 }
 
 func TestACallIsNeverGivenMoreThanACallMayTake(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var left []time.Duration
 		h := echoHandler()
 		h.merge = func(_ MergeRequest, x Meta, reply func(error)) { left = append(left, time.Until(x.Deadline)) }
@@ -403,7 +405,7 @@ func TestACallIsNeverGivenMoreThanACallMayTake(t *testing.T) {
 // Whoever asks whether a peer was there all the time must not be told so of one that
 // stood still.
 func TestUnbrokenIsWhatHasNeverBeenSilent(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, echoHandler(), PoolConfig{}, ServerConfig{})
 		pass(time.Hour)
 		if is := r.peer.Unbroken(); is != time.Hour {
@@ -436,7 +438,7 @@ func TestUnbrokenIsWhatHasNeverBeenSilent(t *testing.T) {
 
 // The paused side is the one that asks. Its clock may have stood still.
 func TestAConnectionDoesNotOutliveAPauseOfItsCaller(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, echoHandler(), PoolConfig{}, ServerConfig{})
 		pass(time.Minute)
 		conn := r.greeted(1 << 20)

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/redynamo/redynamo/integration/bubble"
 )
 
 // laggard is a server that refuses merges, since it is behind, until it was handed a state
@@ -83,7 +85,7 @@ func (r *rig) handOver(deadline time.Time) error {
 }
 
 func TestWhoeverIsBehindIsHandedTheStateOnceAndThenCarriesOutWhatItRefused(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l := &laggard{state: []byte("state"), wants: "state", slow: 50 * time.Millisecond}
 		r := l.rig(t)
 		errs := make(chan error, 1000)
@@ -113,7 +115,7 @@ func TestWhoeverIsBehindIsHandedTheStateOnceAndThenCarriesOutWhatItRefused(t *te
 // A peer that goes on refusing gets one state a second, and one that cannot take any is
 // left alone for a moment.
 func TestHandOversAreBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l := &laggard{state: []byte("state"), wants: "none there is"}
 		r := l.rig(t)
 		ask := func() {
@@ -148,7 +150,7 @@ func TestHandOversAreBounded(t *testing.T) {
 }
 
 func TestAWaitForAHandOverEndsInHalfOfTheTime(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l := &laggard{state: []byte("state"), slow: time.Hour}
 		r := l.rig(t)
 		began := time.Now()
@@ -178,7 +180,7 @@ func TestAStateThatCannotBeHandedOverIsLeft(t *testing.T) {
 		size int
 		want error
 	}{"none": {0, ErrUnsupported}, "too large": {2 << 10, ErrTooLarge}, "just right": {2<<10 - headerBytes - fixedBytes, nil}} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			state := []byte(big(c.size))
 			l := &laggard{state: state, wants: string(state)}
 			r := newRig(t, l.handler(), PoolConfig{State: l.now, MaxFrameBytes: 2 << 10}, ServerConfig{})
@@ -198,7 +200,7 @@ func TestAPeerOfVersion4IsHandedNothing(t *testing.T) {
 	for name, c := range map[string]struct{ caller, server Levels }{
 		"a newer caller": {Levels{1, 2}, Levels{1, 1}}, "an older caller": {Levels{1, 1}, Levels{1, 2}},
 	} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			l := &laggard{state: []byte("state"), wants: "state"}
 			var ln net.Listener // a dial waits for whoever accepts
 			r := newRigWith(t, PoolConfig{State: l.now, Levels: newRising(c.caller.InForce, c.caller.Highest).levels}, func(r *rig) { ln = r.net.listen("two") })
@@ -224,7 +226,7 @@ func TestAPeerOfVersion4IsHandedNothing(t *testing.T) {
 }
 
 func TestAStateOnAConnectionOfVersion4IsABadFrame(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, (&laggard{}).handler(), PoolConfig{}, ServerConfig{Levels: newRising(1, 1).levels})
 		synctest.Wait()
 		conn := r.greeted(1 << 20)

@@ -10,10 +10,12 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/redynamo/redynamo/integration/bubble"
 )
 
 func TestEveryRequestReachesItsHandlerAndBringsItsReply(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var got []any
 		var metas []Meta
 		note := func(m any, x Meta) { got, metas = append(got, m), append(metas, x) }
@@ -139,7 +141,7 @@ func collect[R any](t *testing.T, into *[]any) func(R, error) {
 }
 
 func TestErrorsCrossTheWireAsThemselves(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var fail error
 		h := &fakeHandler{read: func(_ ReadRequest, _ Meta, reply func(ReadReply, error)) { reply(ReadReply{}, fail) }}
 		r := newRig(t, h, PoolConfig{}, ServerConfig{})
@@ -164,7 +166,7 @@ func TestErrorsCrossTheWireAsThemselves(t *testing.T) {
 }
 
 func TestCallsMadeBeforeTheConnectionStandsGoThrough(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, echoHandler(), PoolConfig{}, ServerConfig{})
 		m, err := r.read("first", Options{})
 		if err != nil || string(m.Record) != "first" {
@@ -177,7 +179,7 @@ func TestCallsMadeBeforeTheConnectionStandsGoThrough(t *testing.T) {
 }
 
 func TestCallsBeforeRunWaitForItAndCallsAfterItAreUnreachable(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, echoHandler(), PoolConfig{}, ServerConfig{})
 		pool, err := NewPool(PoolConfig{Node: 1, ClusterID: testClusterID, Dial: r.net.dial})
 		if err != nil {
@@ -208,7 +210,7 @@ func TestCallsBeforeRunWaitForItAndCallsAfterItAreUnreachable(t *testing.T) {
 }
 
 func TestStoppingThePoolEndsCallsInFlight(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		h := &fakeHandler{read: func(ReadRequest, Meta, func(ReadReply, error)) {}}
 		r := newRig(t, h, PoolConfig{}, ServerConfig{})
 		var ended []error
@@ -224,7 +226,7 @@ func TestStoppingThePoolEndsCallsInFlight(t *testing.T) {
 }
 
 func TestADroppedPeerIsForgotten(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, echoHandler(), PoolConfig{}, ServerConfig{})
 		if _, err := r.read("k", Options{}); err != nil {
 			t.Fatal(err)
@@ -246,7 +248,7 @@ func TestADroppedPeerIsForgotten(t *testing.T) {
 
 func TestRepliesInAnyOrderFindTheirCalls(t *testing.T) {
 	seed := rand.Uint64()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		rng, serverRNG := rand.New(rand.NewPCG(seed, 0)), rand.New(rand.NewPCG(seed, 1))
 		h := &fakeHandler{read: func(m ReadRequest, _ Meta, reply func(ReadReply, error)) {
 			if serverRNG.IntN(3) == 0 {
@@ -278,7 +280,7 @@ func TestRepliesInAnyOrderFindTheirCalls(t *testing.T) {
 }
 
 func TestReplyMemoryBelongsToTheCaller(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var kept []byte
 		h := &fakeHandler{read: func(m ReadRequest, _ Meta, reply func(ReadReply, error)) {
 			if kept == nil {
@@ -303,7 +305,7 @@ func TestReplyMemoryBelongsToTheCaller(t *testing.T) {
 }
 
 func TestLargeMessagesPassWholeAndOnTheBulkLane(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var size int
 		h := echoHandler()
 		h.merge = func(m MergeRequest, _ Meta, reply func(error)) { size = len(m.Record); reply(nil) }
@@ -323,7 +325,7 @@ func TestLargeMessagesPassWholeAndOnTheBulkLane(t *testing.T) {
 }
 
 func TestAFramePastTheLimitIsRefusedWhereItArises(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		h := &fakeHandler{read: func(m ReadRequest, _ Meta, reply func(ReadReply, error)) {
 			reply(ReadReply{Record: make([]byte, 70<<10)}, nil)
 		}}

@@ -5,6 +5,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/redynamo/redynamo/integration/bubble"
 	"github.com/redynamo/redynamo/replica/cork"
 )
 
@@ -17,7 +18,7 @@ func (r *rig) sent() (requests, replies int) {
 }
 
 func TestABurstOfCallsLeavesInOneWrite(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := &cork.Cork{}
 		r := newRig(t, echoHandler(), PoolConfig{Cork: c, KeepAlive: time.Hour}, ServerConfig{})
 		pass(time.Second)
@@ -61,7 +62,7 @@ func TestABurstOfCallsLeavesInOneWrite(t *testing.T) {
 }
 
 func TestABurstOfRepliesLeavesInOneWrite(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := &cork.Cork{}
 		var owed []func(error)
 		h := &fakeHandler{merge: func(_ MergeRequest, _ Meta, reply func(error)) { owed = append(owed, reply) }}
@@ -91,7 +92,7 @@ func TestABurstOfRepliesLeavesInOneWrite(t *testing.T) {
 
 // A ping that has not left yet will be answered later than whoever asks now.
 func TestOnePingProvesLifeToAllWhoAskInABurst(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := &cork.Cork{}
 		r := newRig(t, echoHandler(), PoolConfig{Cork: c, KeepAlive: time.Hour}, ServerConfig{})
 		pass(time.Second)

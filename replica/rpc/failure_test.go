@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/redynamo/redynamo/integration/bubble"
 )
 
 // mute never replies.
@@ -18,7 +20,7 @@ func mute() *fakeHandler {
 }
 
 func TestARefusedConnectionSuspectsAtOnceAndAProbeBringsThePeerBack(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, nil, PoolConfig{}, ServerConfig{})
 		begin := time.Now()
 		_, err := r.read("k", Options{})
@@ -45,7 +47,7 @@ func TestARefusedConnectionSuspectsAtOnceAndAProbeBringsThePeerBack(t *testing.T
 }
 
 func TestACallToASilentAddressEndsAtItsDeadlineUnsent(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRigWith(t, PoolConfig{}, func(r *rig) {
 			r.serve(echoHandler(), ServerConfig{})
 			r.net.setSilent("two", true)
@@ -68,7 +70,7 @@ func TestACallToASilentAddressEndsAtItsDeadlineUnsent(t *testing.T) {
 }
 
 func TestABrokenConnectionWithCallsInFlightSuspects(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, mute(), PoolConfig{}, ServerConfig{})
 		var ended error
 		r.peer.Read(ReadRequest{}, Options{}, func(_ ReadReply, err error) { ended = err })
@@ -85,7 +87,7 @@ func TestABrokenConnectionWithCallsInFlightSuspects(t *testing.T) {
 }
 
 func TestABrokenIdleConnectionIsDialedAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, echoHandler(), PoolConfig{}, ServerConfig{})
 		for range 3 {
 			pass(time.Second)
@@ -100,7 +102,7 @@ func TestABrokenIdleConnectionIsDialedAgain(t *testing.T) {
 }
 
 func TestAPeerThatDiesIsNoticedWithoutTrafficAndFoundAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, echoHandler(), PoolConfig{}, ServerConfig{})
 		pass(time.Second)
 		for range 3 {
@@ -121,7 +123,7 @@ func TestAPeerThatDiesIsNoticedWithoutTrafficAndFoundAgain(t *testing.T) {
 }
 
 func TestTimeoutsInARowSuspect(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, mute(), PoolConfig{SuspectSlow: 150 * time.Millisecond}, ServerConfig{})
 		pass(time.Second)
 		begin := time.Now()
@@ -147,7 +149,7 @@ func TestTimeoutsInARowSuspect(t *testing.T) {
 }
 
 func TestAnAnswerBetweenTimeoutsClearsThePeer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		n := 0
 		h := &fakeHandler{read: func(_ ReadRequest, _ Meta, reply func(ReadReply, error)) {
 			if n++; n%2 == 0 {
@@ -166,7 +168,7 @@ func TestAnAnswerBetweenTimeoutsClearsThePeer(t *testing.T) {
 }
 
 func TestOneLongSilenceSuspects(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, mute(), PoolConfig{}, ServerConfig{})
 		pass(1100 * time.Millisecond) // past the last ping
 		r.net.hold(true)
@@ -179,7 +181,7 @@ func TestOneLongSilenceSuspects(t *testing.T) {
 }
 
 func TestAnsweredReadsDoNotHideUnansweredMerges(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		h := echoHandler()
 		h.merge = mute().merge
 		r := newRig(t, h, PoolConfig{}, ServerConfig{})
@@ -204,7 +206,7 @@ func TestAnsweredReadsDoNotHideUnansweredMerges(t *testing.T) {
 }
 
 func TestAPeerThatOnlyAnswersPingsIsLeftAloneLongerAndLonger(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, mute(), PoolConfig{SuspectSlow: 10 * time.Millisecond}, ServerConfig{})
 		var last time.Duration
 		for i := range 5 {
@@ -234,7 +236,7 @@ func TestAPeerThatOnlyAnswersPingsIsLeftAloneLongerAndLonger(t *testing.T) {
 }
 
 func TestAHalfOpenConnectionIsGivenUp(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, echoHandler(), PoolConfig{}, ServerConfig{})
 		pass(1100 * time.Millisecond) // past the last ping
 		r.net.hold(true)              // what is connected carries nothing; new connections do
@@ -252,7 +254,7 @@ func TestAHalfOpenConnectionIsGivenUp(t *testing.T) {
 }
 
 func TestAnIdlePeerThatFallsSilentIsNoticed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, echoHandler(), PoolConfig{}, ServerConfig{})
 		pass(time.Hour) // neither side tires of an idle connection
 		if n := r.net.dialed(); n != 1 || !r.peer.Up() {
@@ -268,7 +270,7 @@ func TestAnIdlePeerThatFallsSilentIsNoticed(t *testing.T) {
 }
 
 func TestWhatWasNeverWrittenEndsUnreachableAndIsNeverSent(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var seen []string
 		h := &fakeHandler{merge: func(m MergeRequest, _ Meta, reply func(error)) {
 			seen = append(seen, string(m.Key))
@@ -305,7 +307,7 @@ func TestWhatWasNeverWrittenEndsUnreachableAndIsNeverSent(t *testing.T) {
 }
 
 func TestACallThatExpiresUnsentIsNotSentEvenWhenTheWriterIsSoonFree(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		seen := 0
 		h := &fakeHandler{merge: func(_ MergeRequest, _ Meta, reply func(error)) { seen++; reply(nil) }}
 		r := newRig(t, h, PoolConfig{BulkBytes: 1 << 20}, ServerConfig{})
@@ -323,7 +325,7 @@ func TestACallThatExpiresUnsentIsNotSentEvenWhenTheWriterIsSoonFree(t *testing.T
 }
 
 func TestALateReplyIsCountedAndHarmless(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		h := echoHandler()
 		h.merge = func(_ MergeRequest, _ Meta, reply func(error)) {
 			time.AfterFunc(200*time.Millisecond, func() { reply(nil) })
@@ -344,7 +346,7 @@ func TestALateReplyIsCountedAndHarmless(t *testing.T) {
 }
 
 func TestCallsPastTheBoundsAreOverloadedAtOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, mute(), PoolConfig{MaxCalls: 4, MaxFrameBytes: 4 << 10, MaxCallBytes: 5 << 10, SuspectAfter: 100}, ServerConfig{})
 		pass(time.Second)
 		counts := map[error]int{}
@@ -387,7 +389,7 @@ func TestCallsPastTheBoundsAreOverloadedAtOnce(t *testing.T) {
 }
 
 func TestAPeerThatReadsNothingCostsBoundedMemory(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		const limit = 1 << 20
 		r := newRig(t, mute(), PoolConfig{MaxFrameBytes: 64 << 10, MaxCallBytes: limit, SuspectTimeout: time.Hour}, ServerConfig{})
 		pass(time.Second)
@@ -413,7 +415,7 @@ func TestAPeerThatReadsNothingCostsBoundedMemory(t *testing.T) {
 }
 
 func TestANewAddressIsDialedAtOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, nil, PoolConfig{ProbeMin: time.Minute}, ServerConfig{})
 		synctest.Wait()
 		r.serveOn(r.net.listen("elsewhere"), echoHandler(), ServerConfig{})
@@ -426,7 +428,7 @@ func TestANewAddressIsDialedAtOnce(t *testing.T) {
 }
 
 func TestAFullBulkLaneDoesNotSuspectThePeer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, echoHandler(), PoolConfig{}, ServerConfig{MaxConns: 1})
 		pass(time.Second)
 		_, err := r.read("k", Options{Class: Background})
@@ -438,7 +440,7 @@ func TestAFullBulkLaneDoesNotSuspectThePeer(t *testing.T) {
 }
 
 func TestP95FollowsReads(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		n := 0
 		h := &fakeHandler{read: func(_ ReadRequest, _ Meta, reply func(ReadReply, error)) {
 			d := time.Millisecond
@@ -529,7 +531,7 @@ func TestPingsAreNoSampleOnceAReadTimedOut(t *testing.T) {
 
 // A peer whose disk hangs answers reads from memory, and pings.
 func TestAPeerThatAnswersNoMergeIsBackWhenItsDiskIs(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		hung := atomic.Bool{}
 		hung.Store(true)
 		h := echoHandler()
@@ -564,7 +566,7 @@ func TestAPeerThatAnswersNoMergeIsBackWhenItsDiskIs(t *testing.T) {
 }
 
 func TestAnOverloadedPeerIsNoSuspectAndStaysOneIfItWas(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		busy := &fakeHandler{
 			merge: func(_ MergeRequest, _ Meta, reply func(error)) { reply(ErrOverloaded) },
 			read:  mute().read,
@@ -586,7 +588,7 @@ func TestAnOverloadedPeerIsNoSuspectAndStaysOneIfItWas(t *testing.T) {
 
 // Gossip is one voice more: it is heard sooner, and never believed.
 func TestADoubtedPeerIsAskedAtOnceAndItsAnswerCounts(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, echoHandler(), PoolConfig{KeepAlive: time.Hour, ProbeMin: time.Hour, MessageAge: 24 * time.Hour}, ServerConfig{})
 		pass(time.Second)
 		r.peer.Check()
@@ -615,7 +617,7 @@ func TestADoubtedPeerIsAskedAtOnceAndItsAnswerCounts(t *testing.T) {
 // When a stopped process goes on it finds everything expired, and the answers
 // unread.
 func TestANodeThatWasStoppedItselfSuspectsNobody(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, echoHandler(), PoolConfig{}, ServerConfig{})
 		pass(1100 * time.Millisecond)
 		r.net.hold(true)
@@ -641,7 +643,7 @@ func TestANodeThatWasStoppedItselfSuspectsNobody(t *testing.T) {
 
 // A disk that many nodes share stalls now and then.
 func TestAStallOfHalfASecondSuspectsNobody(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		h, stall := echoHandler(), atomic.Int64{}
 		h.merge = func(_ MergeRequest, _ Meta, reply func(error)) {
 			time.AfterFunc(time.Duration(stall.Load()), func() { reply(nil) })

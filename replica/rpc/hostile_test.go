@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/redynamo/redynamo/integration/bubble"
 )
 
 // hostileFrames are requests no caller sends.
@@ -46,7 +48,7 @@ func hostileFrames() map[string][]byte {
 func TestABadFrameClosesItsConnectionAndNothingElse(t *testing.T) {
 	for name, bad := range hostileFrames() {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				r := newRig(t, echoHandler(), PoolConfig{}, ServerConfig{})
 				if _, err := r.read("k", Options{}); err != nil {
 					t.Fatal(err)
@@ -72,7 +74,7 @@ func TestABadFrameClosesItsConnectionAndNothingElse(t *testing.T) {
 }
 
 func TestACutOffFrameIsNotServed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		served := 0
 		h := &fakeHandler{read: func(_ ReadRequest, _ Meta, reply func(ReadReply, error)) { served++; reply(ReadReply{}, nil) }}
 		r := newRig(t, h, PoolConfig{}, ServerConfig{})
@@ -96,7 +98,7 @@ func TestACutOffFrameIsNotServed(t *testing.T) {
 
 func TestRandomDamageNeverStopsTheServer(t *testing.T) {
 	seed := rand.Uint64()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		rng := rand.New(rand.NewPCG(seed, 0))
 		r := newRig(t, echoHandler(), PoolConfig{}, ServerConfig{})
 		synctest.Wait()
@@ -139,7 +141,7 @@ func TestAnAnnouncedLengthAllocatesNothing(t *testing.T) {
 }
 
 func TestAReadBufferGrowsForALargeFrameAndShrinksAfterIt(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		a, b := memPipe()
 		go func() {
 			_, _ = a.Write(frame(header{kind: KindMerge, id: 1}, make([]byte, 1<<20)))
@@ -223,7 +225,7 @@ func TestABadReplyEndsTheCallsOfItsConnection(t *testing.T) {
 		"frame too long": func(header) []byte { return binary.BigEndian.AppendUint32(nil, 1<<20) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				r := newRigWith(t, PoolConfig{}, func(r *rig) { r.impostor(reply) })
 				_, err := r.read("k", Options{})
 				if err != ErrClosed {
@@ -240,7 +242,7 @@ func TestABadReplyEndsTheCallsOfItsConnection(t *testing.T) {
 }
 
 func TestARepeatedReplyIsLateAndCompletesNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRigWith(t, PoolConfig{}, func(r *rig) {
 			r.impostor(func(q header) []byte {
 				return bytes.Repeat(frame(header{kind: q.kind | replyBit, id: q.id}, []byte{flagSame}), 3)
@@ -286,7 +288,7 @@ func TestHelloThatDoesNotFitIsRefused(t *testing.T) {
 		"silence":     {nil, -1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				r := newRig(t, echoHandler(), PoolConfig{}, ServerConfig{})
 				synctest.Wait()
 				conn, err := r.net.dial(r.ctx, "two")
@@ -354,7 +356,7 @@ func TestTheNewestCommonVersionIsSpoken(t *testing.T) {
 }
 
 func TestAWrongNodeAtTheAddressIsASuspect(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, echoHandler(), PoolConfig{}, ServerConfig{})
 		stranger := r.pool.Peer(3, "two")
 		synctest.Wait()

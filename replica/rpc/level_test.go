@@ -6,8 +6,9 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/redynamo/redynamo/integration/bubble"
 )
 
 // rising are Levels that can be changed.
@@ -37,7 +38,7 @@ func TestProgramsOfTwoReleasesSpeakTheOlderVersion(t *testing.T) {
 	for name, c := range map[string]struct{ caller, server Levels }{
 		"a newer caller": {Levels{1, 2}, Levels{1, 1}}, "an older caller": {Levels{1, 1}, Levels{1, 2}},
 	} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			j := &judge{stale: true}
 			var ln net.Listener // a dial waits for whoever accepts
 			r := newRigWith(t, PoolConfig{Levels: newRising(c.caller.InForce, c.caller.Highest).levels}, func(r *rig) { ln = r.net.listen("two") })
@@ -82,7 +83,7 @@ func TestWhoServesLessThanTheLevelInForceIsRefused(t *testing.T) {
 		"an old caller": {Levels{1, 1}, Levels{2, 2}, "this program is too old"},
 		"an old server": {Levels{2, 2}, Levels{1, 1}, "its program is too old"},
 	} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			r := newRig(t, echoHandler(), PoolConfig{Levels: newRising(c.caller.InForce, c.caller.Highest).levels},
 				ServerConfig{Levels: newRising(c.server.InForce, c.server.Highest).levels})
 			if _, err := r.read("k", within(time.Second)); err != ErrUnreachable || r.peer.Up() {
@@ -97,7 +98,7 @@ func TestWhoServesLessThanTheLevelInForceIsRefused(t *testing.T) {
 
 func TestConnectionsOfAnOlderVersionEndWhenTheLevelRises(t *testing.T) {
 	for _, side := range []string{"caller", "server"} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			caller, server := newRising(1, 2), newRising(1, 1)
 			if side == "server" {
 				caller, server = newRising(1, 1), newRising(1, 2)

@@ -6,12 +6,13 @@ import (
 	"net"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/redynamo/redynamo/integration/bubble"
 )
 
 func TestRefusedConnectionsCannotFillTheLog(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
 		s := &Server{cfg: ServerConfig{Logger: slog.New(slog.NewTextHandler(&out, nil))}}
 		for range 5 {

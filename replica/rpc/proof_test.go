@@ -5,6 +5,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/redynamo/redynamo/integration/bubble"
 )
 
 // proofs collects what Prove answered.
@@ -26,7 +28,7 @@ func (p *proofs) got() []error {
 }
 
 func TestAProofOfLifeIsOlderThanNoQuestion(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, echoHandler(), PoolConfig{KeepAlive: time.Hour}, ServerConfig{})
 		pass(time.Second)
 		var early, late proofs
@@ -55,7 +57,7 @@ func TestAProofOfLifeIsOlderThanNoQuestion(t *testing.T) {
 // The first ping was read before the process stopped, and its answer lies in
 // the network. It proves nothing to whoever asks afterwards.
 func TestAnAnswerFromBeforeTheQuestionProvesNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, echoHandler(), PoolConfig{KeepAlive: time.Hour}, ServerConfig{})
 		pass(time.Second)
 		r.net.holdReplies(true)
@@ -77,7 +79,7 @@ func TestAnAnswerFromBeforeTheQuestionProvesNothing(t *testing.T) {
 }
 
 func TestAProofThatFailsEndsInTime(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, echoHandler(), PoolConfig{}, ServerConfig{})
 		pass(1100 * time.Millisecond)
 		r.net.hold(true)

@@ -6,10 +6,12 @@ import (
 	"slices"
 	"testing"
 	"testing/synctest"
+
+	"github.com/redynamo/redynamo/integration/bubble"
 )
 
 func TestPublishedMessagesArriveOnceAndInOrderWhateverTheirSize(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var sizes []int
 		var metas []Meta
 		h := &fakeHandler{news: func(m PublishRequest, x Meta, reply func(error)) {
@@ -39,7 +41,7 @@ func TestPublishedMessagesArriveOnceAndInOrderWhateverTheirSize(t *testing.T) {
 }
 
 func TestAPeerOfVersion4IsSentNoMessages(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		h := &fakeHandler{news: func(PublishRequest, Meta, func(error)) { t.Error("a message arrived") }}
 		r := newRig(t, h, PoolConfig{}, ServerConfig{Levels: newRising(1, 1).levels})
 		for range 2 { // before there is a connection, and over it

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/redynamo/redynamo/integration/bubble"
 )
 
 // greeted opens a connection of its own to the rig's server, as node 9.
@@ -45,7 +47,7 @@ func (r *rig) send(conn net.Conn, b []byte) {
 }
 
 func TestAServerDropsWhatNobodyWaitsForAnyMore(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		served := 0
 		h := &fakeHandler{read: func(_ ReadRequest, _ Meta, reply func(ReadReply, error)) {
 			if served++; served == 1 {
@@ -74,7 +76,7 @@ func TestAServerDropsWhatNobodyWaitsForAnyMore(t *testing.T) {
 }
 
 func TestAFullServerRefusesBackgroundFirst(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var held []func(ReadReply, error)
 		h := &fakeHandler{read: func(_ ReadRequest, _ Meta, reply func(ReadReply, error)) { held = append(held, reply) }}
 		r := newRig(t, h, PoolConfig{}, ServerConfig{MaxCalls: 16})
@@ -111,7 +113,7 @@ func TestAFullServerRefusesBackgroundFirst(t *testing.T) {
 }
 
 func TestAFullServerRefusesByBytes(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		h := mute()
 		r := newRig(t, h, PoolConfig{}, ServerConfig{MaxFrameBytes: 64 << 10, MaxCallBytes: 256 << 10})
 		refused := 0
@@ -130,7 +132,7 @@ func TestAFullServerRefusesByBytes(t *testing.T) {
 }
 
 func TestACallerThatReadsNoRepliesIsHeldBackAndThenCutOff(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		served := 0
 		h := &fakeHandler{read: func(_ ReadRequest, _ Meta, reply func(ReadReply, error)) {
 			served++
@@ -167,7 +169,7 @@ func TestACallerThatReadsNoRepliesIsHeldBackAndThenCutOff(t *testing.T) {
 }
 
 func TestACallerThatReadsLateGetsEverythingAndIsHeldBackUntilThen(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var held []func(ReadReply, error)
 		served := 0
 		h := &fakeHandler{read: func(_ ReadRequest, _ Meta, reply func(ReadReply, error)) {
@@ -208,7 +210,7 @@ func TestACallerThatReadsLateGetsEverythingAndIsHeldBackUntilThen(t *testing.T) 
 }
 
 func TestAReplyMadeDuringAWriteIsSentAfterIt(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var held func(ReadReply, error)
 		h := &fakeHandler{read: func(_ ReadRequest, _ Meta, reply func(ReadReply, error)) {
 			if held == nil {
@@ -249,7 +251,7 @@ func TestAConnectionThatComesDuringTheStopIsRefused(t *testing.T) {
 }
 
 func TestLateRepliesPastTheBacklogCutTheCallerOff(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var held []func(ReadReply, error)
 		h := &fakeHandler{read: func(_ ReadRequest, _ Meta, reply func(ReadReply, error)) { held = append(held, reply) }}
 		r := newRig(t, h, PoolConfig{}, ServerConfig{MaxFrameBytes: 64 << 10, MaxBacklogBytes: 64 << 10})
@@ -273,7 +275,7 @@ func TestLateRepliesPastTheBacklogCutTheCallerOff(t *testing.T) {
 }
 
 func TestRepliesOfOneReadLeaveInOneWrite(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, echoHandler(), PoolConfig{}, ServerConfig{})
 		pass(time.Second)
 		var batch []byte
@@ -294,7 +296,7 @@ func TestRepliesOfOneReadLeaveInOneWrite(t *testing.T) {
 }
 
 func TestAHandlerMayReplyAfterTheServerHasStopped(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var held func(ReadReply, error)
 		h := &fakeHandler{read: func(_ ReadRequest, _ Meta, reply func(ReadReply, error)) { held = reply }}
 		r := newRig(t, h, PoolConfig{}, ServerConfig{})
@@ -309,7 +311,7 @@ func TestAHandlerMayReplyAfterTheServerHasStopped(t *testing.T) {
 }
 
 func TestASecondReplyIsABrokenInvariant(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		caught := ""
 		h := &fakeHandler{read: func(_ ReadRequest, _ Meta, reply func(ReadReply, error)) {
 			reply(ReadReply{}, nil)
@@ -327,7 +329,7 @@ func TestASecondReplyIsABrokenInvariant(t *testing.T) {
 }
 
 func TestConnectionsPastTheLimitAreClosed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, echoHandler(), PoolConfig{}, ServerConfig{MaxConns: 3})
 		pass(time.Second)
 		first := r.greeted(1 << 20)
@@ -349,7 +351,7 @@ func TestConnectionsPastTheLimitAreClosed(t *testing.T) {
 }
 
 func TestASilentConnectionIsClosed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, echoHandler(), PoolConfig{}, ServerConfig{})
 		pass(time.Second)
 		begin := time.Now()
@@ -364,7 +366,7 @@ func TestASilentConnectionIsClosed(t *testing.T) {
 }
 
 func TestAListenerThatFailsEndsServe(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s, err := NewServer(ServerConfig{Node: 2, ClusterID: testClusterID, Handler: echoHandler()})
 		if err != nil {
 			t.Fatal(err)

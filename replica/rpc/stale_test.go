@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/redynamo/redynamo/integration/bubble"
 	"github.com/redynamo/redynamo/membership/ring"
 )
 
@@ -70,7 +71,7 @@ func (r *rig) everyExchangeRequest(o Options, done func(kind Kind, err error)) {
 }
 
 func TestWhatGoesByEpochsThatAreOverIsAnsweredAndNotCarriedOut(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		j := &judge{stale: true, state: []byte("state")}
 		r := j.rig(t, &fakeHandler{}) // which would answer ErrUnsupported
 		ends := 0
@@ -99,7 +100,7 @@ func TestWhatGoesByEpochsThatAreOverIsAnsweredAndNotCarriedOut(t *testing.T) {
 
 // What was queued and is over when its turn comes is refused by its handler.
 func TestAHandlerRefusesWhatBecameStaleWhileItWaited(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		j := &judge{state: []byte("state")}
 		h := &fakeHandler{merge: func(_ MergeRequest, x Meta, reply func(error)) {
 			time.AfterFunc(time.Millisecond, func() {
@@ -127,7 +128,7 @@ func TestAHandlerRefusesWhatBecameStaleWhileItWaited(t *testing.T) {
 
 // A node that was given up and does not know it asks as often as its clients do.
 func TestAStateIsNotToldWithEveryRefusal(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		j := &judge{stale: true, state: []byte(big(300 << 10))}
 		r := j.rig(t, echoHandler())
 		ask := func() {
@@ -159,7 +160,7 @@ func TestAStateIsNotToldWithEveryRefusal(t *testing.T) {
 
 func TestAStateThatNoFrameHoldsIsLeftOut(t *testing.T) {
 	for size, told := range map[int]int{2<<10 - headerBytes - 1: 1, 2<<10 - headerBytes: 0, 0: 0} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			j := &judge{stale: true, state: []byte(big(size))}
 			r := newRig(t, echoHandler(), PoolConfig{OnStale: j.onStale, MaxFrameBytes: 2 << 10},
 				ServerConfig{Stale: j.judge, EpochState: j.epochState})
@@ -177,7 +178,7 @@ func TestAStateThatNoFrameHoldsIsLeftOut(t *testing.T) {
 }
 
 func TestEpochsStayWithARequestThatWaitsForItsConnection(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		j := &judge{}
 		var ln net.Listener // nobody accepts yet: the connection is not refused, it waits
 		r := newRigWith(t, PoolConfig{}, func(r *rig) { ln = r.net.listen("two") })

@@ -10,12 +10,13 @@ import (
 	"slices"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+
+	"github.com/redynamo/redynamo/integration/bubble"
 )
 
 // busyConfig applies every few batches, with pieces and whole generations
@@ -206,7 +207,7 @@ func TestRowsAreAppliedAndTheirRecordsRemoved(t *testing.T) {
 }
 
 func TestFewRowsAreAppliedWhenTheyAreOld(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		cfg := smallConfig(vfs.NewMem())
 		cfg.PendingAge = 3 * time.Second
 		s := mustOpen(t, cfg)

@@ -8,12 +8,12 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
+	"github.com/redynamo/redynamo/integration/bubble"
 	"github.com/redynamo/redynamo/integration/simdisk"
 )
 
@@ -152,7 +152,7 @@ func TestQueuedWritesAllFailWhenTheEngineDoes(t *testing.T) {
 }
 
 func TestFullDiskUnderTablesTurnsIntoBusyAndHeals(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		disk := newFaultyDisk(kinds(".sst", errorfs.OpCreate, errorfs.OpFileWrite))
 		cfg := smallConfig(disk.fs)
 		s := mustOpen(t, cfg)
@@ -201,7 +201,7 @@ func TestFullDiskUnderTablesTurnsIntoBusyAndHeals(t *testing.T) {
 }
 
 func TestAlmostFullDiskRefusesWritesAndServesReads(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		fs := vfs.NewMem()
 		fs.TestingSetDiskUsage(vfs.DiskUsage{AvailBytes: 2 << 20, TotalBytes: 4 << 20, UsedBytes: 2 << 20})
 		cfg := smallConfig(fs)

@@ -9,10 +9,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/redynamo/redynamo/integration/bubble"
 )
 
 // onDisk is a store in a directory of the machine's own disk.
@@ -316,7 +317,7 @@ func TestCompanyHasTheBytesDrawn(t *testing.T) {
 }
 
 func TestADamagedLogTakesBackNoMoreThanItsAge(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		disk := vfs.NewCrashableMem()
 		cfg := smallConfig(disk)
 		cfg.LogAge = time.Hour

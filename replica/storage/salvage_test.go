@@ -9,11 +9,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/redynamo/redynamo/integration/bubble"
 )
 
 // rotRow is data row i of the tests below, spread over a few slots.
@@ -229,7 +230,7 @@ func TestDamageAnywhereInATableLosesFewRowsAndNoneInSilence(t *testing.T) {
 				positions = 4
 			}
 			var worst, all, flips, refused int
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				fs := vfs.NewCrashableMem()
 				rows := rotStore(t, fs, valueBytes)
 				files := filesOf(t, fs, "db", ".sst")
@@ -312,7 +313,7 @@ func damaged(t *testing.T) (s *Store, fs *vfs.MemFS, rows map[string]string) {
 }
 
 func TestCompactionsOverDamagePause(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s, _, _ := damaged(t)
 		const seconds = 30
 		time.Sleep(seconds * time.Second) // the engine tries of its own accord
@@ -326,7 +327,7 @@ func TestCompactionsOverDamagePause(t *testing.T) {
 }
 
 func TestCrashBetweenTheHolesAndTheirRange(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s, fs, rows := damaged(t)
 		still(s)
 		parts, err := s.parts(func(part) bool { return true })
@@ -367,7 +368,7 @@ func TestCrashBetweenTheHolesAndTheirRange(t *testing.T) {
 // The engine reads on behind the last row of a part to see that it was the last. The
 // block there may be nobody's.
 func TestDamageBehindTheEndOfAPart(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		fs := vfs.NewCrashableMem()
 		rows := rotStore(t, fs, 100)
 		s, err := Open(smallConfig(fs)) // what applies is this test
@@ -484,7 +485,7 @@ func (c statsCollector) collectTableStats() { c.report(errors.New("damaged")) }
 func (c statsCollector) compact() { c.report(errors.New("damaged")) }
 
 func TestTheCollectorOfStatisticsPausesAfterAnError(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s := mustOpen(t, smallConfig(vfs.NewMem()))
 		defer func() {
 			if err := s.Close(); err != nil {

@@ -5,10 +5,11 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/redynamo/redynamo/integration/bubble"
 )
 
 // fullDisk says of itself how much is free.
@@ -23,7 +24,7 @@ func (d fullDisk) GetDiskUsage(string) (vfs.DiskUsage, error) {
 }
 
 func TestABurstIsRefusedBeforeTheDiskIsLookedAtAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var free atomic.Uint64
 		free.Store(10 << 20)
 		cfg := smallConfig(fullDisk{vfs.NewMem(), &free, 64 << 20})
@@ -60,7 +61,7 @@ func TestABurstIsRefusedBeforeTheDiskIsLookedAtAgain(t *testing.T) {
 // On a full disk what was delivered elsewhere can still be dropped, for as long as
 // there is room for the log of it.
 func TestAFullDiskStillTakesRemovals(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var free atomic.Uint64
 		free.Store(100 << 20)
 		cfg := smallConfig(fullDisk{vfs.NewMem(), &free, 1 << 30})
@@ -114,7 +115,7 @@ func TestAFullDiskStillTakesRemovals(t *testing.T) {
 }
 
 func TestTheLimitCanBeAShareOfTheDisk(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var free atomic.Uint64
 		cfg := smallConfig(fullDisk{vfs.NewMem(), &free, 1000 << 20})
 		cfg.MinFreePercent = 10

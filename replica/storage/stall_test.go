@@ -5,10 +5,11 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/redynamo/redynamo/integration/bubble"
 )
 
 // lameDisk is a disk whose log syncs take as long as it is told.
@@ -57,7 +58,7 @@ func TestADiskThatStandsStillEndsTheStoreAndAShortPauseDoesNot(t *testing.T) {
 		{pause: time.Minute, fails: true},
 		{pause: time.Minute, idle: true, fails: true},
 	} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			var pause atomic.Int64
 			var failed atomic.Pointer[time.Time]
 			cfg := smallConfig(lameDisk{vfs.NewMem(), &pause})

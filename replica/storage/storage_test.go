@@ -18,6 +18,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/redynamo/redynamo/integration/bubble"
 	"github.com/redynamo/redynamo/integration/simdisk"
 )
 
@@ -129,7 +130,7 @@ func TestEngineFormatIsTheNewestKnown(t *testing.T) {
 }
 
 func TestWritesOfOneGroupKeepTheirOrder(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s, err := Open(smallConfig(vfs.NewMem()))
 		if err != nil {
 			t.Fatal(err)
@@ -364,7 +365,7 @@ func TestMetaRowsAreSetAndRemoved(t *testing.T) {
 
 func TestIntervalModeSyncsWithinTheInterval(t *testing.T) {
 	for _, mode := range []Fsync{FsyncInterval, FsyncOne} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			fs := vfs.NewCrashableMem()
 			cfg := smallConfig(fs)
 			cfg.Fsync = mode
@@ -484,7 +485,7 @@ func TestCrashHistoryCatchesUnsyncedWrites(t *testing.T) {
 // A caller that finds nothing to change answers by what Synced says: what is visible
 // and would not survive a crash must not be among it.
 func TestWhatIsCommittedIsSyncedOnlyOnceItSurvivesACrash(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		fs := vfs.NewCrashableMem()
 		s := mustOpen(t, smallConfig(fs))
 		for i := range 20 {

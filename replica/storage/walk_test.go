@@ -6,9 +6,10 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
-	"testing/synctest"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/redynamo/redynamo/integration/bubble"
 )
 
 // TestAWalkFindsWhatScansFind goes through random stretches of a store whose rows are
@@ -116,7 +117,7 @@ func TestASnapshotWithoutAnEndShowsWhatIsPending(t *testing.T) {
 // TestAWalkIntoDamageDoesNotEnd reads up to a damaged block: what stands behind it is
 // unknown, and not absent.
 func TestAWalkIntoDamageDoesNotEnd(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s, _, rows := damaged(t)
 		snap, err := s.Snapshot([]byte("d"), []byte("e"))
 		if err != nil {
