@@ -3,6 +3,7 @@ package resp
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -93,6 +94,36 @@ func TestLatencyMonitorKeepsTheLongestOfEachSecond(t *testing.T) {
 	}
 	if n := m.reset("command", "nosuch"); n != 1 || len(m.list()) != 1 {
 		t.Errorf("%d were reset", n)
+	}
+}
+
+// TestConnectionsShareWhatTookLong says something under the race detector.
+func TestConnectionsShareWhatTookLong(t *testing.T) {
+	const connections, each, most = 4, 200, 10
+	var slow slowlog
+	var monitor latencyMonitor
+	var all sync.WaitGroup
+	for c := range connections {
+		all.Go(func() {
+			for i := range int64(each) {
+				slow.add(slowEntry{at: i, args: []string{"GET"}}, most)
+				monitor.add("command", i, int64(c))
+				if n := max(len(slow.newest(-1)), slow.length()); n > most {
+					t.Errorf("%d slow commands kept, at most %d wanted", n, most)
+				}
+				if n := len(monitor.list()[0].samples); n > latencySamples {
+					t.Errorf("%d samples kept", n)
+				}
+			}
+		})
+	}
+	all.Wait()
+	// The identifiers of all that were slow follow each other.
+	if last := slow.newest(1)[0].id; last != connections*each-1 {
+		t.Errorf("the last slow command is number %d, want %d", last, connections*each-1)
+	}
+	if e := monitor.list()[0]; e.most != connections-1 {
+		t.Errorf("the longest was %d ms, want %d", e.most, connections-1)
 	}
 }
 

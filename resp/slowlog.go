@@ -34,7 +34,7 @@ type slowlog struct {
 	mu struct {
 		sync.Mutex
 		entries []slowEntry
-		lastID  int64 // -1 + number of all that were slow
+		nextID  int64 // as many as were slow before
 	}
 }
 
@@ -42,8 +42,8 @@ type slowlog struct {
 func (l *slowlog) add(e slowEntry, most int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	e.id = l.mu.lastID
-	l.mu.lastID++
+	e.id = l.mu.nextID
+	l.mu.nextID++
 	l.mu.entries = append(l.mu.entries, e)
 	if over := len(l.mu.entries) - most; over > 0 {
 		l.mu.entries = slices.Delete(l.mu.entries, 0, over)
